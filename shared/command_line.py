@@ -1,0 +1,105 @@
+"""Flags and recipes: a recipe is a command line written down as YAML, so both go through one strict parser."""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from shared.errors import InputError
+
+# Flags that Trainer renamed or dropped since 2022, as old commands and recipes spell them.
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "warmup_ratio": "warmup_steps (a value below 1 is a share of the steps)",
+    "group_by_length": "train_sampling_strategy",
+    "no_cuda": "use_cpu",
+    "gradient_checkpointing": "activation_checkpointing",
+    "torch_dtype": "dtype",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "line_by_line": "train_file (documents are always packed into full blocks)",
+    "block_size": "max_seq_length",
+    "config_name": "model_type and model_size",
+    "overwrite_output_dir": "output_dir (name a new folder; a run in an old one is resumed)",
+    "save_safetensors": None,
+    "logging_dir": None,
+}
+
+
+def unknown_flag(where: str, name: str, known: Sequence[str]) -> InputError:
+    """The error for a key that no dataclass has, naming the closest one that exists."""
+    if name in RENAMED:
+        hint = f"use {RENAMED[name]}" if RENAMED[name] else "it is always on or no longer needed: remove it"
+    else:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see --help for the flags there are"
+    return InputError(f"{where}: unknown key {name!r}; {hint}")
+
+
+def read_recipe(path: str, known: Sequence[str]) -> list[str]:
+    """Turn a YAML recipe into command-line words. Values stay text (`1e-4`, `no`): argparse alone gives them types."""
+    try:
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except OSError as error:
+        raise InputError(f"--config {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {path}: not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise InputError(f"--config {path}: a recipe is a mapping of flags to values")
+    words: list[str] = []
+    for name, value in recipe.items():
+        if name not in known:
+            raise unknown_flag(path, name, known)
+        values = value if isinstance(value, list) else [value]
+        if not values or any(not isinstance(v, str) or v == "" for v in values):
+            raise InputError(
+                f"{path}: {name} needs a value or a list of values (write a mapping as one quoted string)"
+            )
+        # `--name=value` keeps a value that starts with a dash from being read as a flag.
+        words += [f"--{name}", *values] if len(values) > 1 else [f"--{name}={values[0]}"]
+    return words
+
+
+def parse_arguments(
+    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, default_recipe: str | Path | None = None
+) -> tuple[Any, ...]:
+    """Parse flags, with recipes (`--config A.yaml B.yaml`, later ones win) in front of them.
+
+    Returns one instance of each dataclass. With no flag at all, `default_recipe` is read and the first line printed
+    says so. Raises InputError for an unknown key or a value that the dataclass refuses; argparse exits 2 for a value
+    of the wrong type.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv and default_recipe is not None:
+        print(f"No flags given: running the recipe {default_recipe} (--help lists the flags)", flush=True)
+        argv = ["--config", str(default_recipe)]
+    known = [field.name for t in dataclass_types for field in dataclasses.fields(t) if field.init]
+    configs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    configs.add_argument("--config", nargs="+", action="extend", default=[], help="recipes to layer, later ones win")
+    parser = HfArgumentParser(dataclass_types, allow_abbrev=False, parents=[configs])
+    paths, flags = configs.parse_known_args(argv)
+    words = [word for path in paths.config for word in read_recipe(path, known)]
+    try:
+        *parsed, _, rest = parser.parse_args_into_dataclasses(
+            words + flags, return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if rest:
+        raise unknown_flag("command line", rest[0].lstrip("-").split("=")[0].replace("-", "_"), known)
+    return tuple(parsed)
+
+
+def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe: str | Path | None = None) -> None:
+    """Parse the command line, call `main` with the dataclasses, and turn InputError into one line and exit code 2."""
+    try:
+        main(*parse_arguments(dataclass_types, default_recipe=default_recipe))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
