@@ -1,0 +1,239 @@
+"""Tokenize documents and pack them into full blocks of one length; no token is lost, only the last block is padded.
+
+    python data_prep/pack_dataset.py --input corpus.parquet --tokenizer_name data/tokenizer --output_dir data/packed
+
+Reads parquet, JSON lines or text files, folders of them, or a dataset of the Hub, as a stream. Writes train.npy and
+validation.npy (one row a block, 2 bytes a token where the vocabulary allows), the tokenizer, and manifest.json: hashes
+of tokenizer and sources, counts of documents, tokens and bytes. What is written depends on input and settings alone.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.blocks import FORMAT, open_blocks
+from shared.command_line import run_script
+from shared.documents import Documents, is_held_out
+from shared.errors import InputError
+from shared.files import CACHE, atomic_folder, content_hash, write_json
+from shared.tokenizer import SpecialTokens, load_tokenizer, raw_text_encoder, special_tokens, tokenizer_hash
+
+BATCH_CHARACTERS = 2_000_000  # text handed to the tokenizer at once; bounds memory, does not change the output
+
+
+@dataclass
+class PackingArguments:
+    tokenizer_name: str = field(metadata={"help": "A folder with a tokenizer, or its id on the Hub."})
+    output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
+    input: list[str] = field(default_factory=list, metadata={"help": "Files or folders of text."})
+    dataset_name: str | None = field(default=None, metadata={"help": "A dataset id on the Hub, instead of files."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, special tokens included."})
+    validation_fraction: float = field(
+        default=0.01, metadata={"help": "Share of documents held out for evaluation, chosen by a hash of their text."}
+    )
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "Threads of the tokenizer. Default: one for each core."}
+    )
+
+
+class BlockWriter:
+    """Cuts one stream of tokens into blocks and writes them as rows of a .npy file.
+
+    A block is `prefix + tokens + suffix`, where the tokens are those of consecutive documents with `separator`
+    between them: [CLS] a a a [SEP] b b [SEP] for BERT.
+    """
+
+    HEADER_BYTES = 128  # what numpy writes for a 2-D shape; the real header replaces it when the count is known
+
+    def __init__(self, path: Path, max_seq_length: int, special: SpecialTokens, pad_token_id: int, dtype: np.dtype):
+        self.path, self.dtype, self.length, self.pad = path, dtype, max_seq_length, pad_token_id
+        self.prefix, self.separator, self.suffix = (
+            np.array(ids, dtype=dtype) for ids in (special.prefix, special.separator, special.suffix)
+        )
+        self.payload = max_seq_length - len(self.prefix) - len(self.suffix)
+        self.pending: list[np.ndarray] = []
+        self.pending_tokens = 0
+        self.facts: Counter[str] = Counter(blocks=0, documents=0, tokens=0, bytes=0, padding=0)
+        self.hash = sha256()
+        self.file = open(path, "wb")  # noqa: SIM115  closed by close()
+        self.file.write(bytes(self.HEADER_BYTES))
+
+    def add(self, ids: np.ndarray, text_bytes: int) -> None:
+        """Append one document."""
+        if self.facts["documents"]:
+            self._append(self.separator)
+        self._append(ids)
+        self.facts.update(documents=1, tokens=len(ids), bytes=text_bytes)
+        if self.pending_tokens >= 1024 * self.payload:
+            self._write_full_blocks()
+
+    def close(self) -> dict[str, Any]:
+        """Write the padded last block and the header; return the facts of the split.
+
+        Raises RuntimeError if the tokens in the file are not as many as went in.
+        """
+        self._write_full_blocks()
+        if self.pending_tokens:
+            padding = self.payload - self.pending_tokens
+            last = np.concatenate([self.prefix, *self.pending, self.suffix, np.full(padding, self.pad, self.dtype)])
+            self._write(last[np.newaxis])
+            self.facts["padding"] = padding
+        self.file.seek(0)
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(self.file, header | {"shape": (self.facts["blocks"], self.length)})
+        assert self.file.tell() == self.HEADER_BYTES
+        self.file.close()
+        separators = max(self.facts["documents"] - 1, 0) * len(self.separator)
+        if self.facts["blocks"] * self.payload - separators - self.facts["padding"] != self.facts["tokens"]:
+            raise RuntimeError(f"{self.path.name}: tokens were lost in packing; this is a bug, please report it")
+        return {**self.facts, "sha256": self.hash.hexdigest()}
+
+    def _append(self, ids: np.ndarray) -> None:
+        self.pending.append(ids)
+        self.pending_tokens += len(ids)
+
+    def _write_full_blocks(self) -> None:
+        stream = np.concatenate([np.empty(0, self.dtype), *self.pending])
+        count = len(stream) // self.payload
+        rows = np.empty((count, self.length), self.dtype)
+        rows[:, : len(self.prefix)] = self.prefix
+        rows[:, len(self.prefix) : len(self.prefix) + self.payload] = stream[: count * self.payload].reshape(
+            count, self.payload
+        )
+        rows[:, len(self.prefix) + self.payload :] = self.suffix
+        self._write(rows)
+        self.pending = [stream[count * self.payload :]]
+        self.pending_tokens = len(self.pending[0])
+
+    def _write(self, rows: np.ndarray) -> None:
+        self.file.write(rows.data)
+        self.hash.update(rows.data)
+        self.facts["blocks"] += len(rows)
+
+
+def encode_documents(tokenizer: Any, texts: Iterator[str], dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (text, ids) in order. One batch is tokenized, on all cores, while the one before it is being consumed."""
+    encoder = raw_text_encoder(tokenizer)
+
+    def batches() -> Iterator[list[str]]:
+        batch, characters = [], 0
+        for text in texts:
+            batch.append(text)
+            characters += len(text)
+            if characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+        yield batch
+
+    def encode(batch: list[str]) -> Any:
+        return encoder.encode_batch_fast(batch, add_special_tokens=False)
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: tuple[list[str], Any] | None = None
+        for batch in chain(batches(), [None]):
+            following = (batch, pool.submit(encode, batch)) if batch else None
+            if waiting is not None:
+                for text, encoding in zip(waiting[0], waiting[1].result(), strict=True):
+                    yield text, np.array(encoding.ids, dtype=dtype)
+            waiting = following
+
+
+def pack_dataset(
+    documents: Documents,
+    tokenizer: Any,
+    output_dir: str | Path,
+    max_seq_length: int,
+    validation_fraction: float,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Pack all documents into `output_dir` and return the manifest.
+
+    Raises InputError when the corpus is empty, no document is held out though some should be, or blocks are too short
+    for the special tokens.
+    """
+    special = special_tokens(tokenizer)
+    if max_seq_length <= len(special.prefix) + len(special.suffix):
+        raise InputError(f"--max_seq_length {max_seq_length}: there is no room between the special tokens")
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"--validation_fraction {validation_fraction}: must be at least 0 and below 1")
+    dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
+    names = ["train", "validation"] if validation_fraction else ["train"]
+    skipped: Counter[str] = Counter()
+    with atomic_folder(output_dir) as folder:
+        writers = {
+            name: BlockWriter(folder / f"{name}.npy", max_seq_length, special, tokenizer.pad_token_id, dtype)
+            for name in names
+        }
+        for text, ids in encode_documents(tokenizer, documents.progress("Packing", disable=quiet), dtype):
+            if len(ids):
+                split = "validation" if is_held_out(text, validation_fraction) else "train"
+                writers[split].add(ids, len(text.encode("utf-8")))
+            else:
+                skipped["no token in text"] += 1
+        splits = {name: writer.close() for name, writer in writers.items()}
+        for name, facts in splits.items():
+            if not facts["blocks"]:
+                raise InputError(
+                    f"no document for the {name} split: there are {sum(s['documents'] for s in splits.values())} in "
+                    f"all at --validation_fraction {validation_fraction}; skipped: {dict(documents.skipped)}"
+                )
+        manifest = {
+            "format": FORMAT,
+            "max_seq_length": max_seq_length,
+            "dtype": dtype.name,
+            "tokenizer": {"sha256": tokenizer_hash(tokenizer), "vocab_size": len(tokenizer)},
+            "validation_fraction": validation_fraction,
+            "splits": splits,
+            "skipped": dict(sorted((documents.skipped + skipped).items())),
+            "sources": documents.describe(),
+        }
+        write_json(folder / "manifest.json", manifest)
+        tokenizer.save_pretrained(folder / "tokenizer")
+    return manifest
+
+
+def cached_blocks(
+    documents: Documents, tokenizer: Any, max_seq_length: int, validation_fraction: float, quiet: bool = False
+) -> Path:
+    """Pack once and keep the result in the cache, by the hash of text, tokenizer and settings. Returns its folder."""
+    settings = (FORMAT, tokenizer_hash(tokenizer), max_seq_length, validation_fraction)
+    path = CACHE / f"packed-{content_hash(documents.describe(), *settings)}"
+    if not path.is_dir():
+        pack_dataset(documents, tokenizer, path, max_seq_length, validation_fraction, quiet)
+    return path
+
+
+def main(args: PackingArguments) -> dict[str, Any]:
+    if args.preprocessing_num_workers:  # read by the tokenizer library when it first starts its threads
+        os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)
+    documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
+    tokenizer = load_tokenizer(args.tokenizer_name)
+    if Path(args.output_dir).is_dir() and any(Path(args.output_dir).iterdir()):
+        raise InputError(f"--output_dir {args.output_dir}: the folder is not empty; name a new one")
+
+    start = time.perf_counter()
+    manifest = pack_dataset(documents, tokenizer, args.output_dir, args.max_seq_length, args.validation_fraction)
+    seconds = time.perf_counter() - start
+    open_blocks(args.output_dir)
+    tokens = sum(facts["tokens"] for facts in manifest["splits"].values())
+    for name, facts in manifest["splits"].items():
+        print(
+            f"{name}: {facts['documents']:,} documents, {facts['tokens']:,} tokens in {facts['blocks']:,} blocks "
+            f"of {args.max_seq_length} ({facts['padding']} padding)"
+        )
+    print(f"skipped: {manifest['skipped'] or 'nothing'}; {tokens / seconds:,.0f} tokens/s, {seconds:.1f} s in all")
+    return manifest
+
+
+if __name__ == "__main__":
+    run_script(main, PackingArguments)

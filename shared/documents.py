@@ -1,0 +1,194 @@
+"""Documents as a stream, from parquet, JSON lines, text files, folders of them, or a dataset on the Hub."""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from tqdm.auto import tqdm
+
+from shared.errors import InputError
+from shared.files import sha256_of
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz", ".txt", ".txt.gz")
+TEXT_COLUMN = "text"
+
+
+class Documents:
+    """The texts of all sources, in order, read as a stream that can be started again.
+
+    Parquet and JSON lines give their `text` field; a text file gives one document per run of lines between blank
+    lines. `skipped` counts what the last pass left out, by reason; a pass shows progress in bytes of input.
+    """
+
+    def __init__(
+        self, sources: Sequence[str] = (), dataset_name: str | None = None, dataset_config_name: str | None = None
+    ) -> None:
+        """Resolve files and folders. Raises InputError for a path that is missing, empty or of an unknown kind."""
+        if bool(sources) == bool(dataset_name):
+            raise InputError("name either files or folders of text, or one dataset of the Hub (--dataset_name)")
+        self.files = [file for source in sources for file in _find_files(source)]
+        self.dataset_name = dataset_name
+        self.dataset_config_name = dataset_config_name
+        self.skipped: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the texts; silent. See `progress` for the same with a bar."""
+        self.skipped = Counter()
+        if self.dataset_name:
+            yield from self._read_hub()
+            return
+        for file in self.files:
+            for text, _ in self._read_file(file):
+                yield text
+
+    def progress(self, description: str, disable: bool = False) -> Iterator[str]:
+        """Yield the texts under a progress bar in bytes of input, with rate and time left."""
+        if self.dataset_name:  # a streamed dataset has no known end
+            yield from tqdm(self, desc=description, unit=" documents", disable=disable)
+            return
+        self.skipped = Counter()
+        total = sum(file.stat().st_size for file in self.files)
+        with tqdm(total=total, desc=description, unit="B", unit_scale=True, disable=disable) as bar:
+            done = 0
+            for file in self.files:
+                for text, position in self._read_file(file):
+                    bar.update(done + position - bar.n)
+                    yield text
+                done += file.stat().st_size
+            bar.update(total - bar.n)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What identifies the content: name, bytes and SHA-256 of each file, or the id and revision on the Hub."""
+        if self.dataset_name:
+            from huggingface_hub import HfApi
+
+            revision = HfApi().dataset_info(self.dataset_name).sha
+            return [{"dataset": self.dataset_name, "config": self.dataset_config_name, "revision": revision}]
+        return [{"file": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in self.files]
+
+    def _read_hub(self) -> Iterator[str]:
+        from datasets import load_dataset
+
+        try:
+            rows = load_dataset(self.dataset_name, self.dataset_config_name, split="train", streaming=True)
+        except Exception as error:
+            raise InputError(f"--dataset_name {self.dataset_name}: {error}") from error
+        for row in rows:
+            if TEXT_COLUMN not in row:
+                raise InputError(f"--dataset_name {self.dataset_name}: no column 'text' among {', '.join(row)}")
+            if (text := self._clean(row[TEXT_COLUMN])) is not None:
+                yield text
+
+    def _read_file(self, file: Path) -> Iterator[tuple[str, int]]:
+        """Yield (text, bytes of the file read so far)."""
+        reader = _read_parquet if file.suffix == ".parquet" else _read_text if ".txt" in file.suffixes else _read_json
+        for value, position in reader(file, self.skipped):
+            if (text := self._clean(value)) is not None:
+                yield text, position
+
+    def _clean(self, text: Any) -> str | None:
+        if isinstance(text, bytes):
+            try:
+                text = text.decode("utf-8")
+            except UnicodeDecodeError:
+                self.skipped["not valid UTF-8"] += 1
+                return None
+        if text is None or text == "":
+            self.skipped["empty text"] += 1
+        elif not isinstance(text, str):
+            self.skipped["text is not a string"] += 1
+        elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            self.skipped["lone surrogate in text"] += 1
+        else:
+            return text
+        return None
+
+
+def is_held_out(text: str, fraction: float) -> bool:
+    """Whether a document is for validation: by a hash of its text, so that adding documents moves none."""
+    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+def _find_files(source: str) -> list[Path]:
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+        if not files:
+            raise InputError(f"{source}: no file in this folder ends in {', '.join(SUFFIXES)}")
+        return files
+    if not path.is_file():
+        raise InputError(f"{source}: no such file or folder")
+    if not path.name.endswith(SUFFIXES):
+        raise InputError(f"{source}: unknown kind of file; the ones read here end in {', '.join(SUFFIXES)}")
+    return [path]
+
+
+def _read_parquet(file: Path, _: Counter[str]) -> Iterator[tuple[Any, int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable parquet file: {error}") from error
+    with table:
+        names = table.schema_arrow.names
+        if TEXT_COLUMN not in names:
+            raise InputError(f"{file}: no column 'text' among {', '.join(names)}")
+        rows, size, read = max(table.metadata.num_rows, 1), file.stat().st_size, 0
+        for batch in table.iter_batches(batch_size=256, columns=[TEXT_COLUMN]):
+            for text in batch.column(0).to_pylist():
+                read += 1
+                yield text, size * read // rows
+
+
+def _read_json(file: Path, skipped: Counter[str]) -> Iterator[tuple[Any, int]]:
+    with _open(file) as (lines, raw):
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                if number == 1:
+                    raise InputError(f"{file}, line 1: not JSON lines (one object a line): {error}") from error
+                skipped["line is not JSON"] += 1
+                continue
+            if not isinstance(row, dict) or TEXT_COLUMN not in row:
+                if number == 1:
+                    found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                    raise InputError(f"{file}, line 1: no field 'text' in {found}")
+                skipped["no field 'text'"] += 1
+                continue
+            yield row[TEXT_COLUMN], raw.tell()
+
+
+def _read_text(file: Path, _: Counter[str]) -> Iterator[tuple[bytes, int]]:
+    with _open(file) as (lines, raw):
+        paragraph: list[bytes] = []
+        for line in lines:
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield b"".join(paragraph).strip(), raw.tell()
+                paragraph = []
+        if paragraph:
+            yield b"".join(paragraph).strip(), raw.tell()
+
+
+@contextmanager
+def _open(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a plain or gzipped file; gives its lines and the raw file, whose position is in bytes on disk."""
+    with open(file, "rb") as raw:
+        lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
+        try:
+            yield lines, raw
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{file}: damaged gzip file: {error}") from error

@@ -1,0 +1,98 @@
+"""Load a tokenizer, check that it can be used for masking, and say what the rest needs to know of it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from shared.errors import InputError
+
+
+def load_tokenizer(name: str | Path) -> Any:
+    """Load a fast tokenizer from a folder or the Hub.
+
+    Raises InputError when there is none at `name`, or it lacks a mask, padding or sequence-edge token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name))
+    except Exception as error:
+        raise InputError(f"--tokenizer_name {name}: no tokenizer could be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise InputError(f"--tokenizer_name {name}: only fast tokenizers (a tokenizer.json) are supported")
+    for role in ("mask_token", "pad_token", "cls_token", "sep_token"):
+        if getattr(tokenizer, role) is None:
+            raise InputError(
+                f"--tokenizer_name {name}: the tokenizer has no {role}, which masked-language modelling needs; "
+                "use one that has it, or train one with data_prep/train_tokenizer.py"
+            )
+    return tokenizer
+
+
+def raw_text_encoder(tokenizer: Any) -> Tokenizer:
+    """A copy of the tokenizer's backend for text as it comes from the world.
+
+    It neither cuts nor pads, and text that happens to spell a special token ("[MASK]" in a web page) stays text.
+    """
+    encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    encoder.no_truncation()
+    encoder.no_padding()
+    encoder.encode_special_tokens = True
+    return encoder
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of everything that decides how text becomes ids; equal for equal tokenizers wherever they are stored."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["truncation"] = content["padding"] = None
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The ids that the tokenizer's own template puts before, between and after two texts."""
+
+    prefix: list[int]  # BERT [CLS]; RoBERTa <s>
+    separator: list[int]  # BERT [SEP]; RoBERTa </s></s>
+    suffix: list[int]  # BERT [SEP]; RoBERTa </s>
+
+
+def special_tokens(tokenizer: Any) -> SpecialTokens:
+    """Read the template off an encoded pair. Raises InputError when the tokenizer adds no special tokens."""
+    pair = tokenizer("a", "a")
+    sides = pair.sequence_ids(0)
+    first, last = sides.index(0), len(sides) - 1 - sides[::-1].index(1)
+    second = sides.index(1)
+    end_of_first = max(i for i, side in enumerate(sides) if side == 0) + 1
+    ids = pair["input_ids"]
+    layout = SpecialTokens(ids[:first], ids[end_of_first:second], ids[last + 1 :])
+    if not (layout.prefix and layout.separator and layout.suffix):
+        raise InputError("the tokenizer puts no special tokens around its texts: its post-processor is missing")
+    return layout
+
+
+def word_edges(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens begin a word, and which ones end it whatever follows; two bool arrays of length len(tokenizer).
+
+    WordPiece marks continuations with `##`. Byte-level BPE marks a space before the token with `Ġ`; a word there also
+    begins and ends at anything that is neither letter nor digit, so that "(web)" is three words and not one.
+    Special tokens are words of their own.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    special = set(tokenizer.all_special_ids)
+    byte_level = any(token.startswith("Ġ") for token in tokens)
+
+    def is_edge(character: str) -> bool:  # bytes above 127 are parts of letters in byte-level alphabets
+        return character in "ĠĊ" or (character.isascii() and not character.isalnum())
+
+    starts, ends = np.ones((2, len(tokens)), dtype=bool)
+    for i, token in enumerate(tokens):
+        if i not in special:
+            starts[i] = is_edge(token[0]) if byte_level else not token.startswith("##")
+            ends[i] = byte_level and is_edge(token[-1])
+    return starts, ends

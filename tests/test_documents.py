@@ -1,0 +1,74 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shared.documents import Documents, is_held_out
+from shared.errors import InputError
+
+
+def test_every_format_gives_the_same_documents(tmp_path, texts):
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=7)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "a.txt").write_text("\n\n\n".join(texts))
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
+        file.write((tmp_path / "a.jsonl").read_text())
+    for name in ("a.parquet", "a.jsonl", "a.txt", "b.jsonl.gz"):
+        documents = Documents([str(tmp_path / name)])
+        assert list(documents) == list(documents.progress("reading")) == texts
+    assert list(Documents([str(tmp_path)])) == texts * 4
+
+
+def test_bad_records_are_skipped_and_counted(tmp_path):
+    lines = ['{"text": "good"}', "not json", '{"txt": 1}', '{"text": null}', '{"text": 5}', '{"text": "\\ud800"}', ""]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "b.txt").write_bytes(b"fine\n\nlatin \xe9\n\nalso fine\n")
+    documents = Documents([str(tmp_path)])
+    assert list(documents) == ["good", "fine", "also fine"]
+    assert documents.skipped == {
+        "line is not JSON": 1,
+        "no field 'text'": 1,
+        "empty text": 1,
+        "text is not a string": 1,
+        "lone surrogate in text": 1,
+        "not valid UTF-8": 1,
+    }
+
+
+def test_unusable_inputs_are_named(tmp_path):
+    pq.write_table(pa.table({"body": ["x"], "title": ["y"]}), tmp_path / "a.parquet")
+    (tmp_path / "b.json").write_text('[{"text": "x"}]\n')
+    (tmp_path / "c.docx").write_text("x")
+    (tmp_path / "d.parquet").write_text("not parquet")
+    (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"x" * 100_000)[:50])
+    (tmp_path / "empty").mkdir()
+    for name, message in [
+        ("a.parquet", "no column 'text' among body, title"),
+        ("b.json", "line 1: no field 'text'"),
+        ("c.docx", "unknown kind of file"),
+        ("d.parquet", "not a readable parquet file"),
+        ("e.txt.gz", "damaged gzip file"),
+        ("empty", "no file in this folder"),
+        ("missing.txt", "no such file or folder"),
+    ]:
+        with pytest.raises(InputError, match=message) as error:
+            list(Documents([str(tmp_path / name)]))
+        assert name in str(error.value)
+    with pytest.raises(InputError, match="--dataset_name"):
+        Documents([])
+
+
+def test_description_changes_with_the_content(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    before = Documents([str(tmp_path)]).describe()
+    (tmp_path / "a.txt").write_text("two")
+    assert Documents([str(tmp_path)]).describe() != before
+
+
+def test_held_out_share_is_right_and_does_not_depend_on_other_documents():
+    texts = [f"document {i}" for i in range(20_000)]
+    assert sum(is_held_out(text, 0.1) for text in texts) == pytest.approx(2000, rel=0.1)
+    assert not any(is_held_out(text, 0.0) for text in texts)
+    assert all(is_held_out(text, 0.2) for text in texts if is_held_out(text, 0.1))

@@ -1,0 +1,108 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, SENTENCES
+from transformers import AutoTokenizer
+
+from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash, word_edges
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_same_bytes_whatever_the_number_of_threads(tmp_path, kind):
+    # README.md is harder on chance than the sentences: many pairs of equal frequency.
+    digests = set()
+    for threads in ("1", "2", "5"):
+        command = [sys.executable, "data_prep/train_tokenizer.py", "--input", str(SENTENCES), "README-words.txt"]
+        command[-1] = str(tmp_path / "words.txt")
+        (tmp_path / "words.txt").write_text((ROOT / "LICENSE").read_text() * 3)
+        command += ["--tokenizer_type", kind, "--vocab_size", "700", "--output_dir", str(tmp_path / threads)]
+        subprocess.run(command, check=True, env=os.environ | {"RAYON_NUM_THREADS": threads}, capture_output=True)
+        files = sorted((tmp_path / threads).iterdir())
+        digests.add(hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest())
+    assert len(digests) == 1
+
+
+def test_saved_folder_loads_as_a_plain_tokenizer(tmp_path):
+    report = main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, model_max_length=64))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t")
+    assert len(tokenizer) == 200
+    assert tokenizer.model_max_length == 64
+    assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
+    assert sorted(tokenizer.all_special_ids) == [0, 1, 2, 3, 4] and tokenizer.pad_token_id == 0
+    assert tokenizer.tokenize("The Baker") == tokenizer.tokenize("the baker")
+    ids = tokenizer("the baker fed a horse")["input_ids"]
+    assert ids[0] == tokenizer.cls_token_id and ids[-1] == tokenizer.sep_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "the baker fed a horse"
+    assert json.loads((tmp_path / "t" / "report.json").read_text()) == report
+    assert report["trained"]["unknown_share"] == 0
+
+
+def test_bpe_has_the_ids_that_roberta_counts_on(bpe):
+    assert [bpe.convert_tokens_to_ids(t) for t in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [0, 1, 2, 3, 4]
+    text = "Ünïcode, tabs\tand\nlines"
+    assert bpe.decode(bpe(text)["input_ids"], skip_special_tokens=True) == text
+    assert bpe("a <mask>")["input_ids"][-2:] == [4, 2]
+
+
+def test_cased_wordpiece_keeps_case():
+    args = TokenizerArguments("", vocab_size=200, do_lower_case=False)
+    tokenizer = train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)
+    assert tokenizer.decode(tokenizer("The baker")["input_ids"], skip_special_tokens=True) == "The baker"
+
+
+def test_report_counts(wordpiece):
+    row = describe_tokenizer(wordpiece, ["the the", "€"])
+    assert row["tokens_per_word"] == 1 and row["unknown_share"] == pytest.approx(1 / 3)
+    assert row["bytes_per_token"] == pytest.approx(10 / 3)
+
+
+def test_held_out_documents_do_not_shape_the_vocabulary(tmp_path):
+    main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, validation_fraction=0.5))
+    everything = train_tokenizer(Documents([str(SENTENCES)]), TokenizerArguments("", vocab_size=200), quiet=True)
+    assert tokenizer_hash(AutoTokenizer.from_pretrained(tmp_path / "t")) != tokenizer_hash(everything)
+
+
+def test_impossible_wishes_are_refused(tmp_path):
+    for size, message in [(100_000, "words enough for"), (20, "alphabet")]:
+        with pytest.raises(InputError, match=message):
+            main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=size))
+    (tmp_path / "empty.txt").write_text("\n\n")
+    with pytest.raises(InputError, match="no text"):
+        main(TokenizerArguments(str(tmp_path / "t"), [str(tmp_path / "empty.txt")]))
+    assert not (tmp_path / "t").exists()
+    with pytest.raises(InputError, match="not empty"):
+        main(TokenizerArguments(str(tmp_path), [str(SENTENCES)]))
+
+
+def test_special_tokens_follow_the_template(wordpiece, bpe):
+    assert special_tokens(wordpiece).separator == [wordpiece.sep_token_id]
+    assert special_tokens(bpe).separator == [bpe.sep_token_id] * 2
+
+
+def test_word_edges(wordpiece, bpe):
+    starts, ends = word_edges(wordpiece)
+    assert not starts[wordpiece.convert_tokens_to_ids("##e")] and starts[wordpiece.mask_token_id]
+    assert starts[wordpiece.convert_tokens_to_ids("e")] and not ends[wordpiece.convert_tokens_to_ids("e")]
+    starts, ends = word_edges(bpe)
+    ids = bpe("a (web)", add_special_tokens=False)["input_ids"]
+    tokens = bpe.convert_ids_to_tokens(ids)
+    begins = [starts[i] or (k > 0 and ends[ids[k - 1]]) for k, i in enumerate(ids)]
+    words = "".join("|" * int(b) + t for b, t in zip(begins[1:], tokens[1:], strict=True))
+    assert words == "|Ġ(|web|)" or words == "|Ġ|(|web|)"
+
+
+def test_tokenizers_that_cannot_mask_are_refused(tmp_path, bpe):
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=bpe.backend_tokenizer, pad_token="<pad>").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no mask_token"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="no tokenizer could be loaded"):
+        load_tokenizer(tmp_path / "nowhere")
