@@ -1,0 +1,187 @@
+"""Pretrain a BERT-style encoder by masked-language modelling, from scratch or from a checkpoint.
+
+    accelerate launch pretraining/run_mlm.py --config pretraining/recipes/tiny.yaml --packed_dataset data/packed
+
+Reads packed blocks (data_prep/pack_dataset.py) or text, which it packs first and keeps in a cache. Writes a model that
+plain `AutoModelForMaskedLM.from_pretrained` loads, its tokenizer, recipe.yaml, manifest.json, results, curve and card.
+Reports loss, perplexity, masked accuracy and bits per byte, always at the same 15% of held-out positions.
+With no flag it runs recipes/demo.yaml on the documentation strings of the installed libraries.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import EvalPrediction, Trainer, TrainerState, pipeline, set_seed
+
+from data_prep.collect_docstrings import cached_docstrings
+from data_prep.pack_dataset import cached_blocks
+from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
+from shared.blocks import PackedBlocks, open_blocks
+from shared.budget import BudgetArguments, describe_plan, measure_step, set_steps, tokens_per_step
+from shared.command_line import run_script
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.loss import masked_lm_loss, project_masked_only, sum_over_targets
+from shared.masking import EXAM, IGNORED, FreshMasks, MaskedBlocks, MaskingArguments, make_masker
+from shared.model_config import ModelArguments, build_model
+from shared.run_record import ModelCardFacts, RunRecord
+from shared.tokenizer import load_tokenizer, tokenizer_hash
+
+DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+RESULTS = {
+    "eval_loss": "loss (nats per masked token)",
+    "eval_perplexity": "perplexity",
+    "eval_masked_accuracy": "masked accuracy",
+    "eval_most_frequent_token_accuracy": "masked accuracy of always guessing the most frequent token",
+    "eval_bits_per_byte": "bits per byte",
+    "train_tokens": "training tokens",
+    "train_tokens_per_second": "training tokens per second",
+}
+
+
+@dataclass
+class DataArguments(MaskingArguments):
+    packed_dataset: str | None = field(
+        default=None, metadata={"help": "A folder written by data_prep/pack_dataset.py."}
+    )
+    train_file: list[str] = field(
+        default_factory=list, metadata={"help": "Text instead: parquet, JSON lines or text files, or folders of them."}
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Text of the Hub, by id; or 'docstrings', those of the installed libraries."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when text is packed here."})
+    validation_fraction: float = field(
+        default=0.01, metadata={"help": "Share of documents held out by hash, when text is packed here."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many blocks only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first so many blocks only."})
+    mask_examples: list[str] = field(
+        default_factory=list, metadata={"help": "Sentences with one <mask> each, filled in and printed at the end."}
+    )
+
+
+def load_data(model_args: ModelArguments, data_args: DataArguments, quiet: bool) -> tuple[Any, PackedBlocks]:
+    """The tokenizer and the blocks. Text is packed here, with a tokenizer trained on it where none is named."""
+    name = model_args.tokenizer_name or model_args.model_name_or_path
+    if data_args.packed_dataset:
+        if data_args.train_file or data_args.dataset_name:
+            raise InputError("--packed_dataset comes in place of --train_file and --dataset_name: give one of them")
+        blocks = open_blocks(data_args.packed_dataset)
+        tokenizer = load_tokenizer(name or blocks.path / "tokenizer")
+    else:
+        if data_args.dataset_name == "docstrings":
+            documents = Documents([str(cached_docstrings(quiet))])
+        else:
+            documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
+        if name is None:
+            wanted = TokenizerArguments(
+                output_dir="",
+                tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
+                vocab_size=model_args.vocab_size,
+                model_max_length=max(512, data_args.max_seq_length),
+                validation_fraction=data_args.validation_fraction,
+            )
+            name = cached_tokenizer(documents, wanted, quiet)
+        tokenizer = load_tokenizer(name)
+        settings = (data_args.max_seq_length, data_args.validation_fraction)
+        blocks = open_blocks(cached_blocks(documents, tokenizer, *settings, quiet))
+    if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
+        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack again")
+    if "validation" not in blocks.splits:
+        raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
+    return tokenizer, blocks
+
+
+def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[str, float]:
+    """Metrics from the sums of `sum_over_targets`. Bits per byte are those of the original text: loss per token times
+    tokens per byte, so that models with different tokenizers can be compared."""
+    targets = prediction.label_ids[prediction.label_ids != IGNORED]
+    loss, accuracy = (prediction.predictions.sum(axis=0, dtype=np.float64) / len(targets)).tolist()
+    return {
+        "perplexity": math.exp(loss),
+        "masked_accuracy": accuracy,
+        "most_frequent_token_accuracy": np.bincount(targets).max().item() / len(targets),
+        "bits_per_byte": loss / math.log(2) * tokens_per_byte,
+    }
+
+
+def fill_masks(model_path: str, sentences: list[str]) -> None:
+    """Fill in the sentences with the saved model, loaded as anybody would load it, and print the three best words."""
+    fill = pipeline("fill-mask", model=model_path, device="cpu")
+    for sentence in sentences:
+        best = fill(sentence.replace("<mask>", fill.tokenizer.mask_token), top_k=3)
+        print(f"  {sentence}  ->  " + ", ".join(f"{word['token_str'].strip()} {word['score']:.2f}" for word in best))
+
+
+def main(model_args: ModelArguments, data_args: DataArguments, training_args: BudgetArguments) -> dict[str, Any]:
+    # 1. Start the run.
+    record = RunRecord(training_args, model_args, data_args)
+    training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
+
+    # 2. Tokenizer and data.
+    with training_args.main_process_first(desc="preparing data"):
+        tokenizer, packed = load_data(model_args, data_args, quiet=not record.is_writer)
+    length, facts = packed.manifest["max_seq_length"], packed.manifest["splits"]["validation"]
+    train_masker = make_masker(tokenizer, data_args, training_args.seed)
+    train_blocks = packed.splits["train"][: data_args.max_train_samples]
+    eval_blocks = packed.splits["validation"][: data_args.max_eval_samples]
+    train_dataset = MaskedBlocks(train_blocks, train_masker, tokenizer.pad_token_id)
+    eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), tokenizer.pad_token_id)
+    record.manifest["inputs"] = packed.manifest
+
+    # 3. Model and Trainer.
+    def build_trainer(args: BudgetArguments) -> Trainer:
+        set_seed(args.seed)
+        model = build_model(model_args, tokenizer, length)
+        project_masked_only(model)
+        return Trainer(
+            model=model,
+            args=args,
+            data_collator=lambda batch: batch,  # MaskedBlocks makes whole batches
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            compute_loss_func=masked_lm_loss,
+            compute_metrics=lambda prediction: compute_metrics(prediction, facts["tokens"] / facts["bytes"]),
+            preprocess_logits_for_metrics=sum_over_targets,
+            callbacks=[FreshMasks()],
+        )
+
+    cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
+    set_steps(training_args, len(train_dataset), length, cost)
+    if record.checkpoint:  # a budget in hours was turned into steps when the run began
+        training_args.max_steps = TrainerState.load_from_json(f"{record.checkpoint}/trainer_state.json").max_steps
+    trainer = build_trainer(training_args)
+    if training_args.dry_run:
+        plan = describe_plan(training_args, length, cost, trainer.model.num_parameters())
+        record.print("\n".join(f"{name}: {value:,.6g}" for name, value in plan.items()))
+        return plan
+
+    # 4. Train.
+    metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
+    metrics["train_tokens"] = trainer.state.global_step * tokens_per_step(training_args, length)
+    metrics["train_tokens_per_second"] = metrics["train_steps_per_second"] * tokens_per_step(training_args, length)
+    trainer.save_metrics("train", metrics)
+    trainer.save_model()
+
+    # 5. Evaluate and report.
+    evaluation = trainer.evaluate()
+    trainer.save_metrics("eval", evaluation)
+    trainer.save_state()
+    metrics |= evaluation
+    source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
+    title = f"A {model_args.model_type} encoder pretrained by masked-language modelling."
+    record.finish(trainer, metrics, ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path))
+    record.print("\n".join(f"{name}: {metrics[key]:,.4f}" for key, name in RESULTS.items()))
+    if record.is_writer and data_args.mask_examples:
+        fill_masks(training_args.output_dir, data_args.mask_examples)
+    return metrics
+
+
+if __name__ == "__main__":
+    run_script(main, ModelArguments, DataArguments, BudgetArguments, default_recipe=DEMO_RECIPE)

@@ -1,0 +1,147 @@
+"""Masks as a pure function of (seed, epoch, block): the same again on any machine, fresh in every epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from shared.errors import InputError
+from shared.tokenizer import word_edges
+
+IGNORED = -100  # the label that every loss of transformers leaves out
+
+
+@dataclass
+class MaskingArguments:
+    mlm_probability: float = field(default=0.15, metadata={"help": "Share of tokens to predict in training."})
+    mask_replace_prob: float = field(default=0.8, metadata={"help": "Share of these that become the mask token."})
+    random_replace_prob: float = field(default=0.1, metadata={"help": "Share of these that become a random token."})
+    whole_word_mask: bool = field(default=False, metadata={"help": "Predict whole words instead of single tokens."})
+
+
+# How models are compared: the same 15% of positions always, all of them hidden.
+EXAM = MaskingArguments(mlm_probability=0.15, mask_replace_prob=1.0, random_replace_prob=0.0)
+
+
+@dataclass(frozen=True)
+class Masker:
+    """Chooses targets and replaces them. Build it with `make_masker`; arrays are indexed by token id."""
+
+    mask_token_id: int
+    is_special: np.ndarray  # bool: never a target, never a random replacement
+    starts_word: np.ndarray  # bool, see shared.tokenizer.word_edges
+    ends_word: np.ndarray
+    args: MaskingArguments
+    seed: int
+
+    def __call__(self, ids: np.ndarray, blocks: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mask a batch.
+
+        `ids`: (batch, length) token ids; `blocks`: (batch,) the index of each row in its split. Returns the masked
+        ids and the labels, both int64 of the same shape; labels are IGNORED except at the targets.
+
+        The share of targets among the tokens of a row that are not special is `mlm_probability`, to the nearest
+        token (or to half a word). A target becomes [MASK], a random token or itself, whole words alike.
+        """
+        ids = ids.astype(np.int64)
+        length = ids.shape[1]
+        special = self.is_special[ids]
+        columns = np.arange(length)
+        if self.args.whole_word_mask:
+            starts = self.starts_word[ids]
+            starts[:, 0] = True
+            starts[:, 1:] |= self.ends_word[ids[:, :-1]]
+            word = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)  # where each token's word begins
+        else:
+            word = np.broadcast_to(columns, ids.shape)
+        draws = [_hash(self.seed, epoch, stream, blocks[:, None], columns[None, :]) for stream in range(3)]
+
+        # Rank the words of a row at random; the first ones, up to the wanted number of tokens, are the targets.
+        order_key = np.take_along_axis(draws[0], word, axis=1)
+        order_key[special] = np.iinfo(np.uint64).max
+        rank = np.empty(ids.shape, dtype=np.int64)
+        np.put_along_axis(rank, np.argsort(order_key, axis=1, kind="stable"), columns[None, :], axis=1)
+        wanted = np.round(self.args.mlm_probability * (~special).sum(axis=1, keepdims=True))
+        flat_word = word + np.arange(len(ids))[:, None] * length
+        tokens_in_word = np.bincount(flat_word.ravel(), minlength=ids.size)[flat_word]
+        chosen = (np.take_along_axis(rank, word, axis=1) + tokens_in_word / 2 <= wanted) & ~special
+
+        fate = np.take_along_axis(draws[1], word, axis=1) / 2.0**64
+        candidates = np.flatnonzero(~self.is_special)
+        random_ids = candidates[draws[2] % np.uint64(len(candidates))]
+        masked = np.where(
+            chosen & (fate < self.args.mask_replace_prob + self.args.random_replace_prob), random_ids, ids
+        )
+        masked = np.where(chosen & (fate < self.args.mask_replace_prob), self.mask_token_id, masked)
+        return masked, np.where(chosen, ids, IGNORED)
+
+
+def make_masker(tokenizer: Any, args: MaskingArguments, seed: int) -> Masker:
+    """Build a Masker for a tokenizer. Raises InputError for probabilities that make no sense."""
+    for name in ("mlm_probability", "mask_replace_prob", "random_replace_prob"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise InputError(f"--{name} {getattr(args, name)}: must be between 0 and 1")
+    if args.mlm_probability == 0:
+        raise InputError("--mlm_probability 0: nothing would be masked")
+    if args.mask_replace_prob + args.random_replace_prob > 1:
+        raise InputError("--mask_replace_prob and --random_replace_prob add up to more than 1")
+    starts, ends = word_edges(tokenizer)
+    is_special = np.zeros(len(tokenizer), dtype=bool)
+    is_special[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = True
+    return Masker(tokenizer.mask_token_id, is_special, starts, ends, args, seed)
+
+
+class MaskedBlocks(torch.utils.data.Dataset):
+    """Packed blocks with masks on, made a whole batch at a time; use `data_collator=lambda batch: batch`.
+
+    A batch holds `input_ids` and `labels`, (batch, length) int64; `masked_positions`, (targets,) int64, where the
+    targets lie in the flattened batch; and `attention_mask` only where a block has padding.
+    """
+
+    def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int) -> None:
+        self.blocks, self.masker, self.pad_token_id, self.epoch = blocks, masker, pad_token_id, 0
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows = np.asarray(indices)
+        ids = np.asarray(self.blocks[rows])
+        masked, labels = self.masker(ids, rows, self.epoch)
+        batch = {
+            "input_ids": torch.from_numpy(masked),
+            "labels": torch.from_numpy(labels),
+            "masked_positions": torch.from_numpy(np.flatnonzero(labels != IGNORED)),
+        }
+        is_padding = ids == self.pad_token_id
+        if is_padding.any():
+            batch["attention_mask"] = torch.from_numpy((~is_padding).astype(np.int64))
+        return batch
+
+
+class FreshMasks(TrainerCallback):
+    """Tells the training set which epoch it is in, before the epoch's batches are fetched."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["train_dataloader"].dataset.epoch = int(state.epoch or 0)
+
+
+def _hash(seed: int, epoch: int, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """A uniform uint64 for each (seed, epoch, stream, block, column): SplitMix64 (Steele et al., 2014), chained."""
+    state = np.zeros((1, 1), dtype=np.uint64)
+    for value in (seed, epoch, stream, blocks, columns):
+        state = _splitmix64(state ^ np.asarray(value, dtype=np.uint64))
+    return state
+
+
+def _splitmix64(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

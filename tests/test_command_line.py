@@ -1,0 +1,140 @@
+import re
+import shlex
+from dataclasses import dataclass, field
+
+import pytest
+from conftest import ROOT
+
+from shared.command_line import parse_arguments
+from shared.errors import InputError
+
+
+@dataclass
+class Arguments:
+    learning_rate: float = 5e-5
+    eval_strategy: str = "steps"
+    bf16: bool = False
+    prefetch: bool = True
+    offset: int = 0
+    files: list[str] = field(default_factory=list)
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_recipe_values_keep_their_types(tmp_path):
+    recipe = "learning_rate: 1e-4\neval_strategy: no\nbf16: true\nprefetch: false\noffset: -3\nfiles: [a, b]\n"
+    (args,) = parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", recipe)])
+    assert args == Arguments(1e-4, "no", True, False, -3, ["a", "b"])
+
+
+def test_later_recipes_win_and_flags_win_over_recipes(tmp_path):
+    one = write(tmp_path / "one.yaml", "offset: 1\nlearning_rate: 1\nfiles: [a, b]\n")
+    two = write(tmp_path / "two.yaml", "offset: 2\nfiles: [c]\n")
+    (args,) = parse_arguments([Arguments], ["--config", one, two, "--learning_rate", "3", "--no_prefetch"])
+    assert (args.offset, args.learning_rate, args.files, args.prefetch) == (2, 3.0, ["c"], False)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("learning_rat", "did you mean learning_rate?"),
+        ("evaluation_strategy", "use eval_strategy"),
+        ("warmup_ratio", "use warmup_steps"),
+        ("save_safetensors", "remove it"),
+    ],
+)
+def test_unknown_keys_name_the_right_one(tmp_path, key, hint):
+    with pytest.raises(InputError, match=re.escape(hint)):
+        parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", f"{key}: 1")])
+    with pytest.raises(InputError, match=re.escape(hint)):
+        parse_arguments([Arguments], [f"--{key}", "1"])
+
+
+@pytest.mark.parametrize("recipe", ["offset:", "offset: {a: 1}", "- offset", "offset: [", "files: []"])
+def test_malformed_recipes_are_refused(tmp_path, recipe):
+    with pytest.raises(InputError, match=r"r\.yaml"):
+        parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", recipe)])
+
+
+def test_wrong_types_exit_with_2(tmp_path):
+    with pytest.raises(SystemExit) as exit:
+        parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", "offset: many")])
+    assert exit.value.code == 2
+
+
+def test_missing_recipe_is_named():
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        parse_arguments([Arguments], ["--config", "nowhere.yaml"])
+
+
+def script_arguments(script):
+    """The dataclasses of a script, as its last line hands them to run_script."""
+    from data_prep.collect_docstrings import DocstringArguments
+    from data_prep.pack_dataset import PackingArguments
+    from data_prep.train_tokenizer import TokenizerArguments
+    from pretraining.run_mlm import BudgetArguments, DataArguments, ModelArguments
+
+    return {
+        "data_prep/collect_docstrings.py": [DocstringArguments],
+        "data_prep/pack_dataset.py": [PackingArguments],
+        "data_prep/train_tokenizer.py": [TokenizerArguments],
+        "pretraining/run_mlm.py": [ModelArguments, DataArguments, BudgetArguments],
+    }[script]
+
+
+RECIPES = sorted((ROOT / "pretraining" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_parse_and_follow_the_rules(recipe):
+    args = parse_arguments(script_arguments("pretraining/run_mlm.py"), ["--config", str(recipe), "--use_cpu"])
+    lines = recipe.read_text().splitlines()
+    keys = [line.split(":")[0] for line in lines if re.match(r"\w+:", line)]
+    assert lines[0].startswith("# ") and len(lines) <= 40
+    assert len(keys) == len(set(keys))
+    for key in keys:
+        (owner,) = [a for a in args if hasattr(a, key)]
+        assert getattr(owner, key) != getattr(type(owner)(), key), f"{key} equals its default: leave it out"
+
+
+def commands():
+    """Every command line with one of our scripts in a README, recipe or script docstring."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/recipes/*.yaml"), *ROOT.glob("*/*.py")]
+    for file in files:
+        text = file.read_text().replace("\\\n", " ")
+        for line in text.splitlines():
+            found = re.match(r"^[#\s$]*((?:accelerate launch|python) (?:\S+ )*?(\w+/\w+\.py)\b.*)$", line)
+            if found and file.parent.name != "tests":
+                yield pytest.param(found[1], found[2], id=f"{file.relative_to(ROOT)}: {found[1]}")
+
+
+@pytest.mark.parametrize(("command", "script"), commands())
+def test_documented_commands_parse(command, script):
+    words = shlex.split(command, comments=True)
+    flags = words[words.index(script) + 1 :]
+    if flags:
+        parse_arguments(script_arguments(script), flags)
+    for i, word in enumerate(words):
+        if word in ("--config", "--config_file"):
+            assert (ROOT / words[i + 1]).is_file()
+
+
+def test_launch_files_name_no_number_that_a_recipe_knows():
+    import json
+
+    import yaml
+
+    for file in (ROOT / "shared" / "launch").glob("*.yaml"):
+        config = yaml.safe_load(file.read_text())
+        assert not {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping"} & set(config)
+        engine = config.get("deepspeed_config", {}).get("deepspeed_config_file")
+        assert (engine is None) == (config["distributed_type"] != "DEEPSPEED")
+        if engine:
+            settings = json.loads((ROOT / engine).read_text())
+            assert settings["zero_optimization"]["stage"] == int(file.stem[len("zero")])
+            assert settings["train_micro_batch_size_per_gpu"] == settings["gradient_accumulation_steps"] == "auto"
+            assert settings["gradient_clipping"] == settings["train_batch_size"] == "auto"
+            assert settings["bf16"] == settings["fp16"] == {"enabled": "auto"}
