@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
+from shared.threads import available_cores, use_all_cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
 
@@ -30,6 +31,7 @@ class RunRecord:
 
         Raises InputError when the folder holds checkpoints of a run with another recipe.
         """
+        use_all_cores()
         self.args = training_args
         self.folder = Path(training_args.output_dir)
         self.recipe = recipe_of(*others, training_args)
@@ -229,7 +231,7 @@ def _hardware() -> dict[str, Any]:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} cores of {processor}"
     return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
 
