@@ -16,8 +16,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import CACHE, atomic_folder, content_hash, write_json
+from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
 
 # Import name -> distribution. All of them come with requirements.txt.
 LIBRARIES = {
@@ -120,7 +120,7 @@ def read_libraries(quiet: bool) -> Iterator[tuple[str, str, list[str], str]]:
         ]
     files.sort(key=lambda entry: entry[1].as_posix())
     found_versions = versions()
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor() as pool:
         results = pool.map(read_source, [path for *_, path in files], chunksize=32)
         for (name, relative, _), strings in zip(
             files, tqdm(results, "Reading docstrings", len(files), unit=" files", disable=quiet), strict=True
@@ -159,13 +159,13 @@ def cached_docstrings(quiet: bool = False) -> Path:
     """Collect once for the versions installed and keep the result in the cache. Returns the parquet file."""
     path = CACHE / f"docstrings-{content_hash(versions(), CLEANING)}"
     if not path.is_dir():
-        collect_docstrings(path, quiet)
+        with suppress(FileExistsError):  # another run made the same meanwhile
+            collect_docstrings(path, quiet)
     return path / "docstrings.parquet"
 
 
 def main(args: DocstringArguments) -> dict[str, Any]:
-    if Path(args.output_dir).is_dir() and any(Path(args.output_dir).iterdir()):
-        raise InputError(f"--output_dir {args.output_dir}: the folder is not empty; name a new one")
+    check_new_folder(args.output_dir)
     manifest = collect_docstrings(args.output_dir)
     print(f"{manifest['documents']:,} documents, {manifest['words']:,} words; skipped: {manifest['skipped']}")
     return manifest

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain
@@ -24,7 +25,7 @@ from shared.blocks import FORMAT, open_blocks
 from shared.command_line import run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import CACHE, atomic_folder, content_hash, write_json
+from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
 from shared.tokenizer import SpecialTokens, load_tokenizer, raw_text_encoder, special_tokens, tokenizer_hash
 
 BATCH_CHARACTERS = 2_000_000  # text handed to the tokenizer at once; bounds memory, does not change the output
@@ -166,6 +167,7 @@ def pack_dataset(
         raise InputError(f"--max_seq_length {max_seq_length}: there is no room between the special tokens")
     if not 0 <= validation_fraction < 1:
         raise InputError(f"--validation_fraction {validation_fraction}: must be at least 0 and below 1")
+    sources = documents.describe()
     dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
     names = ["train", "validation"] if validation_fraction else ["train"]
     skipped: Counter[str] = Counter()
@@ -185,7 +187,8 @@ def pack_dataset(
             if not facts["blocks"]:
                 raise InputError(
                     f"no document for the {name} split: there are {sum(s['documents'] for s in splits.values())} in "
-                    f"all at --validation_fraction {validation_fraction}; skipped: {dict(documents.skipped)}"
+                    f"all at --validation_fraction {validation_fraction}: change it or add text; "
+                    f"skipped: {dict(documents.skipped)}"
                 )
         manifest = {
             "format": FORMAT,
@@ -195,7 +198,7 @@ def pack_dataset(
             "validation_fraction": validation_fraction,
             "splits": splits,
             "skipped": dict(sorted((documents.skipped + skipped).items())),
-            "sources": documents.describe(),
+            "sources": sources,
         }
         write_json(folder / "manifest.json", manifest)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -209,7 +212,8 @@ def cached_blocks(
     settings = (FORMAT, tokenizer_hash(tokenizer), max_seq_length, validation_fraction)
     path = CACHE / f"packed-{content_hash(documents.describe(), *settings)}"
     if not path.is_dir():
-        pack_dataset(documents, tokenizer, path, max_seq_length, validation_fraction, quiet)
+        with suppress(FileExistsError):  # another run made the same meanwhile
+            pack_dataset(documents, tokenizer, path, max_seq_length, validation_fraction, quiet)
     return path
 
 
@@ -218,8 +222,7 @@ def main(args: PackingArguments) -> dict[str, Any]:
         os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     tokenizer = load_tokenizer(args.tokenizer_name)
-    if Path(args.output_dir).is_dir() and any(Path(args.output_dir).iterdir()):
-        raise InputError(f"--output_dir {args.output_dir}: the folder is not empty; name a new one")
+    check_new_folder(args.output_dir)
 
     start = time.perf_counter()
     manifest = pack_dataset(documents, tokenizer, args.output_dir, args.max_seq_length, args.validation_fraction)

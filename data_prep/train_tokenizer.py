@@ -9,6 +9,7 @@ tokens on held-out documents, next to a reference tokenizer if one is named.
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from shared.command_line import run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import CACHE, atomic_folder, content_hash, write_json
+from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
 from shared.tokenizer import load_tokenizer, raw_text_encoder
 
 WORDPIECE_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -49,16 +50,21 @@ class TokenizerArguments:
     )
 
 
-def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool = False) -> Any:
-    """Train on the documents that are not held out and return a transformers tokenizer.
+def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool = False) -> tuple[Any, list[str]]:
+    """Train on the documents that are not held out; return a transformers tokenizer, and some of the held-out texts.
 
     Raises InputError when the corpus is empty or too small for the vocabulary.
     """
 
+    held_out: list[str] = []
+
     def texts(description: str) -> Iterator[str]:
+        held_out.clear()
         for text in documents.progress(description, disable=quiet):
             if not is_held_out(text, args.validation_fraction):
                 yield text
+            elif len(held_out) < HELD_OUT_DOCUMENTS:
+                held_out.append(text)
 
     train = _train_wordpiece if args.tokenizer_type == "wordpiece" else _train_bpe
     tokenizer = train(texts, args)
@@ -67,7 +73,7 @@ def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool 
             f"--vocab_size {args.vocab_size}: the text has words enough for {len(tokenizer)} entries only; "
             "lower it or add text"
         )
-    return tokenizer
+    return tokenizer, held_out
 
 
 def cached_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool = False) -> Path:
@@ -75,8 +81,8 @@ def cached_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool
     settings = {**vars(args), "output_dir": None, "input": None, "reference_tokenizer": None}
     path = CACHE / f"tokenizer-{content_hash(documents.describe(), settings)}"
     if not path.is_dir():
-        tokenizer = train_tokenizer(documents, args, quiet)
-        with atomic_folder(path) as folder:
+        tokenizer, _ = train_tokenizer(documents, args, quiet)
+        with suppress(FileExistsError), atomic_folder(path) as folder:  # or another run made the same meanwhile
             tokenizer.save_pretrained(folder)
     return path
 
@@ -172,12 +178,9 @@ def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:
 def main(args: TokenizerArguments) -> dict[str, Any]:
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     reference = load_tokenizer(args.reference_tokenizer) if args.reference_tokenizer else None
-    if Path(args.output_dir).is_dir() and any(Path(args.output_dir).iterdir()):
-        raise InputError(f"--output_dir {args.output_dir}: the folder is not empty; name a new one")
+    check_new_folder(args.output_dir)
 
-    tokenizer = train_tokenizer(documents, args)
-    held_out = (text for text in documents if is_held_out(text, args.validation_fraction) and text.strip())
-    texts = list(islice(held_out, HELD_OUT_DOCUMENTS))
+    tokenizer, texts = train_tokenizer(documents, args)
     report: dict[str, Any] = {"held_out_documents": len(texts), "skipped": dict(documents.skipped)}
     if texts:
         report["trained"] = describe_tokenizer(tokenizer, texts)

@@ -25,9 +25,9 @@ from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import masked_lm_loss, project_masked_only, sum_over_targets
-from shared.masking import EXAM, IGNORED, FreshMasks, MaskedBlocks, MaskingArguments, make_masker
+from shared.masking import EXAM, IGNORED, FreshMasks, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.model_config import ModelArguments, build_model
-from shared.run_record import ModelCardFacts, RunRecord
+from shared.run_record import ModelCardFacts, RunRecord, readable
 from shared.tokenizer import load_tokenizer, tokenizer_hash
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -54,7 +54,9 @@ class DataArguments(MaskingArguments):
         default=None, metadata={"help": "Text of the Hub, by id; or 'docstrings', those of the installed libraries."}
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when text is packed here."})
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Tokens in a block. Default: 128, or as packed."}
+    )
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Share of documents held out by hash, when text is packed here."}
     )
@@ -64,13 +66,20 @@ class DataArguments(MaskingArguments):
         default_factory=list, metadata={"help": "Sentences with one <mask> each, filled in and printed at the end."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for sentence in self.mask_examples:
+            if sentence.count("<mask>") != 1:
+                raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
+
 
 def load_data(model_args: ModelArguments, data_args: DataArguments, quiet: bool) -> tuple[Any, PackedBlocks]:
     """The tokenizer and the blocks. Text is packed here, with a tokenizer trained on it where none is named."""
     name = model_args.tokenizer_name or model_args.model_name_or_path
+    length = data_args.max_seq_length or 128
+    if sum(map(bool, (data_args.packed_dataset, data_args.train_file, data_args.dataset_name))) != 1:
+        raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
     if data_args.packed_dataset:
-        if data_args.train_file or data_args.dataset_name:
-            raise InputError("--packed_dataset comes in place of --train_file and --dataset_name: give one of them")
         blocks = open_blocks(data_args.packed_dataset)
         tokenizer = load_tokenizer(name or blocks.path / "tokenizer")
     else:
@@ -83,15 +92,16 @@ def load_data(model_args: ModelArguments, data_args: DataArguments, quiet: bool)
                 output_dir="",
                 tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
                 vocab_size=model_args.vocab_size,
-                model_max_length=max(512, data_args.max_seq_length),
+                model_max_length=max(512, length),
                 validation_fraction=data_args.validation_fraction,
             )
             name = cached_tokenizer(documents, wanted, quiet)
         tokenizer = load_tokenizer(name)
-        settings = (data_args.max_seq_length, data_args.validation_fraction)
-        blocks = open_blocks(cached_blocks(documents, tokenizer, *settings, quiet))
+        blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
-        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack again")
+        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}")
+    if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
+        raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
     if "validation" not in blocks.splits:
         raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
     return tokenizer, blocks
@@ -121,6 +131,9 @@ def fill_masks(model_path: str, sentences: list[str]) -> None:
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: BudgetArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
+    if record.finished and not training_args.dry_run:
+        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+        return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
 
     # 2. Tokenizer and data.
@@ -132,6 +145,9 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
     eval_blocks = packed.splits["validation"][: data_args.max_eval_samples]
     train_dataset = MaskedBlocks(train_blocks, train_masker, tokenizer.pad_token_id)
     eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), tokenizer.pad_token_id)
+    for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
+        if not len(dataset) or not len(dataset.__getitems__(range(min(8, len(dataset))))["masked_positions"]):
+            raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
     record.manifest["inputs"] = packed.manifest
 
     # 3. Model and Trainer.
@@ -142,7 +158,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
         return Trainer(
             model=model,
             args=args,
-            data_collator=lambda batch: batch,  # MaskedBlocks makes whole batches
+            data_collator=whole_batch,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
@@ -152,15 +168,16 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
             callbacks=[FreshMasks()],
         )
 
+    if record.checkpoint and training_args.max_hours:  # hours were turned into steps when the run began
+        training_args.max_steps = TrainerState.load_from_json(f"{record.checkpoint}/trainer_state.json").max_steps
+        training_args.max_hours = None
     cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
     set_steps(training_args, len(train_dataset), length, cost)
-    if record.checkpoint:  # a budget in hours was turned into steps when the run began
-        training_args.max_steps = TrainerState.load_from_json(f"{record.checkpoint}/trainer_state.json").max_steps
-    trainer = build_trainer(training_args)
     if training_args.dry_run:
-        plan = describe_plan(training_args, length, cost, trainer.model.num_parameters())
-        record.print("\n".join(f"{name}: {value:,.6g}" for name, value in plan.items()))
+        plan = describe_plan(training_args, length, cost)
+        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
         return plan
+    trainer = build_trainer(training_args)
 
     # 4. Train.
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
@@ -175,9 +192,9 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
     trainer.save_state()
     metrics |= evaluation
     source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
-    title = f"A {model_args.model_type} encoder pretrained by masked-language modelling."
+    title = f"A {trainer.model.config.model_type} encoder pretrained by masked-language modelling."
     record.finish(trainer, metrics, ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path))
-    record.print("\n".join(f"{name}: {metrics[key]:,.4f}" for key, name in RESULTS.items()))
+    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items()))
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)
     return metrics

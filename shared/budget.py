@@ -1,17 +1,18 @@
 """How long a run is: steps, tokens or hours, and what a step costs, measured on a few real ones."""
 
 import copy
+import gc
 import math
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from accelerate.utils import reduce
+from accelerate.utils import DistributedType, reduce
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from shared.errors import InputError
@@ -28,24 +29,41 @@ class BudgetArguments(TrainingArguments):
 
     max_tokens: int | None = field(default=None, metadata={"help": "Stop after so many tokens read."})
     max_hours: float | None = field(
-        default=None, metadata={"help": "As many steps as fit in so many hours, by the speed of a few timed ones."}
+        default=None,
+        metadata={
+            "help": "As many steps as fit in so many hours, by a few timed ones; evaluation and saving come on top."
+        },
     )
     dry_run: bool = field(
         default=False, metadata={"help": "Check everything, time a few steps, print the plan and train nothing."}
     )
 
     def __post_init__(self) -> None:
+        self.given = {f.name: getattr(self, f.name) for f in fields(self)}  # as typed; Trainer changes some of them
         super().__post_init__()
-        if sum(map(bool, (self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
-            raise InputError("--max_steps, --max_tokens and --max_hours: give one budget, not several")
+        for name in ("max_tokens", "max_hours"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: must be above 0")
+        epochs = self.num_train_epochs != type(self).num_train_epochs
+        if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
+            raise InputError(
+                "--num_train_epochs, --max_steps, --max_tokens, --max_hours: give one budget "
+                "(--max_steps -1 takes back the one of a recipe)"
+            )
+        if self.n_gpu > 1:
+            raise InputError(
+                f"one process sees {self.n_gpu} GPUs: use --config_file shared/launch/ddp.yaml --num_processes "
+                f"{self.n_gpu}, or CUDA_VISIBLE_DEVICES=0 for one of them"
+            )
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """`seconds` of wall clock an optimizer step; `peak_bytes` of this process, on the GPU where there is one."""
+    """`seconds` of wall clock an optimizer step; `peak_bytes` of this process, on the GPU where it runs on one."""
 
     seconds: float
     peak_bytes: int
+    parameters: int
 
 
 def tokens_per_step(args: BudgetArguments, length: int) -> int:
@@ -74,14 +92,16 @@ def set_steps(args: BudgetArguments, samples: int, length: int, cost: StepCost |
 
 
 def measure_step(build_trainer: Callable[[Any], Any], args: BudgetArguments) -> StepCost:
-    """Train a throw-away model for a few micro-batches and scale up by the accumulation steps.
+    """Train a throw-away model for a few steps; of one micro-batch each, scaled up, where the engine allows.
 
     `build_trainer(args)` makes a Trainer on a fresh model; the arguments it gets save, evaluate and report nothing.
     """
     with tempfile.TemporaryDirectory() as folder:
         trial = copy.copy(args)
         trial.output_dir, trial.push_to_hub, trial.report_to = folder, False, []
-        trial.max_steps, trial.gradient_accumulation_steps = WARM_UP + MOST, 1
+        trial.max_steps = WARM_UP + MOST
+        if trial.distributed_state.distributed_type != DistributedType.DEEPSPEED:  # its plugin remembers the number
+            trial.gradient_accumulation_steps = 1
         trial.lr_scheduler_type, trial.lr_scheduler_kwargs = "constant", None
         trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
         trial.load_best_model_at_end, trial.disable_tqdm = False, True
@@ -91,17 +111,22 @@ def measure_step(build_trainer: Callable[[Any], Any], args: BudgetArguments) -> 
         trainer.add_callback(timer)
         trainer.train()
     seconds = (timer.ends[-1] - timer.ends[WARM_UP - 1]) / (len(timer.ends) - WARM_UP)
-    if torch.cuda.is_available():
+    seconds = float(reduce(torch.tensor(seconds, device=args.device), "mean"))  # the same on all processes
+    parameters = trainer.model.num_parameters()
+    if args.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return StepCost(seconds * args.gradient_accumulation_steps, peak)
+    seconds *= args.gradient_accumulation_steps // trial.gradient_accumulation_steps
+    del trainer
+    gc.collect()  # Trainer and its callbacks hold each other
+    return StepCost(seconds, peak, parameters)
 
 
-def describe_plan(args: BudgetArguments, length: int, cost: StepCost, parameters: int) -> dict[str, float]:
+def describe_plan(args: BudgetArguments, length: int, cost: StepCost) -> dict[str, float]:
     """What a dry run reports, as numbers: parameters, steps, tokens, seconds and bytes of memory."""
     return {
-        "parameters": parameters,
+        "parameters": cost.parameters,
         "steps": args.max_steps,
         "tokens": args.max_steps * tokens_per_step(args, length),
         "seconds_per_step": cost.seconds,

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from shared.errors import InputError
 from shared.files import sha256_of
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz", ".txt", ".txt.gz")
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt", ".txt.gz")
+JSON_LINES_SUFFIXES = (".json", ".json.gz")  # read when named; in a folder they are more often manifests than text
 TEXT_COLUMN = "text"
 
 
@@ -31,11 +32,16 @@ class Documents:
     ) -> None:
         """Resolve files and folders. Raises InputError for a path that is missing, empty or of an unknown kind."""
         if bool(sources) == bool(dataset_name):
-            raise InputError("name either files or folders of text, or one dataset of the Hub (--dataset_name)")
+            raise InputError("no text, or two kinds: name either files and folders, or one dataset (--dataset_name)")
+        if dataset_name and Path(dataset_name).exists():
+            raise InputError(
+                f"--dataset_name {dataset_name}: a path; give files and folders as such, not as a dataset"
+            )
         self.files = [file for source in sources for file in _find_files(source)]
         self.dataset_name = dataset_name
         self.dataset_config_name = dataset_config_name
         self.skipped: Counter[str] = Counter()
+        self._description: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[str]:
         """Yield the texts; silent. See `progress` for the same with a bar."""
@@ -64,13 +70,25 @@ class Documents:
             bar.update(total - bar.n)
 
     def describe(self) -> list[dict[str, Any]]:
-        """What identifies the content: name, bytes and SHA-256 of each file, or the id and revision on the Hub."""
-        if self.dataset_name:
+        """What identifies the content: name, bytes and SHA-256 of each file, or the id and revision on the Hub.
+
+        Raises InputError when the Hub does not know the dataset or cannot be reached.
+        """
+        if not self._description and self.dataset_name:
             from huggingface_hub import HfApi
 
-            revision = HfApi().dataset_info(self.dataset_name).sha
-            return [{"dataset": self.dataset_name, "config": self.dataset_config_name, "revision": revision}]
-        return [{"file": f.name, "bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in self.files]
+            try:
+                revision = HfApi().dataset_info(self.dataset_name).sha
+            except Exception as error:
+                raise InputError(f"--dataset_name {self.dataset_name}: not found on the Hub: {error}") from error
+            self._description = [
+                {"dataset": self.dataset_name, "config": self.dataset_config_name, "revision": revision}
+            ]
+        elif not self._description:
+            self._description = [
+                {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in self.files
+            ]
+        return self._description
 
     def _read_hub(self) -> Iterator[str]:
         from datasets import load_dataset
@@ -87,7 +105,8 @@ class Documents:
 
     def _read_file(self, file: Path) -> Iterator[tuple[str, int]]:
         """Yield (text, bytes of the file read so far)."""
-        reader = _read_parquet if file.suffix == ".parquet" else _read_text if ".txt" in file.suffixes else _read_json
+        is_text = file.name.endswith((".txt", ".txt.gz"))
+        reader = _read_parquet if file.suffix == ".parquet" else _read_text if is_text else _read_json
         for value, position in reader(file, self.skipped):
             if (text := self._clean(value)) is not None:
                 yield text, position
@@ -125,7 +144,7 @@ def _find_files(source: str) -> list[Path]:
         return files
     if not path.is_file():
         raise InputError(f"{source}: no such file or folder")
-    if not path.name.endswith(SUFFIXES):
+    if not path.name.endswith(SUFFIXES + JSON_LINES_SUFFIXES):
         raise InputError(f"{source}: unknown kind of file; the ones read here end in {', '.join(SUFFIXES)}")
     return [path]
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shared.errors import InputError
+
 CACHE = Path(os.environ.get("TINY_OLM_CACHE", "~/.cache/tiny-olm")).expanduser()
 
 
@@ -36,10 +38,20 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if path.is_dir() and any(path.iterdir()):
             raise FileExistsError(f"{path} exists and is not empty")
         temporary.chmod(0o755)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError as error:  # somebody else was faster
+            raise FileExistsError(f"{path}: {error.strerror}") from error
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: str | Path) -> None:
+    """Raise InputError when an --output_dir is a file or a folder that holds something."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"--output_dir {path}: exists and is not an empty folder; name a new one")
 
 
 @contextmanager

@@ -21,6 +21,15 @@ class MaskingArguments:
     random_replace_prob: float = field(default=0.1, metadata={"help": "Share of these that become a random token."})
     whole_word_mask: bool = field(default=False, metadata={"help": "Predict whole words instead of single tokens."})
 
+    def __post_init__(self) -> None:
+        for name in ("mlm_probability", "mask_replace_prob", "random_replace_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
+        if self.mlm_probability == 0:
+            raise InputError("--mlm_probability 0: nothing would be masked")
+        if self.mask_replace_prob + self.random_replace_prob > 1:
+            raise InputError("--mask_replace_prob and --random_replace_prob add up to more than 1")
+
 
 # How models are compared: the same 15% of positions always, all of them hidden.
 EXAM = MaskingArguments(mlm_probability=0.15, mask_replace_prob=1.0, random_replace_prob=0.0)
@@ -32,7 +41,7 @@ class Masker:
 
     mask_token_id: int
     is_special: np.ndarray  # bool: never a target, never a random replacement
-    starts_word: np.ndarray  # bool, see shared.tokenizer.word_edges
+    starts_word: np.ndarray  # bool, see shared.tokenizer.word_edges; empty unless whole words are masked
     ends_word: np.ndarray
     args: MaskingArguments
     seed: int
@@ -80,29 +89,23 @@ class Masker:
 
 
 def make_masker(tokenizer: Any, args: MaskingArguments, seed: int) -> Masker:
-    """Build a Masker for a tokenizer. Raises InputError for probabilities that make no sense."""
-    for name in ("mlm_probability", "mask_replace_prob", "random_replace_prob"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be between 0 and 1")
-    if args.mlm_probability == 0:
-        raise InputError("--mlm_probability 0: nothing would be masked")
-    if args.mask_replace_prob + args.random_replace_prob > 1:
-        raise InputError("--mask_replace_prob and --random_replace_prob add up to more than 1")
-    starts, ends = word_edges(tokenizer)
+    """Build a Masker for a tokenizer."""
+    starts, ends = word_edges(tokenizer) if args.whole_word_mask else (np.empty(0), np.empty(0))
     is_special = np.zeros(len(tokenizer), dtype=bool)
     is_special[[i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]] = True
     return Masker(tokenizer.mask_token_id, is_special, starts, ends, args, seed)
 
 
 class MaskedBlocks(torch.utils.data.Dataset):
-    """Packed blocks with masks on, made a whole batch at a time; use `data_collator=lambda batch: batch`.
+    """Packed blocks with masks on, made a whole batch at a time; use `data_collator=whole_batch`.
 
     A batch holds `input_ids` and `labels`, (batch, length) int64; `masked_positions`, (targets,) int64, where the
     targets lie in the flattened batch; and `attention_mask` only where a block has padding.
     """
 
     def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int) -> None:
-        self.blocks, self.masker, self.pad_token_id, self.epoch = blocks, masker, pad_token_id, 0
+        self.blocks, self.masker, self.pad_token_id = blocks, masker, pad_token_id
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -113,7 +116,7 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         rows = np.asarray(indices)
         ids = np.asarray(self.blocks[rows])
-        masked, labels = self.masker(ids, rows, self.epoch)
+        masked, labels = self.masker(ids, rows, int(self.epoch))
         batch = {
             "input_ids": torch.from_numpy(masked),
             "labels": torch.from_numpy(labels),
@@ -125,11 +128,16 @@ class MaskedBlocks(torch.utils.data.Dataset):
         return batch
 
 
+def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The collator for MaskedBlocks, whose batches are ready."""
+    return batch
+
+
 class FreshMasks(TrainerCallback):
     """Tells the training set which epoch it is in, before the epoch's batches are fetched."""
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        kwargs["train_dataloader"].dataset.epoch = int(state.epoch or 0)
+        kwargs["train_dataloader"].dataset.epoch.fill_(int(state.epoch or 0))
 
 
 def _hash(seed: int, epoch: int, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:

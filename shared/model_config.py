@@ -8,8 +8,6 @@ from shared.errors import InputError
 
 # Layers, width and heads of Google's BERT miniatures (Turc et al., 2019, arXiv:1908.08962); BERT's own base.
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12)}
-# RoBERTa numbers its positions from pad_token_id + 1 on, so its table needs that many rows more.
-ROBERTA_OFFSET = 2
 
 
 @dataclass
@@ -35,6 +33,11 @@ class ModelArguments:
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
     )
 
+    def __post_init__(self) -> None:
+        if self.model_name_or_path and self.config_overrides:
+            raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
+        read_overrides(self)
+
 
 def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:
     """The configuration of a new model that fits the tokenizer.
@@ -58,11 +61,13 @@ def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> A
         "eos_token_id": tokenizer.sep_token_id,
     }
     if args.model_type == "roberta":
-        fields |= {"max_position_embeddings": positions + ROBERTA_OFFSET, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+        # RoBERTa numbers its positions from pad_token_id + 1 on, so its table needs that many rows more.
+        positions += tokenizer.pad_token_id + 1
+        fields |= {"max_position_embeddings": positions, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     if args.model_type == "modernbert":  # gated: three matrices of 2 x width in place of two of 4 x width
         fields |= {"intermediate_size": 2 * width}
         fields |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
-    return AutoConfig.for_model(args.model_type, **(fields | _read_overrides(args)))
+    return AutoConfig.for_model(args.model_type, **(fields | read_overrides(args)))
 
 
 def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:
@@ -76,16 +81,18 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
     if args.model_name_or_path is None:
         config = build_config(args, tokenizer, max_seq_length)
     else:
-        if args.config_overrides:
-            raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
         try:
             config = AutoConfig.from_pretrained(args.model_name_or_path)
         except (OSError, ValueError) as error:
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
     check_fits(config, tokenizer, max_seq_length)
-    if args.model_name_or_path is None:
-        return AutoModelForMaskedLM.from_config(config)
-    return AutoModelForMaskedLM.from_pretrained(args.model_name_or_path, dtype="float32", use_safetensors=True)
+    try:
+        if args.model_name_or_path is None:
+            return AutoModelForMaskedLM.from_config(config)
+        return AutoModelForMaskedLM.from_pretrained(args.model_name_or_path, dtype="float32", use_safetensors=True)
+    except (OSError, ValueError) as error:
+        flag = "--model_name_or_path" if args.model_name_or_path else "--config_overrides"
+        raise InputError(f"{flag} {getattr(args, flag[2:])}: {error}") from error
 
 
 def check_fits(config: Any, tokenizer: Any, max_seq_length: int) -> None:
@@ -105,7 +112,8 @@ def check_fits(config: Any, tokenizer: Any, max_seq_length: int) -> None:
         )
 
 
-def _read_overrides(args: ModelArguments) -> dict[str, Any]:
+def read_overrides(args: ModelArguments) -> dict[str, Any]:
+    """The fields of `config_overrides` with their types. Raises InputError as `build_config` does."""
     from transformers import AutoConfig
 
     overrides: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from shared.files import atomic_file, write_json
 from shared.threads import available_cores, use_all_cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
+SECRETS = ("hub_token",)  # flags whose values are never written down
 
 
 class RunRecord:
@@ -29,27 +31,33 @@ class RunRecord:
     def __init__(self, training_args: Any, *others: Any) -> None:
         """Find the checkpoint to resume from, if any, and write recipe.yaml and the first manifest.json.
 
-        Raises InputError when the folder holds checkpoints of a run with another recipe.
+        `finished` is the manifest of the run in this folder if that has ended well, else None. Raises InputError when
+        the folder holds a run with another recipe, or a checkpoint was asked for that is not there.
         """
         use_all_cores()
+        for name in training_args.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise InputError(f"--report_to {name}: not installed; run pip install {name}, or use --report_to none")
         self.args = training_args
         self.folder = Path(training_args.output_dir)
         self.recipe = recipe_of(*others, training_args)
+        if training_args.hub_token:  # out of Trainer's pickled arguments
+            os.environ["HF_TOKEN"], training_args.hub_token = training_args.hub_token, None
         self.start = time.time()
+        self.checkpoint = self._find_checkpoint()
+        self.finished = self._read_finished()
+        if training_args.resume_from_checkpoint is None and (self.checkpoint or self.finished):
+            self._refuse_other_recipe()
         self.manifest: dict[str, Any] = {
-            "command": sys.argv,
+            "command": _without_secrets(sys.argv),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "resumed_from": self.checkpoint,
             "commit": _git_commit(),
             "versions": _versions(),
-            "hardware": _hardware(),
+            "hardware": _hardware(training_args.device.type),
             "processes": training_args.world_size,
         }
-        self.checkpoint = training_args.resume_from_checkpoint
-        if self.checkpoint in ("True", "true", True) or (self.checkpoint is None and self.folder.is_dir()):
-            self.checkpoint = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
-        if training_args.resume_from_checkpoint is None and self.checkpoint is not None:
-            self._refuse_other_recipe()
-        if self.is_writer and not getattr(training_args, "dry_run", False):
+        if self.is_writer and not self.finished and not getattr(training_args, "dry_run", False):
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(self.folder / "recipe.yaml") as file:
                 file.write_text(yaml.safe_dump(self.recipe, sort_keys=False), encoding="utf-8")
@@ -75,6 +83,7 @@ class RunRecord:
             "results": metrics,
         }
         write_json(self.folder / "manifest.json", self.manifest)
+        (self.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same in text
         draw_curve(trainer.state.log_history, self.folder / "curve.png")
         write_model_card(self.folder, metrics, self.recipe, self.manifest, card)
         if self.args.push_to_hub:
@@ -84,20 +93,44 @@ class RunRecord:
                 repo_id=trainer.hub_model_id,
                 folder_path=self.folder,
                 commit_message="End of training",
-                ignore_patterns=["checkpoint-*", "*.bin", ".*"],
+                ignore_patterns=["checkpoint-*", ".*"],
             )
+
+    def _find_checkpoint(self) -> str | None:
+        """The checkpoint named by the flag; without the flag, or with `true`, the newest one in the folder."""
+        wish = self.args.resume_from_checkpoint
+        if wish not in (None, "true", "True"):
+            if not Path(wish, "trainer_state.json").is_file():
+                raise InputError(f"--resume_from_checkpoint {wish}: not a checkpoint folder; name one, or say true")
+            return str(wish)
+        checkpoint: str | None = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
+        if wish is not None and checkpoint is None:
+            raise InputError(f"--resume_from_checkpoint {wish}: there is no checkpoint in {self.folder}")
+        return checkpoint
+
+    def _read_finished(self) -> dict[str, Any] | None:
+        manifest = self.folder / "manifest.json"
+        if self.args.resume_from_checkpoint is not None or not manifest.is_file():
+            return None
+        content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        return content if "results" in content else None
 
     def _refuse_other_recipe(self) -> None:
         stored = self.folder / "recipe.yaml"
-        before = yaml.safe_load(stored.read_text(encoding="utf-8")) if stored.is_file() else {}
-        # What may change between the parts of one run: where it stops to look, save and report, not what it computes.
-        free = {"output_dir", "logging_steps", "save_steps", "save_total_limit", "eval_steps", "report_to", "dry_run"}
-        changed = [k for k in sorted({*before, *self.recipe} - free) if before.get(k) != self.recipe.get(k)]
+        if not stored.is_file():
+            return
+        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        # What may change between the parts of one run: where it writes, looks and reports, not what it computes.
+        free = "output_dir dry_run use_cpu mask_examples disable_tqdm resume_ report_to push_to_ dataloader_num "
+        free += "dataloader_pin eval_ per_device_eval hub_ log_ logging_ save_"
+        names = sorted(name for name in {*before, *self.recipe} if not name.startswith(tuple(free.split())))
+        changed = [
+            f"{n}: {before.get(n)} -> {self.recipe.get(n)}" for n in names if before.get(n) != self.recipe.get(n)
+        ]
         if changed:
-            differences = ", ".join(f"{k}: {before.get(k)} -> {self.recipe.get(k)}" for k in changed)
             raise InputError(
-                f"--output_dir {self.folder}: holds checkpoints of another recipe ({differences}); name a new folder, "
-                "or insist with --resume_from_checkpoint"
+                f"--output_dir {self.folder}: holds a run with another recipe ({', '.join(changed)}); name a new "
+                "folder, or insist with --resume_from_checkpoint true"
             )
 
 
@@ -112,14 +145,24 @@ class ModelCardFacts:
     base_model: str | None = None
 
 
+def readable(value: float) -> str:
+    """A number for a table: whole when large, four significant digits when small."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+
+
 def recipe_of(*arguments: Any) -> dict[str, Any]:
-    """All flags of the given dataclasses that differ from the defaults, as a recipe that --config reads back."""
+    """All flags of the given dataclasses that differ from the defaults, as a recipe that --config reads back.
+
+    No default TrainingArguments is made for the comparison: that would reset the process group of this run.
+    """
     recipe: dict[str, Any] = {}
     for given in arguments:
-        default = type(given)()
+        values = getattr(given, "given", vars(given))
         for field in dataclasses.fields(given):
-            value = _plain(getattr(given, field.name))
-            if field.init and value is not None and value != _plain(getattr(default, field.name)):
+            factory = field.default_factory
+            default = field.default if factory is dataclasses.MISSING else factory()
+            value = _plain(values.get(field.name))
+            if field.init and field.name not in SECRETS and value is not None and value != _plain(default):
                 recipe[field.name] = value
     return recipe
 
@@ -170,7 +213,7 @@ def write_model_card(
             for key, name in rows.items()
         ],
     )
-    results = "\n".join(f"| {name} | {metrics[key]:.4g} |" for key, name in rows.items())
+    results = "\n".join(f"| {name} | {readable(metrics[key])} |" for key, name in rows.items())
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     text = f"""# {folder.name}
 
@@ -223,14 +266,25 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _hardware() -> dict[str, Any]:
+def _without_secrets(command: list[str]) -> list[str]:
+    hidden = []
+    for word, following in zip(["", *command], command, strict=False):
+        name, equals, _ = following.partition("=")
+        if name.lstrip("-").replace("-", "_") in SECRETS and equals:
+            hidden.append(f"{name}=***")
+        else:
+            hidden.append("***" if word.lstrip("-").replace("-", "_") in SECRETS else following)
+    return hidden
+
+
+def _hardware(device_type: str) -> dict[str, Any]:
     import torch
 
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
     cores = available_cores()
     device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} cores of {processor}"
     return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}

@@ -81,11 +81,16 @@ def word_edges(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
 
     WordPiece marks continuations with `##`. Byte-level BPE marks a space before the token with `Ġ`; a word there also
     begins and ends at anything that is neither letter nor digit, so that "(web)" is three words and not one.
-    Special tokens are words of their own.
+    Special tokens are words of their own. Raises InputError for other kinds of tokenizers.
     """
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    byte_level = "ByteLevel" in json.dumps(backend["pre_tokenizer"])
+    if not byte_level and backend["model"]["type"] != "WordPiece":
+        raise InputError(
+            "--whole_word_mask: only WordPiece and byte-level BPE tokenizers show where their words begin"
+        )
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = set(tokenizer.all_special_ids)
-    byte_level = any(token.startswith("Ġ") for token in tokens)
 
     def is_edge(character: str) -> bool:  # bytes above 127 are parts of letters in byte-level alphabets
         return character in "ĠĊ" or (character.isascii() and not character.isalnum())

@@ -1,7 +1,6 @@
 """What the tests share: the root as working directory, a cache of their own, small text and tokenizers."""
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -53,11 +52,5 @@ def make_tokenizer(kind, vocab_size):
     from data_prep.train_tokenizer import TokenizerArguments, train_tokenizer
     from shared.documents import Documents
 
-    return train_tokenizer(
-        Documents([str(SENTENCES)]), TokenizerArguments("", tokenizer_type=kind, vocab_size=vocab_size), quiet=True
-    )
-
-
-@pytest.fixture
-def chance():
-    return random.Random(0)
+    args = TokenizerArguments("", tokenizer_type=kind, vocab_size=vocab_size)
+    return train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)[0]

@@ -18,6 +18,7 @@ def test_every_format_gives_the_same_documents(tmp_path, texts):
     for name in ("a.parquet", "a.jsonl", "a.txt", "b.jsonl.gz"):
         documents = Documents([str(tmp_path / name)])
         assert list(documents) == list(documents.progress("reading")) == texts
+    (tmp_path / "manifest.json").write_text("{}")  # what our own scripts leave beside their text is not text
     assert list(Documents([str(tmp_path)])) == texts * 4
 
 
@@ -56,8 +57,14 @@ def test_unusable_inputs_are_named(tmp_path):
         with pytest.raises(InputError, match=message) as error:
             list(Documents([str(tmp_path / name)]))
         assert name in str(error.value)
-    with pytest.raises(InputError, match="--dataset_name"):
+    with pytest.raises(InputError, match="no text, or two kinds"):
         Documents([])
+    with pytest.raises(InputError, match="give files and folders as such"):
+        Documents(dataset_name=str(tmp_path))
+    with pytest.raises(InputError, match="nobody/nothing"):
+        list(Documents(dataset_name="nobody/nothing"))
+    with pytest.raises(InputError, match="nobody/nothing: not found on the Hub"):
+        Documents(dataset_name="nobody/nothing").describe()
 
 
 def test_description_changes_with_the_content(tmp_path):

@@ -123,7 +123,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, texts, wordpiece):
 
 def test_damaged_folders_are_named(tmp_path, texts, wordpiece):
     pack_dataset(write_texts(tmp_path, texts), wordpiece, tmp_path / "out", 32, 0.0, quiet=True)
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         main(PackingArguments(str(tmp_path / "out" / "tokenizer"), str(tmp_path / "out"), [str(tmp_path)]))
     data = (tmp_path / "out" / "train.npy").read_bytes()
     (tmp_path / "out" / "train.npy").write_bytes(data[:-100])

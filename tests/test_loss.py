@@ -1,0 +1,117 @@
+import copy
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from shared.loss import HEADS, masked_lm_loss, project_masked_only, sum_over_targets
+from shared.masking import IGNORED
+
+SMALL = {
+    "vocab_size": 97,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+}
+FIELDS = {
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 97},
+    "electra": SMALL | {"embedding_size": 12},
+    "modernbert": SMALL
+    | {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+}
+
+
+@pytest.fixture(params=sorted(HEADS))
+def model(request):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(request.param, **FIELDS.get(request.param, SMALL))
+    return AutoModelForMaskedLM.from_config(config).eval()
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 97, (8, 16), generator=generator)
+    chosen = torch.rand(ids.shape, generator=generator) < torch.linspace(0.05, 0.6, 8)[:, None]
+    chosen[:, 3] = True
+    return {"input_ids": ids}, torch.where(chosen, ids, IGNORED)
+
+
+def positions(labels):
+    return (labels.flatten() != IGNORED).nonzero()[:, 0]
+
+
+def gradients(model):
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def assert_close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        scale = theirs[name].abs().max().clamp_min(1e-6)
+        assert (ours[name] - theirs[name]).abs().max() / scale < 1e-5, name
+
+
+def test_sparse_head_gives_the_stock_loss_and_gradients(model, batch):
+    inputs, labels = batch
+    stock = model(**inputs, labels=labels).loss
+    stock.backward()
+    expected = gradients(model)
+    keys = set(model.state_dict())
+    assert project_masked_only(model)
+    outputs = model(**inputs, masked_positions=positions(labels))
+    assert outputs.logits.shape == (len(positions(labels)), 97)
+    loss = masked_lm_loss(outputs, labels)
+    loss.backward()
+    torch.testing.assert_close(loss, stock, rtol=1e-5, atol=0)
+    assert_close(gradients(model), expected)
+    assert set(model.state_dict()) == keys
+    assert model(**inputs).logits.shape == (8, 16, 97)  # without positions nothing has changed
+    assert copy.deepcopy(model)(**inputs, masked_positions=positions(labels)).logits.dim() == 2
+
+
+def test_gradient_does_not_depend_on_how_the_batch_is_split(model, batch):
+    inputs, labels = batch
+    project_masked_only(model)
+    total = (labels != IGNORED).sum()
+    results = []
+    for size in (8, 4, 2, 1):
+        losses = []
+        for i in range(0, 8, size):
+            part = labels[i : i + size]
+            outputs = model(input_ids=inputs["input_ids"][i : i + size], masked_positions=positions(part))
+            losses.append(masked_lm_loss(outputs, part, num_items_in_batch=total))
+            losses[-1].backward()
+        results.append((sum(losses).item(), gradients(model)))
+    for loss, found in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-5)
+        assert_close(found, results[0][1])
+
+
+def test_unknown_heads_still_give_the_right_loss(batch):
+    inputs, labels = batch
+    config = AutoConfig.for_model("mpnet", **SMALL | {"max_position_embeddings": 60})
+    model = AutoModelForMaskedLM.from_config(config).eval()
+    expected = model(**inputs, labels=labels).loss
+    assert not project_masked_only(model)
+    outputs = model(**inputs, masked_positions=positions(labels))
+    torch.testing.assert_close(masked_lm_loss(outputs, labels), expected)
+
+
+def test_sums_over_targets(model, batch):
+    inputs, labels = batch
+    labels[2] = IGNORED
+    logits = model(**inputs).logits
+    sums = sum_over_targets(logits, labels)
+    assert sums.shape == (8, 2) and sums[2].tolist() == [0, 0]
+    project_masked_only(model)
+    sparse = model(**inputs, masked_positions=positions(labels)).logits
+    torch.testing.assert_close(sum_over_targets(sparse, labels), sums)
+    count = (labels != IGNORED).sum()
+    torch.testing.assert_close(sums[:, 0].sum() / count, model(**inputs, labels=labels).loss)
+    hits = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
+    assert sums[:, 1].tolist() == hits.tolist()

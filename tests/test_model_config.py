@@ -1,0 +1,74 @@
+import pytest
+
+from shared.errors import InputError
+from shared.model_config import SIZES, ModelArguments, build_config, build_model
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("size", SIZES)
+def test_named_sizes(wordpiece, model_type, size):
+    config = build_config(ModelArguments(model_type=model_type, model_size=size), wordpiece, 128)
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == SIZES[size]
+    assert config.vocab_size == len(wordpiece) and config.pad_token_id == wordpiece.pad_token_id
+    assert config.max_position_embeddings >= 512
+
+
+def test_tiny_is_googles_tiny():
+    from transformers import BertConfig, BertForMaskedLM
+
+    layers, width, heads = SIZES["tiny"]
+    google = BertConfig(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width
+    )
+    assert BertForMaskedLM(google).num_parameters() == pytest.approx(4.4e6, rel=0.02)
+
+
+def test_overrides(wordpiece):
+    args = ModelArguments(
+        config_overrides="hidden_size=64, hidden_dropout_prob=0,hidden_act=relu,tie_word_embeddings=false"
+    )
+    config = build_config(args, wordpiece, 128)
+    assert (config.hidden_size, config.hidden_dropout_prob, config.hidden_act) == (64, 0.0, "relu")
+    assert config.tie_word_embeddings is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("hiden_size=64", "did you mean hidden_size"),
+        ("hidden_size=big", "not of type int"),
+        ("tie_word_embeddings=perhaps", "not of type bool"),
+        ("hidden_size", "not of type int"),
+    ],
+)
+def test_wrong_overrides_are_refused(wordpiece, overrides, message):
+    with pytest.raises(InputError, match=message):
+        build_config(ModelArguments(config_overrides=overrides), wordpiece, 128)
+
+
+def test_blocks_must_fit_the_positions(bpe):
+    for model_type, longest in (("bert", 16), ("roberta", 14)):
+        args = ModelArguments(model_type=model_type, config_overrides="max_position_embeddings=16,hidden_size=32")
+        model = build_model(args, bpe, longest)
+        ids = bpe("the baker " * 50, return_tensors="pt", truncation=True, max_length=longest)
+        assert model(**ids).logits.shape[1] == longest
+        with pytest.raises(InputError, match=f"only {longest} positions"):
+            build_model(args, bpe, longest + 1)
+
+
+def test_long_blocks_get_the_positions_they_need(bpe):
+    assert build_config(ModelArguments(model_type="roberta"), bpe, 1024).max_position_embeddings == 1026
+
+
+def test_vocabulary_must_fit_the_embedding(tmp_path, wordpiece, bpe):
+    build_model(ModelArguments(config_overrides="hidden_size=32"), wordpiece, 16).save_pretrained(tmp_path)
+    again = build_model(ModelArguments(model_name_or_path=str(tmp_path)), wordpiece, 16)
+    assert again.config.hidden_size == 32
+    with pytest.raises(InputError, match="400 entries, but the model embeds only 200"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path)), bpe, 16)
+    with pytest.raises(InputError, match="hidden_size=30"):
+        build_model(ModelArguments(config_overrides="hidden_size=30,num_attention_heads=4"), wordpiece, 16)
+    with pytest.raises(InputError, match="brings its own configuration"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path), config_overrides="hidden_size=2"), wordpiece, 16)
+    with pytest.raises(InputError, match="nowhere"):
+        build_model(ModelArguments(model_name_or_path="nowhere/at-all"), wordpiece, 16)

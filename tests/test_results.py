@@ -1,0 +1,25 @@
+"""The results table of the README says what the result files say."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+FILES = sorted((ROOT / "pretraining" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_readme_agrees_with_the_result_file(file):
+    results = json.loads(file.read_text())["results"]
+    row = next(x for x in (ROOT / "README.md").read_text().splitlines() if x.startswith(f"| [`{file.stem}`]"))
+    for number in (
+        f"{results['train_tokens'] / 1e6:.1f}M",
+        f"{results['eval_loss']:.3f}",
+        f"{results['eval_masked_accuracy']:.3f}",
+        f"{results['eval_most_frequent_token_accuracy']:.3f}",
+        f"{results['eval_bits_per_byte']:.3f}",
+        f"{results['train_tokens_per_second']:,.0f}",
+        f"{results['train_runtime'] / 60:.1f} min",
+    ):
+        assert f" {number} " in row, f"{number} is not in the row of {file.stem}"
+    assert file.with_suffix(".png").is_file()

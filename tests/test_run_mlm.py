@@ -1,0 +1,217 @@
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, SENTENCES
+from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from data_prep.pack_dataset import pack_dataset
+from pretraining.run_mlm import BudgetArguments, DataArguments, ModelArguments, main
+from shared.command_line import parse_arguments
+from shared.documents import Documents
+from shared.errors import InputError
+
+SMOKE = "pretraining/recipes/smoke.yaml"
+# Losses of the smoke recipe on a CPU in fp32; a change here is a change of what training computes.
+GOLDEN = {10: 4.9701, 50: 4.2648, 100: 4.1198}
+EVAL_GOLDEN = 3.568
+
+
+def run(folder, *flags, config=SMOKE):
+    arguments = ["--config", config, "--output_dir", str(folder), "--disable_tqdm", "true", *map(str, flags)]
+    return main(*parse_arguments([ModelArguments, DataArguments, BudgetArguments], arguments))
+
+
+def losses(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return {row["step"]: row["loss"] for row in history if "loss" in row}
+
+
+def weights(folder):
+    return AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return folder, run(folder)
+
+
+def test_golden_losses(smoke):
+    folder, metrics = smoke
+    found = losses(folder)
+    assert {step: found[step] for step in GOLDEN} == pytest.approx(GOLDEN, abs=5e-3)
+    assert metrics["eval_loss"] == pytest.approx(EVAL_GOLDEN, abs=0.05)
+
+
+def test_metrics_agree_with_each_other(smoke):
+    folder, metrics = smoke
+    assert metrics["eval_masked_accuracy"] > 1.4 * metrics["eval_most_frequent_token_accuracy"] > 0
+    assert torch.tensor(metrics["eval_perplexity"]).log() == pytest.approx(metrics["eval_loss"], abs=0.02)
+    facts = json.loads((folder / "manifest.json").read_text())["inputs"]["splits"]["validation"]
+    nats_per_byte = torch.tensor(metrics["eval_perplexity"]).log() * facts["tokens"] / facts["bytes"]
+    assert metrics["eval_bits_per_byte"] == pytest.approx(
+        float(nats_per_byte / torch.log(torch.tensor(2.0))), rel=1e-4
+    )
+    assert metrics["train_tokens"] == 200 * 16 * 32
+
+
+def test_a_run_leaves_what_the_readme_promises(smoke):
+    folder, metrics = smoke
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "recipe.yaml", "manifest.json",
+        "train_results.json", "eval_results.json", "all_results.json", "README.md", "curve.png", "checkpoint-200",
+    }  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["seconds"] > 0 and manifest["results"]["eval_loss"] == metrics["eval_loss"]
+    assert manifest["versions"]["torch"] and manifest["commit"] and manifest["hardware"]["cores"]
+    assert manifest["inputs"]["sources"][0]["file"] == SENTENCES.name
+    card = yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    values = {m["type"]: m["value"] for m in card["model-index"][0]["results"][0]["metrics"]}
+    assert values["masked_accuracy"] == metrics["eval_masked_accuracy"]
+    assert (folder / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_model_loads_anywhere(smoke):
+    folder, _ = smoke
+    fill = pipeline("fill-mask", model=str(folder), device="cpu")
+    best = fill("The baker was [MASK], and the horse was cold too.", top_k=1)[0]
+    assert best["token_str"] and 0 < best["score"] <= 1
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer) == AutoModelForMaskedLM.from_pretrained(folder).config.vocab_size == 200
+
+
+def test_the_saved_recipe_gives_the_same_run(smoke, tmp_path):
+    folder, _ = smoke
+    run(tmp_path / "again", config=str(folder / "recipe.yaml"))
+    assert losses(tmp_path / "again") == losses(folder)
+
+
+def test_resume_goes_on_from_the_last_checkpoint(smoke, tmp_path):
+    folder, metrics = smoke
+    copy = tmp_path / "resumed"
+    copy.mkdir()
+    shutil.copytree(folder / "checkpoint-100", copy / "checkpoint-100")
+    shutil.copy(folder / "recipe.yaml", copy)
+    with pytest.raises(InputError, match=r"learning_rate: 0\.005 -> 0\.1"):
+        run(copy, "--learning_rate", "0.1")
+    resumed = run(copy)
+    assert losses(copy).keys() == losses(folder).keys()
+    assert resumed["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=0.1)
+    assert json.loads((copy / "manifest.json").read_text())["resumed_from"].endswith("checkpoint-100")
+
+
+def test_a_finished_run_is_not_touched(smoke, capsys):
+    folder, _ = smoke
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert run(folder) == json.loads((folder / "manifest.json").read_text())["results"]
+    assert "name a new --output_dir" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_too_little_text_is_refused(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "the baker"}\n' * 3)
+    with pytest.raises(InputError, match=r"words enough|no document|needs more"):
+        run(tmp_path / "out", "--train_file", tmp_path / "t.jsonl")
+
+
+def test_accumulation_does_not_change_the_losses(smoke, tmp_path):
+    folder, _ = smoke
+    run(tmp_path / "split", "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 4)
+    for step, loss in losses(tmp_path / "split").items():
+        assert loss == pytest.approx(losses(folder)[step], abs=2e-3)
+
+
+def test_masks_are_fresh_in_every_epoch(tmp_path, monkeypatch):
+    from shared.masking import MaskedBlocks
+
+    seen = []
+    original = MaskedBlocks.__getitems__
+    monkeypatch.setattr(
+        MaskedBlocks,
+        "__getitems__",
+        lambda self, rows: (seen.append((int(self.epoch), len(rows))), original(self, rows))[1],
+    )
+    run(tmp_path / "r", "--max_train_samples", 32, "--max_steps", 6, "--eval_strategy", "no")
+    assert [epoch for epoch, rows in seen if rows == 16] == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
+def test_other_architectures_and_going_on_from_a_checkpoint(tmp_path, model_type):
+    overrides = "hidden_size=64,intermediate_size=128"
+    flags = ["--vocab_size", 300 if model_type == "roberta" else 200, "--whole_word_mask"]
+    flags += ["--max_steps", 60]
+    first = run(tmp_path / "a", "--model_type", model_type, "--config_overrides", overrides, *flags)
+    best = pipeline("fill-mask", model=str(tmp_path / "a"), device="cpu")
+    assert best(f"The baker was {best.tokenizer.mask_token}.")[0]["score"] > 0
+    recipe = yaml.safe_load((ROOT / SMOKE).read_text())
+    del recipe["config_overrides"], recipe["model_type"]
+    (tmp_path / "continue.yaml").write_text(yaml.safe_dump(recipe))
+    second = run(
+        tmp_path / "b",
+        "--model_name_or_path",
+        tmp_path / "a",
+        "--max_steps",
+        30,
+        config=str(tmp_path / "continue.yaml"),
+    )
+    assert second["eval_loss"] < first["eval_loss"] + 0.05
+
+
+def test_budgets_and_schedules(tmp_path):
+    metrics = run_budget(tmp_path / "tokens", "max_tokens: 10_000", "lr_scheduler_type: warmup_stable_decay")
+    assert metrics["train_tokens"] == 20 * 512
+    history = json.loads((tmp_path / "tokens" / "trainer_state.json").read_text())["log_history"]
+    rates = [row["learning_rate"] for row in history if "learning_rate" in row]
+    assert rates[1] == pytest.approx(5e-3) and rates[-1] < 1e-3
+    metrics = run_budget(tmp_path / "hours", "max_hours: 0.0006", "lr_scheduler_type: cosine")
+    assert 0.7 < metrics["train_runtime"] < 7
+    metrics = run_budget(tmp_path / "epochs", "num_train_epochs: 0.5")
+    assert metrics["epoch"] == pytest.approx(0.5, abs=0.05)
+
+
+def run_budget(folder, *lines):
+    recipe = [x for x in (ROOT / SMOKE).read_text().splitlines() if not x.startswith(("max_steps", "eval_s"))]
+    path = folder.with_suffix(".yaml")
+    path.write_text("\n".join([*recipe, *lines]))
+    return run(folder, "--logging_steps", 5, config=str(path))
+
+
+def test_dry_run_plans_and_trains_nothing(tmp_path, capsys):
+    plan = run(tmp_path / "dry", "--dry_run")
+    assert plan["steps"] == 200 and plan["tokens"] == 200 * 512 and plan["parameters"] > 50_000
+    assert 0 < plan["seconds_per_step"] < 5 and 0.1 < plan["peak_memory_gib"] < 8
+    assert "tokens_per_second" in capsys.readouterr().out
+    assert not (tmp_path / "dry").exists()
+
+
+def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, bpe, monkeypatch):
+    monkeypatch.setattr("pretraining.run_mlm.build_model", lambda *_: pytest.fail("the model was built"))
+    pack_dataset(Documents([str(SENTENCES)]), wordpiece, tmp_path / "packed", 32, 0.1, quiet=True)
+    pack_dataset(Documents([str(SENTENCES)]), wordpiece, tmp_path / "all", 32, 0.0, quiet=True)
+    bpe.save_pretrained(tmp_path / "bpe")
+    recipe = [line for line in (ROOT / SMOKE).read_text().splitlines() if not line.startswith("train_file")]
+    (tmp_path / "r.yaml").write_text("\n".join(recipe))
+    for flags, message in [
+        ([], "give one source of text"),
+        (["--packed_dataset", tmp_path / "packed", "--train_file", SENTENCES], "give one source of text"),
+        (["--packed_dataset", tmp_path / "packed", "--max_seq_length", "64"], "these blocks are of 32 tokens"),
+        (["--packed_dataset", tmp_path / "packed", "--mask_examples", "no gap"], "must hold <mask> once"),
+        (["--packed_dataset", tmp_path / "packed", "--config_overrides", "hiden_size=1"], "did you mean hidden_size"),
+        (["--packed_dataset", tmp_path / "packed", "--tokenizer_name", tmp_path / "bpe"], "another tokenizer"),
+        (["--packed_dataset", tmp_path / "all"], "no held-out documents"),
+        (["--packed_dataset", tmp_path / "nowhere"], "not a folder of packed blocks"),
+        (["--packed_dataset", tmp_path / "packed", "--mlm_probability", "0"], "nothing would be masked"),
+        (["--packed_dataset", tmp_path / "packed", "--max_train_samples", "0"], "--max_train_samples"),
+        (["--packed_dataset", tmp_path / "packed", "--max_tokens", "5"], "give one budget"),
+        (["--packed_dataset", tmp_path / "packed", "--max_steps", "-1", "--max_hours", "-1"], "must be above 0"),
+        (["--packed_dataset", tmp_path / "packed", "--resume_from_checkpoint", "nowhere"], "not a checkpoint folder"),
+        (["--packed_dataset", tmp_path / "packed", "--report_to", "wandb"], "report_to"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "out", *flags, config=str(tmp_path / "r.yaml"))
