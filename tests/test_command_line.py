@@ -113,7 +113,7 @@ def commands():
                 yield pytest.param(found[1], found[2], id=f"{file.relative_to(ROOT)}: {found[1]}")
 
 
-@pytest.mark.parametrize(("command", "script"), commands())
+@pytest.mark.parametrize(("command", "script"), list(commands()))
 def test_documented_commands_parse(command, script):
     words = shlex.split(command, comments=True)
     flags = words[words.index(script) + 1 :]
