@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,7 +78,8 @@ def parse_arguments(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv and default_recipe is not None:
-        print(f"No flags given: running the recipe {default_recipe} (--help lists the flags)", flush=True)
+        shown = os.path.relpath(default_recipe)
+        print(f"No flags given: running the recipe {shown} (--help lists the flags)", flush=True)
         argv = ["--config", str(default_recipe)]
     known = [field.name for t in dataclass_types for field in dataclasses.fields(t) if field.init]
     configs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -65,6 +65,11 @@ def test_wrong_types_exit_with_2(tmp_path):
     assert exit.value.code == 2
 
 
+def test_no_flags_run_the_default_recipe_and_say_so(tmp_path, capsys):
+    (args,) = parse_arguments([Arguments], [], write(tmp_path / "default.yaml", "offset: 7"))
+    assert args.offset == 7 and "default.yaml" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_missing_recipe_is_named():
     with pytest.raises(InputError, match=r"nowhere\.yaml"):
         parse_arguments([Arguments], ["--config", "nowhere.yaml"])

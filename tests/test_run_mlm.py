@@ -211,7 +211,7 @@ def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, b
         (["--packed_dataset", tmp_path / "packed", "--max_tokens", "5"], "give one budget"),
         (["--packed_dataset", tmp_path / "packed", "--max_steps", "-1", "--max_hours", "-1"], "must be above 0"),
         (["--packed_dataset", tmp_path / "packed", "--resume_from_checkpoint", "nowhere"], "not a checkpoint folder"),
-        (["--packed_dataset", tmp_path / "packed", "--report_to", "wandb"], "report_to"),
+        (["--packed_dataset", tmp_path / "packed", "--report_to", "no_such_reporter"], "report_to"),
     ]:
         with pytest.raises(InputError, match=message):
             run(tmp_path / "out", *flags, config=str(tmp_path / "r.yaml"))

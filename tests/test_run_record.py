@@ -46,8 +46,8 @@ def test_checkpoints_that_are_not_there_are_refused(tmp_path):
 
 
 def test_missing_reporter_is_refused(tmp_path):
-    args = parse_arguments(TYPES, ["--use_cpu", "--output_dir", str(tmp_path), "--report_to", "wandb"])
-    with pytest.raises(InputError, match="pip install wandb"):
+    args = parse_arguments(TYPES, ["--use_cpu", "--output_dir", str(tmp_path), "--report_to", "no_such_reporter"])
+    with pytest.raises(InputError, match="pip install no_such_reporter"):
         RunRecord(args[2], *args[:2])
 
 

@@ -28,8 +28,11 @@ def test_same_bytes_whatever_the_number_of_threads(tmp_path, kind):
     assert len(digests) == 1
 
 
-def test_saved_folder_loads_as_a_plain_tokenizer(tmp_path):
-    report = main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, model_max_length=64))
+def test_saved_folder_loads_as_a_plain_tokenizer(tmp_path, bpe):
+    bpe.save_pretrained(tmp_path / "bpe")
+    args = TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, model_max_length=64)
+    args.reference_tokenizer = str(tmp_path / "bpe")
+    report = main(args)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t")
     assert len(tokenizer) == 200
     assert tokenizer.model_max_length == 64
@@ -41,6 +44,7 @@ def test_saved_folder_loads_as_a_plain_tokenizer(tmp_path):
     assert tokenizer.decode(ids, skip_special_tokens=True) == "the baker fed a horse"
     assert json.loads((tmp_path / "t" / "report.json").read_text()) == report
     assert report["trained"]["unknown_share"] == 0
+    assert report[args.reference_tokenizer]["vocab_size"] == 400
 
 
 def test_bpe_has_the_ids_that_roberta_counts_on(bpe):
