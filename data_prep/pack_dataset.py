@@ -9,7 +9,7 @@ of tokenizer and sources, counts of documents, tokens and bytes. What is written
 
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -123,7 +123,7 @@ class BlockWriter:
 
 
 def encode_documents(tokenizer: Any, texts: Iterator[str], dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (text, ids) in order. One batch is tokenized, on all cores, while the one before it is being consumed."""
+    """Yield (text, ids) in order. Two batches are tokenized, on all cores, while the one before is consumed."""
     encoder = raw_text_encoder(tokenizer)
 
     def batches() -> Iterator[list[str]]:
@@ -139,14 +139,15 @@ def encode_documents(tokenizer: Any, texts: Iterator[str], dtype: np.dtype) -> I
     def encode(batch: list[str]) -> Any:
         return encoder.encode_batch_fast(batch, add_special_tokens=False)
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: tuple[list[str], Any] | None = None
-        for batch in chain(batches(), [None]):
-            following = (batch, pool.submit(encode, batch)) if batch else None
-            if waiting is not None:
-                for text, encoding in zip(waiting[0], waiting[1].result(), strict=True):
-                    yield text, np.array(encoding.ids, dtype=dtype)
-            waiting = following
+    with ThreadPoolExecutor(max_workers=2) as pool:  # two batches at a time, or cores idle while a batch ends
+        waiting: deque[tuple[list[str], Any]] = deque()
+        for batch in chain(batches(), [[], []]):
+            waiting.append((batch, pool.submit(encode, batch)))
+            if len(waiting) > 2:
+                done, encodings = waiting.popleft()
+                for text, encoding in zip(done, encodings.result(), strict=True):
+                    ids = encoding.ids
+                    yield text, np.fromiter(ids, dtype=dtype, count=len(ids))
 
 
 def pack_dataset(

@@ -122,10 +122,12 @@ class Documents:
             self.skipped["empty text"] += 1
         elif not isinstance(text, str):
             self.skipped["text is not a string"] += 1
-        elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            self.skipped["lone surrogate in text"] += 1
         else:
-            return text
+            try:
+                text.encode("utf-8")
+                return text
+            except UnicodeEncodeError:
+                self.skipped["lone surrogate in text"] += 1
         return None
 
 
