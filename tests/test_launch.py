@@ -43,9 +43,9 @@ def test_one_and_two_processes_train_the_same(tmp_path):
     assert losses(tmp_path / "two")[:3] == pytest.approx(losses(tmp_path / "one")[:3], abs=2e-3)
 
 
-def test_wrong_input_exits_with_2_and_one_line():
+def test_wrong_input_exits_with_2_and_one_line(tmp_path):
     for script, flags in [
-        ("pretraining/run_mlm.py", ["--train_file", "nowhere.txt", "--use_cpu"]),
+        ("pretraining/run_mlm.py", ["--train_file", "nowhere.txt", "--use_cpu", "--output_dir", tmp_path]),
         ("pretraining/run_mlm.py", ["--evaluation_strategy", "steps"]),
         ("data_prep/train_tokenizer.py", ["--output_dir", "x", "--input", "nowhere.txt"]),
         ("data_prep/pack_dataset.py", ["--output_dir", "x", "--input", "LICENSE", "--tokenizer_name", "x"]),
@@ -64,7 +64,17 @@ def test_each_script_of_data_prep_reads_what_the_one_before_wrote(tmp_path):
         ["-c", code],
         ["data_prep/train_tokenizer.py", "--input", text, "--vocab_size", 500, "--output_dir", tokenizer],
         ["data_prep/pack_dataset.py", "--input", text, "--tokenizer_name", tokenizer, "--output_dir", packed],
-        ["pretraining/run_mlm.py", "--packed_dataset", packed, "--dry_run", "--use_cpu", "--max_steps", 9],
+        [
+            "pretraining/run_mlm.py",
+            "--packed_dataset",
+            packed,
+            "--dry_run",
+            "--use_cpu",
+            "--max_steps",
+            9,
+            "--output_dir",
+            tmp_path / "dry",
+        ],
     ):
         done = launch("python", *words)
         assert done.returncode == 0, done.stderr[-2000:]
