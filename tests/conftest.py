@@ -23,7 +23,12 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_OLM_CACHE", str(folder))
-        for module in ("shared.files", "data_prep.pack_dataset", "data_prep.train_tokenizer"):
+        for module in (
+            "shared.files",
+            "data_prep.collect_docstrings",
+            "data_prep.pack_dataset",
+            "data_prep.train_tokenizer",
+        ):
             patch.setattr(f"{module}.CACHE", folder)
         yield folder
 
