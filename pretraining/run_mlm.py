@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction, Trainer, TrainerState, pipeline, set_seed
+from transformers import EvalPrediction, TrainerState, pipeline, set_seed
 
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
 from shared.blocks import PackedBlocks, open_blocks
-from shared.budget import BudgetArguments, describe_plan, measure_step, set_steps, tokens_per_step
+from shared.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.loss import masked_lm_loss, project_masked_only, sum_over_targets
-from shared.masking import EXAM, IGNORED, FreshMasks, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from shared.loss import cross_entropy_loss, project_masked_only, sum_over_targets
+from shared.masking import EXAM, IGNORED, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from shared.model_card import ModelCardFacts, readable
 from shared.model_config import ModelArguments, build_model
-from shared.run_record import ModelCardFacts, RunRecord, readable
+from shared.run_arguments import RunArguments
+from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer, tokenizer_hash
+from shared.trainer import ExactTrainer
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
 RESULTS = {
@@ -128,7 +131,7 @@ def fill_masks(model_path: str, sentences: list[str]) -> None:
         print(f"  {sentence}  ->  " + ", ".join(f"{word['token_str'].strip()} {word['score']:.2f}" for word in best))
 
 
-def main(model_args: ModelArguments, data_args: DataArguments, training_args: BudgetArguments) -> dict[str, Any]:
+def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
     if record.finished and not training_args.dry_run:
@@ -148,24 +151,24 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
     for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
         if not len(dataset) or not len(dataset.__getitems__(range(min(8, len(dataset))))["masked_positions"]):
             raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
-    record.manifest["inputs"] = packed.manifest
+    record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
 
     # 3. Model and Trainer.
-    def build_trainer(args: BudgetArguments) -> Trainer:
+    def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
         model = build_model(model_args, tokenizer, length)
         project_masked_only(model)
-        return Trainer(
+        return ExactTrainer(
             model=model,
             args=args,
             data_collator=whole_batch,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            compute_loss_func=masked_lm_loss,
+            compute_loss_func=cross_entropy_loss,
             compute_metrics=lambda prediction: compute_metrics(prediction, facts["tokens"] / facts["bytes"]),
             preprocess_logits_for_metrics=sum_over_targets,
-            callbacks=[FreshMasks()],
+            identity=record.identity,
         )
 
     if record.checkpoint and training_args.max_hours:  # hours were turned into steps when the run began
@@ -174,7 +177,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
     cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
     set_steps(training_args, len(train_dataset), length, cost)
     if training_args.dry_run:
-        plan = describe_plan(training_args, length, cost)
+        plan = describe_plan(training_args, length, cost) | check_split(build_trainer, training_args)
         record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
         return plan
     trainer = build_trainer(training_args)
@@ -201,4 +204,4 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Bu
 
 
 if __name__ == "__main__":
-    run_script(main, ModelArguments, DataArguments, BudgetArguments, default_recipe=DEMO_RECIPE)
+    run_script(main, ModelArguments, DataArguments, RunArguments, default_recipe=DEMO_RECIPE)

@@ -3,58 +3,29 @@
 import copy
 import gc
 import math
+import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, reduce
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from accelerate.utils import reduce
+from transformers import PrinterCallback, TrainerCallback
 
-from shared.errors import InputError
+from shared.data_order import steps_per_epoch
+from shared.errors import RunError
+from shared.run_arguments import RunArguments
 
 WARM_UP = 2  # first steps, which compile and allocate, are not timed
 MOST = 20  # steps to time at most
 ENOUGH_SECONDS = 10.0
+SPLIT_TOLERANCE = 1e-3  # relative; fp32 sums in another order differ by about 1e-6
 DECAY_SHARE = 0.2  # of the steps, the falling end of a warm-up-stable-decay schedule, unless the recipe says another
-
-
-@dataclass
-class BudgetArguments(TrainingArguments):
-    """Trainer's arguments, with budgets beside `max_steps` and `num_train_epochs`, and the dry run."""
-
-    max_tokens: int | None = field(default=None, metadata={"help": "Stop after so many tokens read."})
-    max_hours: float | None = field(
-        default=None,
-        metadata={
-            "help": "As many steps as fit in so many hours, by a few timed ones; evaluation and saving come on top."
-        },
-    )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Check everything, time a few steps, print the plan and train nothing."}
-    )
-
-    def __post_init__(self) -> None:
-        self.given = {f.name: getattr(self, f.name) for f in fields(self)}  # as typed; Trainer changes some of them
-        super().__post_init__()
-        for name in ("max_tokens", "max_hours"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise InputError(f"--{name} {getattr(self, name)}: must be above 0")
-        epochs = self.num_train_epochs != type(self).num_train_epochs
-        if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
-            raise InputError(
-                "--num_train_epochs, --max_steps, --max_tokens, --max_hours: give one budget "
-                "(--max_steps -1 takes back the one of a recipe)"
-            )
-        if self.n_gpu > 1:
-            raise InputError(
-                f"one process sees {self.n_gpu} GPUs: use --config_file shared/launch/ddp.yaml --num_processes "
-                f"{self.n_gpu}, or CUDA_VISIBLE_DEVICES=0 for one of them"
-            )
 
 
 @dataclass(frozen=True)
@@ -66,12 +37,12 @@ class StepCost:
     parameters: int
 
 
-def tokens_per_step(args: BudgetArguments, length: int) -> int:
+def tokens_per_step(args: RunArguments, length: int) -> int:
     """Tokens that one optimizer step reads on all processes, padding and special tokens included."""
-    return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * length
+    return args.samples_per_step * length
 
 
-def set_steps(args: BudgetArguments, samples: int, length: int, cost: StepCost | None) -> None:
+def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | None) -> None:
     """Turn the budget into `args.max_steps`, and shares of the steps in the schedule into steps.
 
     `samples` of `length` tokens are one epoch; `cost` is needed for a budget in hours.
@@ -82,8 +53,8 @@ def set_steps(args: BudgetArguments, samples: int, length: int, cost: StepCost |
         assert cost is not None
         args.max_steps = max(1, round(args.max_hours * 3600 / cost.seconds))
     elif args.max_steps <= 0:
-        batches = math.ceil(samples / (args.per_device_train_batch_size * args.world_size))
-        args.max_steps = math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)
+        steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
+        args.max_steps = math.ceil(steps * args.num_train_epochs)
     if args.lr_scheduler_type == "warmup_stable_decay":
         settings = dict(args.lr_scheduler_kwargs or {})
         decay = float(settings.get("num_decay_steps", DECAY_SHARE))
@@ -91,39 +62,58 @@ def set_steps(args: BudgetArguments, samples: int, length: int, cost: StepCost |
         args.lr_scheduler_kwargs = settings
 
 
-def measure_step(build_trainer: Callable[[Any], Any], args: BudgetArguments) -> StepCost:
-    """Train a throw-away model for a few steps; of one micro-batch each, scaled up, where the engine allows.
+def measure_step(build_trainer: Callable[[RunArguments], Any], args: RunArguments) -> StepCost:
+    """Train a throw-away model for a few steps of one micro-batch each, and scale up.
 
     `build_trainer(args)` makes a Trainer on a fresh model; the arguments it gets save, evaluate and report nothing.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        trial = copy.copy(args)
-        trial.output_dir, trial.push_to_hub, trial.report_to = folder, False, []
-        trial.max_steps = WARM_UP + MOST
-        if trial.distributed_state.distributed_type != DistributedType.DEEPSPEED:  # its plugin remembers the number
-            trial.gradient_accumulation_steps = 1
-        trial.lr_scheduler_type, trial.lr_scheduler_kwargs = "constant", None
-        trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
-        trial.load_best_model_at_end, trial.disable_tqdm = False, True
-        trainer = build_trainer(trial)
-        trainer.remove_callback(PrinterCallback)
-        timer = _StepTimer()
+    timer = _StepTimer()
+    with _trial(build_trainer, args, max_steps=WARM_UP + MOST, gradient_accumulation_steps=1) as trainer:
         trainer.add_callback(timer)
         trainer.train()
+        parameters = trainer.model.num_parameters()
     seconds = (timer.ends[-1] - timer.ends[WARM_UP - 1]) / (len(timer.ends) - WARM_UP)
     seconds = float(reduce(torch.tensor(seconds, device=args.device), "mean"))  # the same on all processes
-    parameters = trainer.model.num_parameters()
     if args.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    seconds *= args.gradient_accumulation_steps // trial.gradient_accumulation_steps
-    del trainer
-    gc.collect()  # Trainer and its callbacks hold each other
-    return StepCost(seconds, peak, parameters)
+    return StepCost(seconds * args.gradient_accumulation_steps, peak, parameters)
 
 
-def describe_plan(args: BudgetArguments, length: int, cost: StepCost) -> dict[str, float]:
+def check_split(build_trainer: Callable[[RunArguments], Any], args: RunArguments) -> dict[str, float]:
+    """Train one step, split in two ways into micro-batches, and compare: the wrong loss scaling of stock heads, and of
+    most home-made losses, shows here.
+
+    Returns the two gradient norms and losses. Raises RunError when they differ by more than SPLIT_TOLERANCE.
+    """
+    size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    if size > 1:
+        other = (size // 2, accumulation * 2) if size % 2 == 0 else (1, accumulation * size)
+    else:
+        other = (accumulation, 1)
+    found: dict[str, float] = {}
+    for batch, steps in dict.fromkeys([(size, accumulation), other]):
+        with _trial(
+            build_trainer, args, max_steps=1, per_device_train_batch_size=batch, gradient_accumulation_steps=steps
+        ) as trainer:
+            trainer.args.logging_strategy, trainer.args.logging_steps = "steps", 1
+            trainer.model.eval()
+            trainer.model.train = lambda mode=True, model=trainer.model: model  # no dropout, whoever asks for it
+            trainer.train()
+            row = trainer.state.log_history[0]
+        found |= {f"gradient_norm_{batch}x{steps}": row["grad_norm"], f"loss_{batch}x{steps}": row["loss"]}
+    for name in ("gradient_norm", "loss"):
+        values = [value for key, value in found.items() if key.startswith(name)]
+        if max(values) - min(values) > SPLIT_TOLERANCE * max(map(abs, values)):
+            raise RunError(
+                f"the gradient depends on how a batch is split: {found}; the loss must divide a sum by "
+                "num_items_in_batch, as those of shared/loss.py do"
+            )
+    return found
+
+
+def describe_plan(args: RunArguments, length: int, cost: StepCost) -> dict[str, float]:
     """What a dry run reports, as numbers: parameters, steps, tokens, seconds and bytes of memory."""
     return {
         "parameters": cost.parameters,
@@ -134,6 +124,37 @@ def describe_plan(args: BudgetArguments, length: int, cost: StepCost) -> dict[st
         "hours": args.max_steps * cost.seconds / 3600,
         "peak_memory_gib": cost.peak_bytes / 2**30,
     }
+
+
+@contextmanager
+def _trial(build_trainer: Callable[[RunArguments], Any], args: RunArguments, **changes: Any) -> Iterator[Any]:
+    """A Trainer that leaves no trace, with some arguments changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = copy.copy(args)
+        trial.output_dir, trial.push_to_hub, trial.report_to = folder, False, []
+        trial.lr_scheduler_type, trial.lr_scheduler_kwargs = "constant", None
+        trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
+        trial.load_best_model_at_end, trial.disable_tqdm = False, True
+        for name, value in changes.items():
+            setattr(trial, name, value)
+        _reread_deepspeed_config(trial)
+        trainer = build_trainer(trial)
+        trainer.remove_callback(PrinterCallback)
+        yield trainer
+    del trainer
+    gc.collect()  # Trainer and its callbacks hold each other
+    _reread_deepspeed_config(args)
+
+
+def _reread_deepspeed_config(args: RunArguments) -> None:
+    """Give "auto" back its meaning: the first Trainer has put its own numbers in its place."""
+    source = args.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if args.deepspeed_plugin is not None and source:
+        from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+        args.deepspeed_plugin.hf_ds_config = HfTrainerDeepSpeedConfig(source)
+        if args.deepspeed:
+            args.deepspeed_plugin.hf_ds_config.trainer_config_process(args)
 
 
 class _StepTimer(TrainerCallback):

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from transformers.hf_argparser import HfArgumentParser
 
-from shared.errors import InputError
+from shared.errors import InputError, RunError
+from shared.processes import leave, watch_start
 
 # Flags that Trainer renamed or dropped since 2022, as old commands and recipes spell them.
 RENAMED = {
@@ -68,13 +69,17 @@ def read_recipe(path: str, known: Sequence[str]) -> list[str]:
 
 
 def parse_arguments(
-    dataclass_types: Sequence[type], argv: Sequence[str] | None = None, default_recipe: str | Path | None = None
+    dataclass_types: Sequence[type],
+    argv: Sequence[str] | None = None,
+    default_recipe: str | Path | None = None,
+    on_read: Callable[[argparse.Namespace], None] | None = None,
 ) -> tuple[Any, ...]:
     """Parse flags, with recipes (`--config A.yaml B.yaml`, later ones win) in front of them.
 
     Returns one instance of each dataclass. With no flag at all, `default_recipe` is read and the first line printed
     says so. Raises InputError for an unknown key or a value that the dataclass refuses; argparse exits 2 for a value
-    of the wrong type.
+    of the wrong type. `on_read` sees the flags before a dataclass is made of them: TrainingArguments, when made, waits
+    for the other processes.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv and default_recipe is not None:
@@ -87,6 +92,8 @@ def parse_arguments(
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, parents=[configs])
     paths, flags = configs.parse_known_args(argv)
     words = [word for path in paths.config for word in read_recipe(path, known)]
+    if on_read:
+        on_read(parser.parse_known_args(words + flags)[0])
     try:
         *parsed, _, rest = parser.parse_args_into_dataclasses(
             words + flags, return_remaining_strings=True, look_for_args_file=False
@@ -99,9 +106,21 @@ def parse_arguments(
 
 
 def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe: str | Path | None = None) -> None:
-    """Parse the command line, call `main` with the dataclasses, and turn InputError into one line and exit code 2."""
+    """Parse the command line, call `main` with the dataclasses, and turn expected errors into one line and an exit
+    code: InputError 2, RunError 1, Ctrl-C 130."""
+
+    def watch(flags: argparse.Namespace) -> None:
+        if hasattr(flags, "start_timeout"):
+            watch_start(flags.start_timeout)
+
     try:
-        main(*parse_arguments(dataclass_types, default_recipe=default_recipe))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        main(*parse_arguments(dataclass_types, default_recipe=default_recipe, on_read=watch))
+        leave()
+    except (InputError, RunError, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        leave(reason)
+        sys.exit(2 if isinstance(error, InputError) else 1 if isinstance(error, RunError) else 130)
+    except BaseException as error:
+        leave(f"{type(error).__name__}: {error}")
+        raise

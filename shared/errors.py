@@ -1,5 +1,9 @@
-"""The one exception for wrong input."""
+"""The errors that scripts show as one line."""
 
 
 class InputError(Exception):
     """A flag, recipe or file is wrong. The message names it and says what to do; scripts exit with 2."""
+
+
+class RunError(Exception):
+    """A run cannot go on. The message says what happened, what is safe and what to do; scripts exit with 1."""

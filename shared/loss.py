@@ -1,11 +1,18 @@
-"""The masked-language-model loss, computed at the masked positions only."""
+"""Losses whose gradient does not depend on how a batch is split, and a prediction head for the masked positions only.
+
+Each `..._loss` is a `compute_loss_func` for Trainer, in nats per target (squared units for regression). It divides the
+sum by `num_items_in_batch`, the targets of the whole optimizer step over all processes, where the stock heads take the
+mean of the part at hand (huggingface/transformers#47688). Without it, as in evaluation, it divides by those at hand.
+"""
 
 from typing import Any, cast
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from shared.masking import IGNORED
+
+Count = torch.Tensor | int | None
 
 # The first module of each architecture's prediction head: what it is given decides at how many positions it works.
 HEADS = {
@@ -43,19 +50,44 @@ def project_masked_only(model: torch.nn.Module) -> bool:
     return head is not None
 
 
-def masked_lm_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross-entropy in nats over the targets; Trainer's `compute_loss_func`.
+def cross_entropy_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
+    """For masked-language modelling, and for classifying tokens or sequences with one label each.
 
-    Divides the sum by `num_items_in_batch`, the targets of the whole optimizer step over all processes, so that the
-    gradient does not depend on how a batch is split (huggingface/transformers#47688); by the targets at hand when it
-    is not given, as in evaluation.
+    `labels`: int64 of the shape of the logits without their last dimension; IGNORED where there is no target. Or the
+    logits are those of the targets alone, as `project_masked_only` makes them.
     """
     targets = labels[labels != IGNORED]
-    logits = outputs.logits if outputs.logits.dim() == 2 else outputs.logits[labels != IGNORED]
-    total = cross_entropy(logits.float(), targets, reduction="sum")
-    return total / (targets.numel() if num_items_in_batch is None else num_items_in_batch)
+    logits = outputs.logits if outputs.logits.shape[:-1] == targets.shape else outputs.logits[labels != IGNORED]
+    return _share(cross_entropy(logits.float(), targets, reduction="sum"), targets.numel(), num_items_in_batch)
+
+
+def multi_label_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
+    """Binary cross-entropy for sequences with any number of labels. `labels`: (batch, labels) float32, 0 or 1."""
+    known = labels != IGNORED
+    losses = binary_cross_entropy_with_logits(outputs.logits.float(), labels.float(), reduction="none")
+    return _share((losses * known).sum(), int(known.sum()), num_items_in_batch)
+
+
+def regression_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
+    """Squared error. `labels`: (batch,) float32; no target may be exactly IGNORED (-100)."""
+    known = labels != IGNORED
+    errors = (outputs.logits.float().reshape(labels.shape) - labels.float()) ** 2
+    return _share((errors * known).sum(), int(known.sum()), num_items_in_batch)
+
+
+def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
+    """The mean of start and end cross-entropy for question answering.
+
+    `labels`: (batch, 2) int64, the first and the last token of the answer. They are one tensor under the name
+    `labels`, unlike the stock model's two, so that Trainer counts and passes them like any others.
+    """
+    logits = torch.stack([outputs.start_logits, outputs.end_logits], dim=1).float()
+    total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return _share(total, int((labels != IGNORED).sum()), num_items_in_batch)
+
+
+def _share(total: torch.Tensor, targets: int, num_items_in_batch: Count) -> torch.Tensor:
+    return total / (targets if num_items_in_batch is None else num_items_in_batch)
 
 
 def sum_over_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

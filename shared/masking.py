@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 
 from shared.errors import InputError
 from shared.tokenizer import word_edges
@@ -105,10 +104,14 @@ class MaskedBlocks(torch.utils.data.Dataset):
 
     def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int) -> None:
         self.blocks, self.masker, self.pad_token_id = blocks, masker, pad_token_id
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Put on the masks of this epoch from now on."""
+        self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])
@@ -116,7 +119,7 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         rows = np.asarray(indices)
         ids = np.asarray(self.blocks[rows])
-        masked, labels = self.masker(ids, rows, int(self.epoch))
+        masked, labels = self.masker(ids, rows, self.epoch)
         batch = {
             "input_ids": torch.from_numpy(masked),
             "labels": torch.from_numpy(labels),
@@ -131,13 +134,6 @@ class MaskedBlocks(torch.utils.data.Dataset):
 def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The collator for MaskedBlocks, whose batches are ready."""
     return batch
-
-
-class FreshMasks(TrainerCallback):
-    """Tells the training set which epoch it is in, before the epoch's batches are fetched."""
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        kwargs["train_dataloader"].dataset.epoch.fill_(int(state.epoch or 0))
 
 
 def _hash(seed: int, epoch: int, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:

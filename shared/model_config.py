@@ -77,6 +77,7 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
     checkpoint does not load.
     """
     from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers.integrations import unset_hf_deepspeed_config
 
     if args.model_name_or_path is None:
         config = build_config(args, tokenizer, max_seq_length)
@@ -86,6 +87,7 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
         except (OSError, ValueError) as error:
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
     check_fits(config, tokenizer, max_seq_length)
+    unset_hf_deepspeed_config()  # under ZeRO-3 weights would be split at birth, and drawn otherwise; Trainer sets it
     try:
         if args.model_name_or_path is None:
             return AutoModelForMaskedLM.from_config(config)

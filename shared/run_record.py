@@ -1,7 +1,8 @@
-"""What a run leaves beside the model: recipe.yaml, manifest.json, the training curve and the model card."""
+"""The record of a run: what it is resumed from, and recipe.yaml and manifest.json, which say what it was."""
 
 import dataclasses
 import enum
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -15,25 +16,42 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers.trainer_utils import get_last_checkpoint
+from accelerate.utils import broadcast_object_list
 
+from shared.checkpoints import checkpoints, newest_good, sweep, verify
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
+from shared.model_card import ModelCardFacts, draw_curve, write_model_card
+from shared.processes import check_launch, engine_name, meet
 from shared.threads import available_cores, use_all_cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
 SECRETS = ("hub_token",)  # flags whose values are never written down
+# Flags that may change between the parts of one run, by their beginning: where it runs, writes, looks and reports, not
+# what it computes. How a step is split may change as well: the samples of a step are compared instead.
+FREE = (
+    *("output_dir", "dry_run", "use_cpu", "mask_examples", "disable_tqdm", "resume_", "report_to", "push_to_", "hub_"),
+    *("dataloader_num", "dataloader_pin", "dataloader_pre", "dataloader_per", "eval_", "per_device_eval", "log_"),
+    *("logging_", "save_", "ddp_", "start_timeout", "accept_changes", "per_device_train_batch_size"),
+    "gradient_accumulation_steps",
+)
 
 
 class RunRecord:
-    """The record of one run. Create it first thing in `main`; call `finish` last."""
+    """The record of one run. Create it first thing in `main`; call `finish` last.
+
+    `checkpoint` is the folder to resume from, or None; `finished` the manifest of the run in this folder if that has
+    ended well, else None; `identity` what makes this run the one it is, for `ExactTrainer`.
+    """
 
     def __init__(self, training_args: Any, *others: Any) -> None:
-        """Find the checkpoint to resume from, if any, and write recipe.yaml and the first manifest.json.
+        """Meet the other processes, lock the folder, find the checkpoint, write recipe.yaml and manifest.json.
 
-        `finished` is the manifest of the run in this folder if that has ended well, else None. Raises InputError when
-        the folder holds a run with another recipe, or a checkpoint was asked for that is not there.
+        Raises InputError when what runs is not what was launched, when another run writes into the folder, when its
+        checkpoints are all damaged, or when recipe or library versions are not those of the checkpoint.
         """
+        check_launch(training_args)
+        meet()
         use_all_cores()
         for name in training_args.report_to:
             if importlib.util.find_spec(name) is None:
@@ -41,39 +59,60 @@ class RunRecord:
         self.args = training_args
         self.folder = Path(training_args.output_dir)
         self.recipe = recipe_of(*others, training_args)
-        if training_args.hub_token:  # out of Trainer's pickled arguments
+        if training_args.hub_token:  # out of everything that is written
             os.environ["HF_TOKEN"], training_args.hub_token = training_args.hub_token, None
         self.start = time.time()
-        self.checkpoint = self._find_checkpoint()
-        self.finished = self._read_finished()
-        if training_args.resume_from_checkpoint is None and (self.checkpoint or self.finished):
-            self._refuse_other_recipe()
+        self.identity: dict[str, Any] = {
+            "recipe": {name: value for name, value in self.recipe.items() if not name.startswith(FREE)},
+            "samples_per_step": training_args.samples_per_step,
+            "versions": _versions(),
+            "engine": engine_name(training_args),
+            "processes": training_args.world_size,
+        }
+        self.checkpoint: str | None = None
+        self.finished: dict[str, Any] | None = None
+        self.before: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {
             "command": _without_secrets(sys.argv),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "resumed_from": self.checkpoint,
             "commit": _git_commit(),
-            "versions": _versions(),
             "hardware": _hardware(training_args.device.type),
-            "processes": training_args.world_size,
         }
-        if self.is_writer and not self.finished and not getattr(training_args, "dry_run", False):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_file(self.folder / "recipe.yaml") as file:
-                file.write_text(yaml.safe_dump(self.recipe, sort_keys=False), encoding="utf-8")
-            write_json(self.folder / "manifest.json", self.manifest)
+        if training_args.dry_run:
+            return
+        found: list[Any] = [None]
+        if self.is_writer:  # one process looks, sets damaged checkpoints aside, and tells the others
+            try:
+                found = [self._open()]
+            except InputError as error:
+                found = [error]
+        broadcast_object_list(found)
+        if isinstance(found[0], InputError):
+            raise found[0]
+        self.checkpoint, self.finished, self.before = found[0]
+        if self.checkpoint:
+            self.print(f"Going on from {self.checkpoint}, every file of which was verified.")
 
     @property
     def is_writer(self) -> bool:
         """Whether this process is the one that writes and prints."""
-        return self.args.process_index == 0
+        return bool(self.args.process_index == 0)
 
     def print(self, text: str) -> None:
         """Print on one process only."""
         if self.is_writer:
             print(text, flush=True)
 
-    def finish(self, trainer: Any, metrics: dict[str, float], card: "ModelCardFacts") -> None:
+    def use_inputs(self, inputs: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Record the data: `inputs` for the manifest, `identity` for the comparison at resume.
+
+        Raises InputError when the run is resumed and its data or tokenizer had another `identity` before.
+        """
+        self.manifest["inputs"] = inputs
+        self.identity["data"] = identity
+        self._refuse_changes({"data": self.before.get("data", identity)}, {"data": identity})
+
+    def finish(self, trainer: Any, metrics: dict[str, float], card: ModelCardFacts) -> None:
         """Write the final manifest, the curve and the card, and push all of it when `push_to_hub` is set."""
         if not self.is_writer:
             return
@@ -82,10 +121,9 @@ class RunRecord:
             "seconds": round(time.time() - self.start, 1),
             "results": metrics,
         }
-        write_json(self.folder / "manifest.json", self.manifest)
-        (self.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; recipe.yaml says the same in text
         draw_curve(trainer.state.log_history, self.folder / "curve.png")
-        write_model_card(self.folder, metrics, self.recipe, self.manifest, card)
+        write_model_card(self.folder, metrics, self.recipe, self.manifest | self.identity, card)
+        self._write_manifest()  # last: it says that the run has ended well
         if self.args.push_to_hub:
             from huggingface_hub import HfApi
 
@@ -93,61 +131,95 @@ class RunRecord:
                 repo_id=trainer.hub_model_id,
                 folder_path=self.folder,
                 commit_message="End of training",
-                ignore_patterns=["checkpoint-*", ".*"],
+                ignore_patterns=["*checkpoint-*", ".*"],
             )
 
-    def _find_checkpoint(self) -> str | None:
-        """The checkpoint named by the flag; without the flag, or with `true`, the newest one in the folder."""
+    def _open(self) -> tuple[str | None, dict[str, Any] | None, dict[str, Any]]:
+        """Look into the folder: the checkpoint, the manifest if finished, and the identity of the run in it."""
         wish = self.args.resume_from_checkpoint
-        if wish not in (None, "true", "True"):
-            if not Path(wish, "trainer_state.json").is_file():
-                raise InputError(f"--resume_from_checkpoint {wish}: not a checkpoint folder; name one, or say true")
-            return str(wish)
-        checkpoint: str | None = get_last_checkpoint(str(self.folder)) if self.folder.is_dir() else None
-        if wish is not None and checkpoint is None:
-            raise InputError(f"--resume_from_checkpoint {wish}: there is no checkpoint in {self.folder}")
-        return checkpoint
-
-    def _read_finished(self) -> dict[str, Any] | None:
         manifest = self.folder / "manifest.json"
-        if self.args.resume_from_checkpoint is not None or not manifest.is_file():
-            return None
-        content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        return content if "results" in content else None
+        if wish is None and manifest.is_file():
+            content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+            if "results" in content:
+                self._refuse_changes(content, self.identity)
+                return None, content, content
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        sweep(self.folder)
+        before: dict[str, Any] = {}
+        checkpoint = None
+        if wish in (None, "true", "True"):
+            found = newest_good(self.folder)
+            if found:
+                checkpoint, before = str(found[0]), found[1]
+            elif wish:
+                raise InputError(f"--resume_from_checkpoint {wish}: there is no checkpoint in {self.folder}")
+        else:
+            if not Path(wish).is_dir():
+                raise InputError(f"--resume_from_checkpoint {wish}: not a checkpoint folder; name one, or say true")
+            newest = checkpoints(self.folder)[:1]
+            if newest and newest[0].resolve() != Path(wish).resolve():
+                raise InputError(
+                    f"--resume_from_checkpoint {wish}: the next start would go on from {newest[0]}, which is newer; "
+                    "move it away first, or name a new --output_dir"
+                )
+            try:
+                checkpoint, before = str(wish), verify(Path(wish))
+            except InputError as error:
+                raise InputError(f"--resume_from_checkpoint {wish}: {error}") from error
+        if checkpoint:
+            self._refuse_other_engine(before)
+            self._refuse_changes(before, self.identity)
+        self.manifest["resumed_from"] = checkpoint
+        with atomic_file(self.folder / "recipe.yaml") as file:
+            file.write_text(yaml.safe_dump(self.recipe, sort_keys=False), encoding="utf-8")
+        self._write_manifest()
+        return checkpoint, None, before
 
-    def _refuse_other_recipe(self) -> None:
-        stored = self.folder / "recipe.yaml"
-        if not stored.is_file():
-            return
-        before = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        # What may change between the parts of one run: where it writes, looks and reports, not what it computes.
-        free = "output_dir dry_run use_cpu mask_examples disable_tqdm resume_ report_to push_to_ dataloader_num "
-        free += "dataloader_pin eval_ per_device_eval hub_ log_ logging_ save_"
-        names = sorted(name for name in {*before, *self.recipe} if not name.startswith(tuple(free.split())))
-        changed = [
-            f"{n}: {before.get(n)} -> {self.recipe.get(n)}" for n in names if before.get(n) != self.recipe.get(n)
-        ]
-        if changed:
+    def _lock(self) -> None:
+        """Take the folder for as long as this process lives; the system gives it back however that ends."""
+        self.lock = open(self.folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.lock.seek(0)
             raise InputError(
-                f"--output_dir {self.folder}: holds a run with another recipe ({', '.join(changed)}); name a new "
-                "folder, or insist with --resume_from_checkpoint true"
+                f"--output_dir {self.folder}: another run writes here ({self.lock.read().strip() or error}); wait for "
+                "it, or name another folder"
+            ) from error
+        self.lock.truncate(0)
+        self.lock.write(f"process {os.getpid()} on {platform.node()} since {self.manifest['started']}")
+        self.lock.flush()
+
+    def _write_manifest(self) -> None:
+        write_json(self.folder / "manifest.json", self.manifest | self.identity)
+
+    def _refuse_other_engine(self, before: dict[str, Any]) -> None:
+        was, now = (f"{x['engine']} on {x['processes']}" for x in (before, self.identity))
+        if before["engine"] != self.identity["engine"] or (before["engine"] != "plain" and was != now):
+            launch = "" if before["engine"] == "plain" else f"--config_file shared/launch/{before['engine']}.yaml "
+            raise InputError(
+                f"--output_dir {self.folder}: its checkpoints were written by {was} processes, and this run is {now}; "
+                "a DeepSpeed state fits only as many processes as wrote it: start it with accelerate launch "
+                f"{launch}--num_processes {before['processes']}, or begin a new run from the weights with "
+                f"--model_name_or_path {checkpoints(self.folder)[0] if checkpoints(self.folder) else 'CHECKPOINT'}"
             )
 
-
-@dataclasses.dataclass
-class ModelCardFacts:
-    """What a model card says that only the script knows. `metrics` maps result keys to readable names."""
-
-    title: str
-    task: str  # the Hub's pipeline tag
-    dataset: str
-    metrics: dict[str, str]
-    base_model: str | None = None
-
-
-def readable(value: float) -> str:
-    """A number for a table: whole when large, four significant digits when small."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+    def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = []
+        for part in ("recipe", "samples_per_step", "versions", "data"):
+            if part in before and part in now and before[part] != now[part]:
+                if isinstance(before[part], dict):
+                    names = sorted({*before[part], *now[part]})
+                    pairs = [(f"{name}: ", before[part].get(name), now[part].get(name)) for name in names]
+                else:
+                    pairs = [(f"{part}: ", before[part], now[part])]
+                changed += [f"{name}{old} -> {new}" for name, old, new in pairs if old != new]
+        if changed and not self.args.accept_changes:
+            raise InputError(
+                f"--output_dir {self.folder}: holds a run that was started otherwise ({', '.join(changed)}); name a "
+                "new folder, or insist with --accept_changes"
+            )
 
 
 def recipe_of(*arguments: Any) -> dict[str, Any]:
@@ -165,84 +237,6 @@ def recipe_of(*arguments: Any) -> dict[str, Any]:
             if field.init and field.name not in SECRETS and value is not None and value != _plain(default):
                 recipe[field.name] = value
     return recipe
-
-
-def draw_curve(log_history: list[dict[str, Any]], path: Path) -> None:
-    """Draw training and evaluation loss, in nats, over steps; writes nothing when neither was logged."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for key, label, style in (("loss", "training", "-"), ("eval_loss", "evaluation", "o-")):
-        points = [(row["step"], row[key]) for row in log_history if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
-    if axes.lines:
-        axes.set(xlabel="step", ylabel="loss (nats per masked token)")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        with atomic_file(path) as file:
-            figure.savefig(file, dpi=150)
-    pyplot.close(figure)
-
-
-def write_model_card(
-    folder: Path, metrics: dict[str, float], recipe: dict[str, Any], manifest: dict[str, Any], facts: ModelCardFacts
-) -> None:
-    """Write README.md: results as metadata and as a table, and how to use the model and get it again."""
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
-    rows = {key: name for key, name in facts.metrics.items() if key in metrics}
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag=facts.task,
-        tags=["tiny-olm"],
-        base_model=facts.base_model,
-        model_name=folder.name,
-        eval_results=[
-            EvalResult(
-                task_type=facts.task,
-                dataset_type=facts.dataset,
-                dataset_name=facts.dataset,
-                metric_type=key.removeprefix("eval_"),
-                metric_name=name,
-                metric_value=metrics[key],
-            )
-            for key, name in rows.items()
-        ],
-    )
-    results = "\n".join(f"| {name} | {readable(metrics[key])} |" for key, name in rows.items())
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    text = f"""# {folder.name}
-
-{facts.title}
-
-| measure | value |
-|---|---|
-{results}
-
-![training curve](curve.png)
-
-```python
-from transformers import pipeline
-
-model = pipeline("{facts.task}", "path/or/id/of/this/model")
-```
-
-The text was not checked for truth or bias; the model repeats what it read.
-
-Trained with `{" ".join(manifest["command"])}` at commit {manifest["commit"]} in {manifest["seconds"]:,.0f} s on
-{manifest["hardware"]["device"]} ({versions}). `recipe.yaml` holds every setting that differs from the defaults, and
-`manifest.json` the hashes of the inputs.
-
-```yaml
-{yaml.safe_dump(recipe, sort_keys=False).strip()}
-```
-"""
-    with atomic_file(folder / "README.md") as file:
-        file.write_text(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

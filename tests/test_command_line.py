@@ -81,14 +81,14 @@ def script_arguments(script):
     from data_prep.collect_docstrings import DocstringArguments
     from data_prep.pack_dataset import PackingArguments
     from data_prep.train_tokenizer import TokenizerArguments
-    from pretraining.run_mlm import BudgetArguments, DataArguments, ModelArguments
+    from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments
 
     return {
         "data_prep/bench_packing.py": [BenchArguments],
         "data_prep/collect_docstrings.py": [DocstringArguments],
         "data_prep/pack_dataset.py": [PackingArguments],
         "data_prep/train_tokenizer.py": [TokenizerArguments],
-        "pretraining/run_mlm.py": [ModelArguments, DataArguments, BudgetArguments],
+        "pretraining/run_mlm.py": [ModelArguments, DataArguments, RunArguments],
     }[script]
 
 

@@ -39,8 +39,7 @@ def test_one_and_two_processes_train_the_same(tmp_path):
     manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
     assert manifest["processes"] == 2
     assert two.stdout.count("masked accuracy:") == 1
-    # The first 30 steps: where the epoch ends, two processes fill up the last batch with samples seen before.
-    assert losses(tmp_path / "two")[:3] == pytest.approx(losses(tmp_path / "one")[:3], abs=2e-3)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=5e-3)
 
 
 def test_wrong_input_exits_with_2_and_one_line(tmp_path):

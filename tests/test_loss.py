@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from shared.loss import HEADS, masked_lm_loss, project_masked_only, sum_over_targets
+from shared.loss import HEADS, cross_entropy_loss, project_masked_only, sum_over_targets
 from shared.masking import IGNORED
 
 SMALL = {
@@ -65,7 +65,7 @@ def test_sparse_head_gives_the_stock_loss_and_gradients(model, batch):
     assert project_masked_only(model)
     outputs = model(**inputs, masked_positions=positions(labels))
     assert outputs.logits.shape == (len(positions(labels)), 97)
-    loss = masked_lm_loss(outputs, labels)
+    loss = cross_entropy_loss(outputs, labels)
     loss.backward()
     torch.testing.assert_close(loss, stock, rtol=1e-5, atol=0)
     assert_close(gradients(model), expected)
@@ -84,7 +84,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_split(model, batch):
         for i in range(0, 8, size):
             part = labels[i : i + size]
             outputs = model(input_ids=inputs["input_ids"][i : i + size], masked_positions=positions(part))
-            losses.append(masked_lm_loss(outputs, part, num_items_in_batch=total))
+            losses.append(cross_entropy_loss(outputs, part, num_items_in_batch=total))
             losses[-1].backward()
         results.append((sum(losses).item(), gradients(model)))
     for loss, found in results[1:]:
@@ -99,7 +99,7 @@ def test_unknown_heads_still_give_the_right_loss(batch):
     expected = model(**inputs, labels=labels).loss
     assert not project_masked_only(model)
     outputs = model(**inputs, masked_positions=positions(labels))
-    torch.testing.assert_close(masked_lm_loss(outputs, labels), expected)
+    torch.testing.assert_close(cross_entropy_loss(outputs, labels), expected)
 
 
 def test_sums_over_targets(model, batch):

@@ -90,7 +90,7 @@ def test_batches(tokenizer, blocks):
     assert padded["attention_mask"].sum(1).tolist() == [128, int((blocks[64] != tokenizer.pad_token_id).sum())]
     labels = padded["labels"].flatten()
     assert padded["masked_positions"].tolist() == (labels != IGNORED).nonzero()[:, 0].tolist()
-    dataset.epoch.fill_(1)
+    dataset.set_epoch(1)
     assert (dataset.__getitems__([0])["input_ids"] != full["input_ids"][:1]).any()
 
 

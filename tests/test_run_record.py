@@ -1,12 +1,13 @@
 import pytest
 import yaml
 
-from pretraining.run_mlm import BudgetArguments, DataArguments, ModelArguments
+from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.run_record import RunRecord, _without_secrets, draw_curve, readable, recipe_of
+from shared.model_card import draw_curve, readable
+from shared.run_record import RunRecord, _without_secrets, recipe_of
 
-TYPES = [ModelArguments, DataArguments, BudgetArguments]
+TYPES = [ModelArguments, DataArguments, RunArguments]
 
 
 def test_a_recipe_read_back_is_the_same(tmp_path):

@@ -1,0 +1,126 @@
+"""Which samples a step reads: a pure function of seed, epoch and step, however the step is split."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from shared.masking import IGNORED
+
+WINDOW = 50  # steps whose samples are sorted together when samples are grouped by length
+
+
+class MicroBatch(NamedTuple):
+    """What the sampler hands to `Samples`: row numbers, (rows,) int64; a filler counts for nothing."""
+
+    epoch: int
+    rows: np.ndarray
+    is_filler: bool
+
+
+class GlobalBatches(Sampler[MicroBatch]):
+    """The batch sampler of one process.
+
+    An epoch is one permutation of all samples, drawn from (seed, epoch); step k of it reads the `samples_per_step`
+    samples from k * samples_per_step on, and the last step what is left. A step is then cut into
+    accumulation x processes parts, so that none of these three numbers changes what a step reads, only who reads it.
+    A process for which a short last step has no sample gets one whose targets are hidden (`is_filler`).
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        batch_size: int,
+        accumulation: int,
+        processes: int,
+        rank: int,
+        seed: int,
+        shuffle: bool = True,
+        lengths: np.ndarray | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        """`lengths`, (samples,) int: group samples of similar length into steps; `drop_last`: no short last step."""
+        self.samples, self.batch_size, self.accumulation = samples, batch_size, accumulation
+        self.processes, self.rank, self.seed, self.shuffle = processes, rank, seed, shuffle
+        self.lengths, self.drop_last = lengths, drop_last
+        self.samples_per_step = batch_size * accumulation * processes
+        self.epoch = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return steps_per_epoch(self.samples, self.samples_per_step, self.drop_last)
+
+    def __len__(self) -> int:
+        """Micro-batches of this process in an epoch."""
+        full, rest = divmod(self.samples, self.samples_per_step)
+        return full * self.accumulation + (0 if self.drop_last else self._parts(rest))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Iterate over this epoch from now on."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All row numbers in the order in which this epoch reads them, (samples,) int64."""
+        rng = np.random.default_rng((self.seed, epoch))
+        rows = rng.permutation(self.samples) if self.shuffle else np.arange(self.samples)
+        if self.lengths is not None:
+            whole = self.samples - self.samples % self.samples_per_step
+            for start in range(0, whole, WINDOW * self.samples_per_step):
+                window = slice(start, min(start + WINDOW * self.samples_per_step, whole))
+                alike = rows[window][np.argsort(self.lengths[rows[window]], kind="stable")]
+                rows[window] = rng.permutation(alike.reshape(-1, self.samples_per_step)).ravel()
+        return rows
+
+    def step_rows(self, step: int) -> np.ndarray:
+        """The row numbers that all processes together read in optimizer step `step` of the run, from 0 on."""
+        epoch, k = divmod(step, self.steps_per_epoch)
+        return self.order(epoch)[k * self.samples_per_step : (k + 1) * self.samples_per_step]
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        epoch, rows, size = self.epoch, self.order(self.epoch), self.batch_size
+        whole = self.samples - self.samples % self.samples_per_step
+        for start in range(self.rank * size, whole, self.processes * size):
+            yield MicroBatch(epoch, rows[start : start + size], False)
+        rest = rows[whole:]
+        if len(rest) and not self.drop_last:
+            parts = np.array_split(rest, self._parts(len(rest)) * self.processes)
+            for part in parts[self.rank :: self.processes]:
+                yield MicroBatch(epoch, part if len(part) else rest[:1], not len(part))
+
+    def _parts(self, rest: int) -> int:
+        return math.ceil(rest / (self.batch_size * self.processes))
+
+
+class Samples(Dataset[Any]):
+    """Fetches and collates the micro-batches of `GlobalBatches`; the DataLoader's data set.
+
+    A data set with `set_epoch` is told the epoch in the process that fetches, so that workers need no message. What
+    `dataset` and `collate` do must depend on epoch and rows alone, or a resumed run is not the same run.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Any], dict[str, Any]]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, batch: MicroBatch) -> dict[str, Any]:
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(batch.epoch)
+        rows = batch.rows.tolist()
+        many = getattr(self.dataset, "__getitems__", None)
+        features = self.collate(many(rows) if many else [self.dataset[row] for row in rows])
+        if batch.is_filler:
+            features["labels"] = torch.full_like(features["labels"], IGNORED)
+            if "masked_positions" in features:
+                features["masked_positions"] = features["masked_positions"][:0]
+        return features
+
+
+def steps_per_epoch(samples: int, samples_per_step: int, drop_last: bool = False) -> int:
+    """Optimizer steps in an epoch."""
+    return samples // samples_per_step if drop_last else math.ceil(samples / samples_per_step)

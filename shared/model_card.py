@@ -1,0 +1,103 @@
+"""What people look at when a run has ended: the training curve and the model card."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shared.files import atomic_file
+
+
+@dataclasses.dataclass
+class ModelCardFacts:
+    """What a model card says that only the script knows. `metrics` maps result keys to readable names."""
+
+    title: str
+    task: str  # the Hub's pipeline tag
+    dataset: str
+    metrics: dict[str, str]
+    base_model: str | None = None
+
+
+def readable(value: float) -> str:
+    """A number for a table: whole when large, four significant digits when small."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+
+
+def draw_curve(log_history: list[dict[str, Any]], path: Path) -> None:
+    """Draw training and evaluation loss, in nats, over steps; writes nothing when neither was logged."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for key, label, style in (("loss", "training", "-"), ("eval_loss", "evaluation", "o-")):
+        points = [(row["step"], row[key]) for row in log_history if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+    if axes.lines:
+        axes.set(xlabel="step", ylabel="loss (nats per masked token)")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with atomic_file(path) as file:
+            figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def write_model_card(
+    folder: Path, metrics: dict[str, float], recipe: dict[str, Any], manifest: dict[str, Any], facts: ModelCardFacts
+) -> None:
+    """Write README.md: results as metadata and as a table, and how to use the model and get it again."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    rows = {key: name for key, name in facts.metrics.items() if key in metrics}
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=facts.task,
+        tags=["tiny-olm"],
+        base_model=facts.base_model,
+        model_name=folder.name,
+        eval_results=[
+            EvalResult(
+                task_type=facts.task,
+                dataset_type=facts.dataset,
+                dataset_name=facts.dataset,
+                metric_type=key.removeprefix("eval_"),
+                metric_name=name,
+                metric_value=metrics[key],
+            )
+            for key, name in rows.items()
+        ],
+    )
+    results = "\n".join(f"| {name} | {readable(metrics[key])} |" for key, name in rows.items())
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    text = f"""# {folder.name}
+
+{facts.title}
+
+| measure | value |
+|---|---|
+{results}
+
+![training curve](curve.png)
+
+```python
+from transformers import pipeline
+
+model = pipeline("{facts.task}", "path/or/id/of/this/model")
+```
+
+The text was not checked for truth or bias; the model repeats what it read.
+
+Trained with `{" ".join(manifest["command"])}` at commit {manifest["commit"]} in {manifest["seconds"]:,.0f} s on
+{manifest["hardware"]["device"]} ({versions}). `recipe.yaml` holds every setting that differs from the defaults, and
+`manifest.json` the hashes of the inputs.
+
+```yaml
+{yaml.safe_dump(recipe, sort_keys=False).strip()}
+```
+"""
+    with atomic_file(folder / "README.md") as file:
+        file.write_text(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")), encoding="utf-8")

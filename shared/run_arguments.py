@@ -1,0 +1,92 @@
+"""Trainer's arguments with what every script of this repository adds to them."""
+
+import os
+from dataclasses import dataclass, field, fields
+
+from transformers import TrainingArguments
+from transformers.utils import is_torch_cuda_available
+
+from shared.errors import InputError
+
+
+@dataclass
+class RunArguments(TrainingArguments):
+    """Trainer's arguments, budgets beside `max_steps` and `num_train_epochs`, the dry run, and how to treat trouble.
+
+    `given` holds the values as typed; Trainer changes some of them.
+    """
+
+    max_tokens: int | None = field(default=None, metadata={"help": "Stop after so many tokens read."})
+    max_hours: float | None = field(
+        default=None,
+        metadata={
+            "help": "As many steps as fit in so many hours, by a few timed ones; evaluation and saving come on top."
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Check everything, time a few steps, split one batch in two ways, print the plan."},
+    )
+    accept_changes: bool = field(
+        default=False,
+        metadata={"help": "Go on from a checkpoint although recipe, data, tokenizer or versions have changed."},
+    )
+    skip_nonfinite_steps: bool = field(
+        default=False,
+        metadata={"help": "Leave out a step whose loss or gradient is not finite, and count it, instead of stopping."},
+    )
+    start_timeout: float = field(
+        default=60.0,
+        metadata={
+            "help": "Seconds after which a process that waits for a missing or silent one ends with the reason."
+        },
+    )
+    ddp_backend: str | None = field(default=None, metadata={"help": "The backend between processes; gloo on CPUs."})
+    # What stock Trainer hides or forgets.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN out of the logged loss."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "Restore callbacks, early stopping among them, at resume."}
+    )
+
+    def __post_init__(self) -> None:
+        self.given = {f.name: getattr(self, f.name) for f in fields(self)}
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and not is_torch_cuda_available():
+            # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
+            # Trainer would take the world for one process.
+            self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"
+        super().__post_init__()
+        for name in ("max_tokens", "max_hours", "start_timeout"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: must be above 0")
+        epochs = self.num_train_epochs != type(self).num_train_epochs
+        if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
+            raise InputError(
+                "--num_train_epochs, --max_steps, --max_tokens, --max_hours: give one budget "
+                "(--max_steps -1 takes back the one of a recipe)"
+            )
+        if self.n_gpu > 1:
+            raise InputError(
+                f"one process sees {self.n_gpu} GPUs: use --config_file shared/launch/ddp.yaml --num_processes "
+                f"{self.n_gpu}, or CUDA_VISIBLE_DEVICES=0 for one of them"
+            )
+        for name, why in {
+            "ignore_data_skip": "a resumed run would read the first samples again",
+            "auto_find_batch_size": "the gradient would depend on the memory that is free",
+            "save_only_model": "such a checkpoint cannot be resumed; the final model is saved alone anyway",
+            "save_on_each_node": "give all machines one --output_dir on a shared file system",
+        }.items():
+            if getattr(self, name):
+                raise InputError(f"--{name}: {why}; remove the flag")
+        if not self.average_tokens_across_devices:
+            raise InputError("--average_tokens_across_devices false: the gradient would depend on the processes")
+        if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
+            raise InputError(f"--train_sampling_strategy {self.train_sampling_strategy}: not in this repository")
+        if self.use_cpu and self.deepspeed_plugin is not None:
+            raise InputError("--use_cpu: DeepSpeed takes the GPU where there is one; hide it by CUDA_VISIBLE_DEVICES=")
+        if self.skip_nonfinite_steps and self.deepspeed_plugin is not None:
+            raise InputError("--skip_nonfinite_steps: DeepSpeed steps before anybody can look; remove the flag")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples that all processes together read in one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size

@@ -1,0 +1,239 @@
+"""Hugging Face's Trainer, made exact: what it computes hangs on the recipe, not on splits, kills or damaged files."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from shared.checkpoints import INCOMING, rotate, seal, verify
+from shared.data_order import GlobalBatches, Samples
+from shared.errors import InputError, RunError
+from shared.processes import Signals, check_engine, ignore_signals
+
+SKIPPED = "skipped_step"  # the key of skipped steps in the log history
+
+
+class ExactTrainer(Trainer):
+    """A Trainer with the same arguments and these differences.
+
+    - The samples of a step, and the random numbers of its dropout, are functions of seed and step (and rank), so a
+      resumed run goes on bit by bit like one that was never interrupted. Give it a `compute_loss_func` of
+      shared/loss.py and the gradient does not depend on accumulation or processes either.
+    - Checkpoints are whole or not there (shared/checkpoints.py) and hold no pickled arguments.
+    - A loss or gradient that is not finite, or a step without a target, stops the run or is skipped and counted.
+    - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
+
+    `train_dataset` must be a pure function of (epoch, row); see `shared.data_order.Samples`. `identity` is what a
+    resumed run is compared with; it is written into each checkpoint.
+    """
+
+    def __init__(self, *args: Any, identity: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.identity = identity or {}
+        self.signals = Signals()
+        self.stop_signal = 0  # the signal that all processes have agreed on
+        self.order: Any = None
+        self.step_loss: Any = 0.0
+        self.already_over = False
+        self.args.logging_nan_inf_filter = self.args.skip_nonfinite_steps
+        self.add_callback(_Guard(self))
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train as Trainer does. `metrics` of the result counts `skipped_steps`. Raises RunError, or SystemExit
+        after a signal."""
+        with self.signals.catching():
+            output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.stop_signal or self.signals.caught:
+            if self.args.process_index == 0:
+                print(f"Saved checkpoint-{self.state.global_step}. The same command goes on from there.", flush=True)
+            raise SystemExit(128 + (self.stop_signal or self.signals.caught))
+        output.metrics["skipped_steps"] = sum(SKIPPED in row for row in self.state.log_history)
+        return output
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        args, dataset, lengths = self.args, self.train_dataset, None
+        if args.train_sampling_strategy == "group_by_length":
+            lengths = np.asarray(dataset[args.length_column_name])
+        if args.remove_unused_columns and hasattr(dataset, "column_names"):
+            dataset = self._remove_unused_columns(dataset, description="training")
+        self.order = GlobalBatches(
+            samples=len(dataset),
+            batch_size=args.per_device_train_batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            processes=args.world_size,
+            rank=args.process_index,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            shuffle=args.train_sampling_strategy != "sequential",
+            lengths=lengths,
+            drop_last=args.dataloader_drop_last,
+        )
+        if not len(self.order):
+            raise InputError(f"{len(dataset)} training samples: fewer than a step reads ({args.samples_per_step})")
+        return DataLoader(
+            Samples(dataset, self.data_collator),
+            batch_sampler=self.order,
+            collate_fn=_as_it_is,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            worker_init_fn=ignore_signals,
+            generator=torch.Generator(),  # its own, so that workers take no number from the model's
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        if self.already_over:  # Trainer would train one step more
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.step_loss = self.step_loss + loss
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called between the backward pass and the optimizer: the last moment to see that a number is none."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        bad_norm = norm is not None and not 0 <= float(norm) < math.inf  # DeepSpeed says -1 for what is not finite
+        bad = not math.isfinite(self.step_loss) or (bad_norm and not self.args.fp16)  # fp16 scales and retries itself
+        any_bad, self.stop_signal = self._any_process(bad, self.signals.caught)
+        if any_bad:
+            step = self.state.global_step
+            if not self.args.skip_nonfinite_steps:
+                raise RunError(
+                    f"step {step + 1}: loss {float(self.step_loss)}, gradient norm {float(norm)}: there is nothing to "
+                    "learn from, or training diverges. Look at these samples, lower --learning_rate, or leave such "
+                    f"steps out with --skip_nonfinite_steps. Samples: {self.order.step_rows(step).tolist()}"
+                )
+            model.zero_grad()  # without a gradient the optimizer leaves weights and moments alone
+            self.log({SKIPPED: step + 1})
+        return norm
+
+    def _any_process(self, *flags: int) -> list[int]:
+        if self.args.world_size == 1:
+            return list(flags)
+        tensor = torch.tensor(flags, device=self.args.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        found: list[int] = tensor.tolist()
+        return found
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            for name, weight in (self.model.state_dict() if state_dict is None else state_dict).items():
+                if not torch.isfinite(weight).all():
+                    raise RunError(
+                        f"step {self.state.global_step}: {name} is not finite any more and is not saved; lower "
+                        "--learning_rate and go on from the last checkpoint with --accept_changes, or begin again"
+                    )
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle; recipe.yaml says the same in text
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write all of a checkpoint aside, then make it appear at once."""
+        output = Path(self.args.output_dir)
+        folder = output / f"checkpoint-{self.state.global_step}"
+        if folder.exists():
+            return
+        staging = output / f"{INCOMING}{folder.name}"
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(folder)
+        self.store_flos()
+        try:
+            if self.args.should_save:
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            self.save_model(str(staging), _internal_call=True)
+            self._save_optimizer_and_scheduler(str(staging))
+            self._save_scaler(str(staging))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                self.state.stateful_callbacks = self._callback_states()
+                self.state.save_to_json(str(staging / "trainer_state.json"))
+                seal(staging, folder, self.identity)
+                rotate(output, self.args.save_total_limit, self.state.best_model_checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            free = shutil.disk_usage(output).free / 2**20
+            raise RunError(
+                f"{folder}: could not be written ({str(error).splitlines()[0]}; {free:,.0f} MiB free); older "
+                "checkpoints are untouched; make room and start the same command again"
+            ) from error
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(folder))
+
+    def _callback_states(self) -> dict[str, Any]:
+        """As Trainer reads them: by class name, a list where there are several of one class."""
+        states: dict[str, Any] = {}
+        for callback in (*self.callback_handler.callbacks, self.control):
+            if isinstance(callback, ExportableState):
+                states.setdefault(type(callback).__name__, []).append(callback.state())
+        return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint:
+            verify(Path(self.state.best_model_checkpoint))
+        super()._load_best_model()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to save: random numbers are a function of the step."""
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load: random numbers are a function of the step."""
+
+
+class _Guard(TrainerCallback):
+    def __init__(self, trainer: ExactTrainer) -> None:
+        self.trainer = trainer
+        self.save_at_epoch_end = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_engine(self.trainer)
+        if state.best_global_step and (args.load_best_model_at_end or state.best_model_checkpoint):
+            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
+            if args.load_best_model_at_end and not best.is_dir():
+                raise RunError(f"{best}: the best checkpoint so far is gone, and --load_best_model_at_end needs it")
+            state.best_model_checkpoint = str(best)
+        before = state.stateful_callbacks.get("TrainerControl", {})
+        stopped = before.get("args", {}).get("should_training_stop", False) if isinstance(before, dict) else False
+        self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        order = self.trainer.order
+        order.set_epoch(state.global_step // order.steps_per_epoch)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_loss = 0.0
+        key = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(key[0]))
+        if args.device.type == "cuda":
+            torch.cuda.manual_seed(int(key[0]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        save = control.should_save or bool(self.trainer.stop_signal)
+        # Where an evaluation closes the epoch, a checkpoint before it would lose that evaluation.
+        at_edge = state.global_step % self.trainer.order.steps_per_epoch == 0 and args.eval_strategy == "epoch"
+        self.save_at_epoch_end, control.should_save = save and at_edge, save and not at_edge
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save |= self.save_at_epoch_end
+        self.save_at_epoch_end = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.stop_signal:
+            control.should_training_stop = True
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
