@@ -50,6 +50,22 @@ def project_masked_only(model: torch.nn.Module) -> bool:
     return head is not None
 
 
+def rule_out_padding(model: torch.nn.Module) -> None:
+    """Make a `...ForQuestionAnswering` model give padding no share of the probability.
+
+    Stock heads normalize over padding too, so that the loss depends on the longest text a sample happens to share its
+    micro-batch with. The state dict is unchanged; `span_loss` is meant for a model treated so.
+    """
+
+    def mask(_: Any, args: Any, kwargs: dict[str, Any], outputs: Any) -> Any:
+        padding = kwargs["attention_mask"] == 0
+        for name in ("start_logits", "end_logits"):
+            outputs[name] = outputs[name].masked_fill(padding, torch.finfo(outputs[name].dtype).min)
+        return outputs
+
+    model.register_forward_hook(mask, with_kwargs=True)
+
+
 def cross_entropy_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
     """For masked-language modelling, and for classifying tokens or sequences with one label each.
 

@@ -1,0 +1,108 @@
+from itertools import chain
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import skip_first_batches
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from shared.data_order import GlobalBatches, Samples
+from shared.masking import IGNORED
+
+
+def read_by_step(samples, batch_size, accumulation, processes, epoch=0, **more):
+    """What each step of an epoch reads, put together from what each process reads; fillers left out."""
+    steps = {}
+    for rank in range(processes):
+        order = GlobalBatches(samples, batch_size, accumulation, processes, rank, seed=5, **more)
+        order.set_epoch(epoch)
+        batches = list(order)
+        assert len(batches) == len(order)
+        for number, batch in enumerate(batches):
+            assert 0 < len(batch.rows) <= batch_size and batch.epoch == epoch
+            if not batch.is_filler:
+                steps.setdefault(number // accumulation, []).extend(batch.rows.tolist())
+    return [sorted(steps[k]) for k in sorted(steps)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    samples=st.integers(1, 120),
+    batch_size=st.integers(1, 4),
+    accumulation=st.integers(1, 4),
+    processes=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+)
+def test_a_step_reads_the_same_however_it_is_split(samples, batch_size, accumulation, processes, epoch):
+    size = batch_size * accumulation * processes
+    alone = read_by_step(samples, size, 1, 1, epoch)
+    assert read_by_step(samples, batch_size, accumulation, processes, epoch) == alone
+    assert sorted(chain.from_iterable(alone)) == list(range(samples))  # each sample once in an epoch
+    order = GlobalBatches(samples, batch_size, accumulation, processes, 0, seed=5)
+    assert len(alone) == order.steps_per_epoch
+    first = epoch * order.steps_per_epoch
+    assert [sorted(order.step_rows(first + k).tolist()) for k in range(len(alone))] == alone
+
+
+def test_all_processes_have_as_many_batches_and_a_filler_where_samples_are_missing():
+    ranks = [list(GlobalBatches(17, 2, 2, 2, rank, seed=5)) for rank in (0, 1)]
+    assert [len(batches) for batches in ranks] == [5, 5]
+    assert [batches[-1].is_filler for batches in ranks] == [False, True]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    order = GlobalBatches(100, 4, 1, 1, 0, seed=5)
+    assert np.array_equal(order.order(1), order.order(1))
+    assert not np.array_equal(order.order(0), order.order(1))
+    assert not np.array_equal(order.order(0), GlobalBatches(100, 4, 1, 1, 0, seed=6).order(0))
+    assert np.array_equal(GlobalBatches(100, 4, 1, 1, 0, seed=5, shuffle=False).order(3), np.arange(100))
+
+
+@pytest.mark.parametrize("split", [(8, 1, 1), (2, 2, 2)])
+def test_grouping_by_length(split):
+    lengths = np.random.default_rng(0).integers(1, 500, 1003)
+    steps = read_by_step(1003, *split, epoch=1, lengths=lengths)
+    assert sorted(chain.from_iterable(steps)) == list(range(1003))
+    assert steps == read_by_step(1003, 8, 1, 1, epoch=1, lengths=lengths)
+    assert np.mean([np.ptp(lengths[rows]) for rows in steps]) < 40  # at random it is about 390
+    means = [lengths[rows].mean() for rows in steps]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # and steps do not go from short to long
+
+
+def test_dropping_the_last_step():
+    assert sum(map(len, read_by_step(17, 2, 2, 2, drop_last=True))) == 16
+    assert GlobalBatches(17, 2, 2, 2, 0, seed=5, drop_last=True).steps_per_epoch == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_place_in_an_epoch_is_found_again(workers):
+    dataset = EpochDataset()
+    order = GlobalBatches(50, 4, 1, 1, 0, seed=5)
+    loader = DataLoader(
+        Samples(dataset, torch.tensor), batch_sampler=order, collate_fn=lambda x: x, num_workers=workers
+    )
+    order.set_epoch(2)
+    whole = [batch.tolist() for batch in loader]
+    assert {row[0] for batch in whole for row in batch} == {2}  # a worker knows the epoch
+    assert [batch.tolist() for batch in skip_first_batches(loader, 7)] == whole[7:]
+
+
+def test_fillers_hide_their_targets():
+    batch = {"labels": torch.ones(1, 4), "masked_positions": torch.arange(3)}
+    rows = SimpleNamespace(epoch=0, rows=np.array([0]), is_filler=True)
+    found = Samples([0], lambda _: dict(batch)).__getitems__(rows)
+    assert (found["labels"] == IGNORED).all() and not len(found["masked_positions"])
+
+
+class EpochDataset(torch.utils.data.Dataset):
+    def __len__(self):
+        return 50
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __getitem__(self, row):
+        return [self.epoch, row]
