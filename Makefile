@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-faults check format clean
 
 demo: $(VENV)/core
 	$(BIN)/accelerate launch pretraining/run_mlm.py
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
+
+# The long form of the resume tests: most of an hour.
+test-faults: $(VENV)/dev
+	$(BIN)/python -m pytest -m faults
+	$(BIN)/python tests/faults.py
 
 check: $(VENV)/dev
 	$(BIN)/ruff format --check .

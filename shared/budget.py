@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 from accelerate.utils import reduce
 from transformers import PrinterCallback, TrainerCallback
 
@@ -137,22 +138,23 @@ def _trial(build_trainer: Callable[[RunArguments], Any], args: RunArguments, **c
         trial.load_best_model_at_end, trial.disable_tqdm = False, True
         for name, value in changes.items():
             setattr(trial, name, value)
-        _reread_deepspeed_config(trial)
+        _forget_deepspeed(trial)
         trainer = build_trainer(trial)
         trainer.remove_callback(PrinterCallback)
         yield trainer
     del trainer
     gc.collect()  # Trainer and its callbacks hold each other
-    _reread_deepspeed_config(args)
+    _forget_deepspeed(args)
 
 
-def _reread_deepspeed_config(args: RunArguments) -> None:
-    """Give "auto" back its meaning: the first Trainer has put its own numbers in its place."""
+def _forget_deepspeed(args: RunArguments) -> None:
+    """Let the next Trainer put its own numbers in the place of "auto", and use the plugin, as if it were the first."""
     source = args.deepspeed or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
     if args.deepspeed_plugin is not None and source:
         from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
         args.deepspeed_plugin.hf_ds_config = HfTrainerDeepSpeedConfig(source)
+        AcceleratorState._reset_state()  # not that of the processes
         if args.deepspeed:
             args.deepspeed_plugin.hf_ds_config.trainer_config_process(args)
 

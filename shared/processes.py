@@ -61,8 +61,8 @@ def check_launch(args: Any) -> None:
     asked = environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" or args.deepspeed
     if asked and found != "DEEPSPEED":
         raise InputError(
-            f"DeepSpeed was asked for, but is not what runs here ({found}); on a CPU use --config_file "
-            "shared/launch/zero2_cpu.yaml, without --cpu and without ACCELERATE_USE_CPU in the environment"
+            f"DeepSpeed was asked for, but is not what runs here ({found}); use accelerate launch --config_file "
+            "shared/launch/zero2.yaml (zero2_cpu.yaml on CPUs), without --cpu, --deepspeed and ACCELERATE_USE_CPU"
         )
     launched = int(environment.get("WORLD_SIZE", "1"))
     if launched != args.world_size:

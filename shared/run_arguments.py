@@ -50,7 +50,8 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.given = {f.name: getattr(self, f.name) for f in fields(self)}
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and not is_torch_cuda_available():
+        deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+        if deepspeed and not is_torch_cuda_available():
             # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
             # Trainer would take the world for one process.
             self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"

@@ -197,7 +197,9 @@ class RunRecord:
     def _refuse_other_engine(self, before: dict[str, Any]) -> None:
         was, now = (f"{x['engine']} on {x['processes']}" for x in (before, self.identity))
         if before["engine"] != self.identity["engine"] or (before["engine"] != "plain" and was != now):
-            launch = "" if before["engine"] == "plain" else f"--config_file shared/launch/{before['engine']}.yaml "
+            suffix = "_cpu" if self.args.device.type == "cpu" else ""
+            plain = before["engine"] == "plain"
+            launch = "" if plain else f"--config_file shared/launch/{before['engine']}{suffix}.yaml "
             raise InputError(
                 f"--output_dir {self.folder}: its checkpoints were written by {was} processes, and this run is {now}; "
                 "a DeepSpeed state fits only as many processes as wrote it: start it with accelerate launch "

@@ -55,17 +55,26 @@ def train_whole(command: Sequence[str], folder: Path, timeout: float) -> Whole:
 
 
 def train_killed(
-    command: Sequence[str], folder: Path, whole: Whole, kills: int, rng: random.Random, timeout: float
+    command: Sequence[str],
+    folder: Path,
+    whole: Whole,
+    while_saving: Sequence[bool],
+    rng: random.Random,
+    timeout: float,
 ) -> list[Kill]:
-    """Run `command --output_dir folder`, kill it `kills` times at random moments, and then let it end."""
+    """Run `command --output_dir folder`, kill it at random moments, then let it end.
+
+    It is killed once for each of `while_saving`, which says whether to wait for the next checkpoint to be written.
+    Returns the kills, fewer where it ended first.
+    """
     done: list[Kill] = []
-    while len(done) < kills:
-        left = whole.seconds * (1 - _step(folder) / _step(whole.folder)) / (kills - len(done))  # for this kill
+    for saving in while_saving:
+        left = whole.seconds * (1 - _step(folder) / _step(whole.folder)) / (len(while_saving) - len(done))
         run = _Run(command, folder)
-        if len(done) % 2 == 0:
-            killed = run.kill_after(rng.uniform(0, left), timeout)
-        else:
+        if saving:
             killed = run.kill_while_saving(rng.uniform(0, 0.05), timeout)
+        else:
+            killed = run.kill_after(rng.uniform(0, left), timeout)
         if killed is None:
             break  # it ended first
         done.append(killed)
@@ -104,10 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"1. uninterrupted: {shlex.join(command)}", flush=True)
     whole = train_whole(command, folder / "whole", args.timeout)
     print(f"2. killed {args.kills} times (the first took {whole.seconds:.1f} s after its start-up)", flush=True)
-    kills = train_killed(command, folder / "killed", whole, args.kills, random.Random(args.seed), args.timeout)
+    saving = [number % 2 == 1 for number in range(args.kills)]
+    kills = train_killed(command, folder / "killed", whole, saving, random.Random(args.seed), args.timeout)
     for kill in kills:
-        saving = ", while it saved the next" if kill.while_saving else ""
-        print(f"   after {kill.seconds:.2f} s, with {kill.checkpoint}{saving}")
+        what = ", while it saved the next" if kill.while_saving else ""
+        print(f"   after {kill.seconds:.2f} s, with {kill.checkpoint}{what}")
     same = compare(whole.folder, folder / "killed")
     print("3. compared, bit by bit:")
     for name, equal in same.items():

@@ -1,8 +1,10 @@
+import json
 import re
 import shlex
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 from conftest import ROOT
 
 from shared.command_line import parse_arguments
@@ -129,19 +131,38 @@ def test_documented_commands_parse(command, script):
             assert (ROOT / words[i + 1]).is_file()
 
 
-def test_launch_files_name_no_number_that_a_recipe_knows():
-    import json
+LAUNCH_FILES = sorted((ROOT / "shared" / "launch").glob("*.yaml"))
+# What a launch file may hold: where to run, and what is put in the place of "auto" from the recipe.
+PLACES = {"compute_environment", "distributed_type", "num_machines", "num_processes", "use_cpu", "deepspeed_config"}
+SHARING = {"stage", "overlap_comm", "stage3_gather_16bit_weights_on_model_save", "offload_optimizer", "offload_param"}
 
-    import yaml
 
-    for file in (ROOT / "shared" / "launch").glob("*.yaml"):
-        config = yaml.safe_load(file.read_text())
-        assert not {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping"} & set(config)
-        engine = config.get("deepspeed_config", {}).get("deepspeed_config_file")
-        assert (engine is None) == (config["distributed_type"] != "DEEPSPEED")
-        if engine:
-            settings = json.loads((ROOT / engine).read_text())
-            assert settings["zero_optimization"]["stage"] == int(file.stem[len("zero")])
-            assert settings["train_micro_batch_size_per_gpu"] == settings["gradient_accumulation_steps"] == "auto"
-            assert settings["gradient_clipping"] == settings["train_batch_size"] == "auto"
-            assert settings["bf16"] == settings["fp16"] == {"enabled": "auto"}
+@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda path: path.stem)
+def test_launch_files_hold_no_number_that_changes_a_result(file):
+    config = yaml.safe_load(file.read_text())
+    assert set(config) <= PLACES
+    assert str(file.relative_to(ROOT)) in file.read_text().splitlines()[1]  # the command names this very file
+    assert (config["distributed_type"] == "DEEPSPEED") == ("deepspeed_config" in config)
+    if "deepspeed_config" in config:
+        assert config["deepspeed_config"].keys() == {"deepspeed_config_file", "zero3_init_flag"}
+        settings = json.loads((ROOT / config["deepspeed_config"]["deepspeed_config_file"]).read_text())
+        sharing = settings.pop("zero_optimization")
+        assert set(sharing) <= SHARING and sharing["stage"] == int(file.stem[len("zero")])
+        assert sharing["stage"] != 3 or sharing["stage3_gather_16bit_weights_on_model_save"]
+        assert settings.pop("zero_force_ds_cpu_optimizer", False) is False
+        assert settings.pop("bf16") == settings.pop("fp16") == {"enabled": "auto"}
+        assert settings and set(settings.values()) == {"auto"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_no_launch_file_contradicts_a_recipe(recipe):
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+    *_, args = parse_arguments(script_arguments("pretraining/run_mlm.py"), ["--config", str(recipe), "--use_cpu"])
+    for file in (ROOT / "shared" / "launch").glob("*.json"):
+        config = HfTrainerDeepSpeedConfig(str(file))
+        config.trainer_config_process(args)
+        assert config.mismatches == []
+        assert config.get_value("gradient_clipping") == args.max_grad_norm
+        assert config.get_value("gradient_accumulation_steps") == args.gradient_accumulation_steps
+        assert config.get_value("bf16.enabled") == args.bf16

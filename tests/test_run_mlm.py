@@ -11,7 +11,7 @@ from data_prep.pack_dataset import pack_dataset
 from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments, main
 from shared.command_line import parse_arguments
 from shared.documents import Documents
-from shared.errors import InputError
+from shared.errors import InputError, RunError
 
 SMOKE = "pretraining/recipes/smoke.yaml"
 # Losses of the smoke recipe on a CPU in fp32; a change here is a change of what training computes.
@@ -188,6 +188,67 @@ def test_dry_run_plans_and_trains_nothing(tmp_path, capsys):
     assert 0 < plan["seconds_per_step"] < 5 and 0.1 < plan["peak_memory_gib"] < 8
     assert "tokens_per_second" in capsys.readouterr().out
     assert not (tmp_path / "dry").exists()
+
+
+def test_dry_run_refuses_a_loss_that_depends_on_the_split(tmp_path, monkeypatch):
+    def mean_of_the_part(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.cross_entropy(outputs.logits, labels[labels != -100])
+
+    monkeypatch.setattr("pretraining.run_mlm.cross_entropy_loss", mean_of_the_part)
+    with pytest.raises(RunError, match=r"depends on how a batch is split: \{'gradient_norm_16x1'"):
+        run(tmp_path / "dry", "--dry_run")
+
+
+def test_a_run_that_diverges_stops_before_it_saves(tmp_path):
+    with pytest.raises(RunError, match=r"step \d: (loss|.* is not finite)"):
+        run(tmp_path / "r", "--learning_rate", "1e38", "--warmup_steps", 0, "--save_steps", 3, "--eval_strategy", "no")
+    assert not list((tmp_path / "r").glob("*.safetensors"))
+
+
+def test_what_has_changed_since_the_checkpoint_is_refused_with_the_difference(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text(SENTENCES.read_text())
+    flags = ["--train_file", text, "--save_steps", 5, "--eval_strategy", "no"]
+    run(tmp_path / "first", *flags, "--max_steps", 5, "--tokenizer_name", smoke_tokenizer(tmp_path / "tokenizer", 200))
+
+    def resume(*more, tokenizer=200):
+        folder = tmp_path / "again"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "first" / "checkpoint-5", folder / "checkpoint-5")
+        name = smoke_tokenizer(tmp_path / "tokenizer", tokenizer)
+        return run(folder, *flags, "--max_steps", 5, "--tokenizer_name", name, *more)
+
+    resume()
+    for more, message in [
+        (["--weight_decay", "0.1"], r"weight_decay: None -> 0\.1"),
+        (["--per_device_train_batch_size", 8], r"samples_per_step: 16 -> 8"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            resume(*more)
+    resume("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2)
+    with pytest.raises(InputError, match=r"tokenizer: \{'sha256'"):
+        resume(tokenizer=190)
+    text.write_text(SENTENCES.read_text() + "\n\nThe baker sold one more loaf to the old miller, and went home.\n")
+    with pytest.raises(InputError, match=r"splits: .*'documents'"):
+        resume()
+    resume("--accept_changes")
+    text.write_text(SENTENCES.read_text())
+    monkeypatch.setattr("shared.run_record._versions", lambda: {"torch": "9.9"})
+    with pytest.raises(InputError, match=r"torch: 2\.\S+ -> 9\.9"):
+        resume()
+
+
+def test_an_older_checkpoint_is_not_resumed_beside_a_newer_one(smoke):
+    folder, _ = smoke
+    with pytest.raises(InputError, match=r"checkpoint-200, which is newer"):
+        run(folder, "--resume_from_checkpoint", folder / "checkpoint-100")
+
+
+def smoke_tokenizer(folder, size):
+    from conftest import make_tokenizer
+
+    make_tokenizer("wordpiece", size).save_pretrained(folder)
+    return folder
 
 
 def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, bpe, monkeypatch):

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Several machines under Slurm, on one shared file system. Takes a launch file, a script and its flags:
+#   sbatch --nodes 2 --gpus-per-node 4 shared/launch/slurm.sh shared/launch/zero2.yaml pretraining/run_mlm.py --config pretraining/recipes/base.yaml --packed_dataset data/packed
+# Two minutes before the time is up, and when a job is preempted, the run finishes its step, saves, and is queued again;
+# it then goes on from there, since the same command in the same --output_dir resumes.
+#SBATCH --job-name=tiny-olm
+#SBATCH --ntasks-per-node=1
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+set -uo pipefail
+
+launch_file=$1
+shift
+main_machine=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+signalled=no
+trap 'signalled=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM # to the processes of all machines, not to this shell
+
+# shellcheck disable=SC2016  # SLURM_NODEID is that of each machine
+srun bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' launch \
+    --config_file "$launch_file" \
+    --num_machines "$SLURM_NNODES" \
+    --num_processes "$((SLURM_NNODES * SLURM_GPUS_ON_NODE))" \
+    --main_process_ip "$main_machine" \
+    --main_process_port "$((20000 + SLURM_JOB_ID % 20000))" \
+    --deepspeed_multinode_launcher standard \
+    "$@" &
+training=$!
+
+wait "$training"
+code=$?
+while kill -0 "$training" 2>/dev/null; do # a trapped signal ends a wait early
+    wait "$training"
+    code=$?
+done
+if [ "$signalled" = yes ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,103 @@
+"""DeepSpeed ZeRO for real: two processes on this CPU, against plain runs of the same global batch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from test_run_mlm import run
+
+from shared.checkpoints import verify
+from shared.errors import InputError
+from shared.verify_resume import compare
+
+BIN = Path(sys.executable).parent
+FLAGS = ["--max_steps", 20, "--logging_steps", 1, "--save_steps", 10, "--eval_strategy", "no"]
+
+
+def launch(stage, folder):
+    """Two processes that read 16 samples a step, as one does by the recipe; stage 0 is without DeepSpeed."""
+    words = ["accelerate", "launch", "--config_file", f"shared/launch/zero{stage}_cpu.yaml"]
+    words = words if stage else ["torchrun", "--nproc_per_node", 2]
+    words += ["pretraining/run_mlm.py", "--config", "pretraining/recipes/smoke.yaml"]
+    words += ["--per_device_train_batch_size", 8, *FLAGS]
+    done = subprocess.run(
+        [str(BIN / words[0]), *map(str, words[1:]), "--output_dir", folder],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def losses(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [row["loss"] for row in history if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        run(folder, *FLAGS)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def zero(request, tmp_path_factory):
+    return request.param, launch(request.param, tmp_path_factory.mktemp("zero") / "run")
+
+
+def test_the_losses_are_those_of_one_process(zero, one_process):
+    stage, folder = zero
+    assert len(losses(folder)) == 20
+    assert losses(folder) == pytest.approx(losses(one_process), abs=1e-4)
+    facts = verify(folder / "checkpoint-20")
+    assert (facts["engine"], facts["processes"], facts["samples_per_step"]) == (f"zero{stage}", 2, 16)
+
+
+def test_the_saved_model_is_the_consolidated_one(zero):
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    _, folder = zero
+    checkpoint = folder / "checkpoint-20"
+    shards = [path.name for path in checkpoint.rglob("*optim_states.pt")]
+    assert len(shards) == 2  # each process has written its own
+    expected = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint))
+    for path in (checkpoint, folder):
+        found = load_file(path / "model.safetensors")
+        assert found.keys() <= expected.keys() and len(found) > 10
+        assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+
+
+def test_resume_is_exact(zero, tmp_path):
+    stage, folder = zero
+    if stage == 1:
+        pytest.skip("ZeRO-1 and ZeRO-2 write the same files")
+    shutil.copytree(folder / "checkpoint-10", tmp_path / "run" / "checkpoint-10")
+    same = compare(folder, launch(stage, tmp_path / "run"))
+    assert all(same.values()), same
+    assert losses(tmp_path / "run") == losses(folder)
+
+
+def test_two_processes_go_on_where_one_stopped(one_process, tmp_path):
+    shutil.copytree(one_process / "checkpoint-10", tmp_path / "run" / "checkpoint-10")
+    found, expected = losses(launch(0, tmp_path / "run")), losses(one_process)
+    assert found[:10] == expected[:10]
+    assert found[10] == pytest.approx(expected[10], abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_another_engine_or_number_of_processes_is_refused(zero, tmp_path):
+    stage, folder = zero
+    shutil.copytree(folder / "checkpoint-10", tmp_path / "run" / "checkpoint-10")
+    with pytest.raises(
+        InputError, match=rf"zero{stage} on 2 processes.*--config_file shared/launch/zero{stage}_cpu.yaml "
+    ):
+        run(tmp_path / "run", *FLAGS, "--accept_changes")
