@@ -185,7 +185,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 4. Train.
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
     metrics["train_tokens"] = trainer.state.global_step * tokens_per_step(training_args, length)
-    metrics["train_tokens_per_second"] = metrics["train_steps_per_second"] * tokens_per_step(training_args, length)
+    if "train_steps_per_second" in metrics:  # unless all steps were done before this start
+        metrics["train_tokens_per_second"] = metrics["train_steps_per_second"] * tokens_per_step(training_args, length)
     trainer.save_metrics("train", metrics)
     trainer.save_model()
 
@@ -197,7 +198,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
     title = f"A {trainer.model.config.model_type} encoder pretrained by masked-language modelling."
     record.finish(trainer, metrics, ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path))
-    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items()))
+    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items() if key in metrics))
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)
     return metrics

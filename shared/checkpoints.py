@@ -109,6 +109,7 @@ def sweep(output_dir: Path) -> None:
     for prefix in (INCOMING, DELETING):
         for path in output_dir.glob(f"{prefix}*"):
             shutil.rmtree(path, ignore_errors=True)
+    (output_dir / "all_results.json").unlink(missing_ok=True)  # Trainer adds to it, and would trip over half of one
 
 
 def _hash(content: dict[str, Any]) -> str:

@@ -121,6 +121,9 @@ def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe:
         print(f"error: {reason}", file=sys.stderr, flush=True)
         leave(reason)
         sys.exit(2 if isinstance(error, InputError) else 1 if isinstance(error, RunError) else 130)
+    except SystemExit:  # after a signal, when everything is saved
+        leave()
+        raise
     except BaseException as error:
         leave(f"{type(error).__name__}: {error}")
         raise

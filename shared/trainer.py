@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 from shared.checkpoints import INCOMING, rotate, seal, verify
 from shared.data_order import GlobalBatches, Samples
 from shared.errors import InputError, RunError
+from shared.files import flush, flush_tree
 from shared.processes import Signals, check_engine, ignore_signals
 
 SKIPPED = "skipped_step"  # the key of skipped steps in the log history
@@ -55,6 +56,8 @@ class ExactTrainer(Trainer):
             if self.args.process_index == 0:
                 print(f"Saved checkpoint-{self.state.global_step}. The same command goes on from there.", flush=True)
             raise SystemExit(128 + (self.stop_signal or self.signals.caught))
+        if self.already_over:  # rates and losses are those of the steps of this process, and there were none
+            output.metrics.clear()
         output.metrics["skipped_steps"] = sum(SKIPPED in row for row in self.state.log_history)
         return output
 
@@ -125,6 +128,21 @@ class ExactTrainer(Trainer):
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         found: list[int] = tensor.tolist()
         return found
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As Trainer does, but each file appears when it is whole."""
+        folder = Path(output_dir or self.args.output_dir)
+        if _internal_call:  # into a checkpoint, which appears as one
+            super().save_model(str(folder), _internal_call=True)
+            return
+        staging = folder / f"{INCOMING}model"
+        super().save_model(str(staging), _internal_call=True)
+        if self.args.should_save:
+            flush_tree(staging)
+            for file in staging.iterdir():
+                file.replace(folder / file.name)
+            staging.rmdir()
+            flush(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:

@@ -1,3 +1,4 @@
+import time
 from itertools import chain
 from types import SimpleNamespace
 
@@ -106,3 +107,12 @@ class EpochDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, row):
         return [self.epoch, row]
+
+
+def test_the_place_is_found_within_seconds_whatever_the_step():
+    order = GlobalBatches(10_000_000, 2, 4, 2, 1, seed=5)  # 2.5 million micro-batches for this process
+    loader = DataLoader(Samples(range(10_000_000), torch.tensor), batch_sampler=order, collate_fn=lambda x: x)
+    start = time.perf_counter()
+    (last,) = skip_first_batches(loader, len(order) - 1)
+    assert time.perf_counter() - start < 5
+    assert set(last.tolist()) <= set(order.step_rows(order.steps_per_epoch - 1).tolist())

@@ -17,6 +17,7 @@ from shared.checkpoints import checkpoints, verify
 BIN = Path(sys.executable).parent
 LONG = ["--max_steps", 100_000, "--save_steps", 20, "--save_total_limit", 2, "--eval_strategy", "no"]
 TORCHRUN = ["torchrun", "--nproc_per_node", 2]
+LONG_FORM = pytest.mark.faults
 ZERO = ["accelerate", "launch", "--config_file", "shared/launch/zero2_cpu.yaml"]
 
 
@@ -93,6 +94,7 @@ def warm_cache(tmp_path_factory):
         assert run.end(120) == 0, run.output()
 
 
+@LONG_FORM
 def test_a_process_that_hangs_at_the_start(tmp_path):
     with Started(tmp_path / "run", TORCHRUN, *LONG, "--start_timeout", 12) as run:
         run.workers()[1].send_signal(signal.SIGSTOP)
@@ -107,7 +109,7 @@ def test_a_process_that_hangs_while_training(tmp_path):
         assert "process 1 of 2 gives no sign of life for 12 s" in run.output()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=LONG_FORM)])
 def test_a_process_that_dies(tmp_path, rank):
     with Started(tmp_path / "run", TORCHRUN, *LONG) as run:
         run.training().workers()[rank].kill()
@@ -115,7 +117,7 @@ def test_a_process_that_dies(tmp_path, rank):
         assert "SIGKILL" in run.output()
 
 
-@pytest.mark.parametrize("launcher", [["accelerate", "launch"], TORCHRUN])
+@pytest.mark.parametrize("launcher", [["accelerate", "launch"], pytest.param(TORCHRUN, marks=LONG_FORM)])
 def test_no_process_outlives_its_launcher(tmp_path, launcher):
     with Started(tmp_path / "run", launcher, *LONG) as run:
         workers = run.training().workers(1)
@@ -128,7 +130,9 @@ def test_no_process_outlives_its_launcher(tmp_path, launcher):
         assert verify(checkpoints(tmp_path / "run")[0])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=LONG_FORM)]
+)
 def test_a_signal_to_the_run_saves_and_ends_it(tmp_path, number, code):
     with Started(tmp_path / "run", ["python"], *LONG, "--dataloader_num_workers", 2) as run:
         run.training()
@@ -178,17 +182,18 @@ def test_a_stale_lock_of_the_compiled_op_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "message"),
+    "launcher",
     [
-        (["accelerate", "launch", "--cpu", "--num_processes", 2], "asked for several processes, but has started one"),
-        (["accelerate", "launch", "--num_processes", 2], "asked for several processes, but has started one"),
-        ([*ZERO[:2], "--cpu", *ZERO[2:]], "asked for several processes, but has started one"),
+        ["accelerate", "launch", "--cpu", "--num_processes", 2],
+        pytest.param(["accelerate", "launch", "--num_processes", 2], marks=LONG_FORM),
+        pytest.param([*ZERO[:2], "--cpu", *ZERO[2:]], marks=LONG_FORM),
     ],
 )
-def test_a_launch_that_is_not_what_it_says_is_refused(tmp_path, launcher, message):
+def test_several_processes_that_are_one_are_refused(tmp_path, launcher):
     with Started(tmp_path / "run", launcher, *LONG) as run:
         assert run.end(60) != 0
-    assert message in run.output() and not checkpoints(tmp_path / "run")
+    assert "asked for several processes, but has started one" in run.output()
+    assert not checkpoints(tmp_path / "run")
 
 
 def test_deepspeed_that_is_switched_off_is_refused(tmp_path):

@@ -15,7 +15,8 @@ launch_file=$1
 shift
 main_machine=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 signalled=no
-trap 'signalled=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM # to the processes of all machines, not to this shell
+# Once; and to the processes of all machines, not to this shell.
+trap 'trap "" TERM; signalled=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 
 # shellcheck disable=SC2016  # SLURM_NODEID is that of each machine
 srun bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' launch \
