@@ -19,7 +19,7 @@ from transformers import EvalPrediction, TrainerState, pipeline, set_seed
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
-from shared.blocks import PackedBlocks, open_blocks
+from shared.blocks import PackedBlocks, open_blocks, verify_blocks
 from shared.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
 from shared.command_line import run_script
 from shared.documents import Documents
@@ -116,7 +116,7 @@ def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[
     targets = prediction.label_ids[prediction.label_ids != IGNORED]
     loss, accuracy = (prediction.predictions.sum(axis=0, dtype=np.float64) / len(targets)).tolist()
     return {
-        "perplexity": math.exp(loss),
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
         "masked_accuracy": accuracy,
         "most_frequent_token_accuracy": np.bincount(targets).max().item() / len(targets),
         "bits_per_byte": loss / math.log(2) * tokens_per_byte,
@@ -151,6 +151,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
         if not len(dataset) or not len(dataset.__getitems__(range(min(8, len(dataset))))["masked_positions"]):
             raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
+    if record.checkpoint and record.is_writer:
+        verify_blocks(packed)
     record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
 
     # 3. Model and Trainer.

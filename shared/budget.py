@@ -72,7 +72,7 @@ def measure_step(build_trainer: Callable[[RunArguments], Any], args: RunArgument
     with _trial(build_trainer, args, max_steps=WARM_UP + MOST, gradient_accumulation_steps=1) as trainer:
         trainer.add_callback(timer)
         trainer.train()
-        parameters = trainer.model.num_parameters()
+        parameters = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters())  # whole under ZeRO-3
     seconds = (timer.ends[-1] - timer.ends[WARM_UP - 1]) / (len(timer.ends) - WARM_UP)
     seconds = float(reduce(torch.tensor(seconds, device=args.device), "mean"))  # the same on all processes
     if args.device.type == "cuda":
@@ -106,7 +106,7 @@ def check_split(build_trainer: Callable[[RunArguments], Any], args: RunArguments
         found |= {f"gradient_norm_{batch}x{steps}": row["grad_norm"], f"loss_{batch}x{steps}": row["loss"]}
     for name in ("gradient_norm", "loss"):
         values = [value for key, value in found.items() if key.startswith(name)]
-        if max(values) - min(values) > SPLIT_TOLERANCE * max(map(abs, values)):
+        if not max(values) - min(values) <= SPLIT_TOLERANCE * max(map(abs, values)):  # not so for NaN either
             raise RunError(
                 f"the gradient depends on how a batch is split: {found}; the loss must divide a sum by "
                 "num_items_in_batch, as those of shared/loss.py do"
@@ -140,6 +140,7 @@ def _trial(build_trainer: Callable[[RunArguments], Any], args: RunArguments, **c
             setattr(trial, name, value)
         _forget_deepspeed(trial)
         trainer = build_trainer(trial)
+        trainer.is_trial = True
         trainer.remove_callback(PrinterCallback)
         yield trainer
     del trainer

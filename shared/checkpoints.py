@@ -47,12 +47,15 @@ def verify(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / MANIFEST}: damaged ({error})") from error
     for name, expected in content["files"].items():
         path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise InputError(f"{path}: {path.stat().st_size} bytes where {expected['bytes']} were written")
-        if sha256_of(path) != expected["sha256"]:
-            raise InputError(f"{path}: altered, its hash is not the one that was written")
+        try:
+            if path.stat().st_size != expected["bytes"]:
+                raise InputError(f"{path}: {path.stat().st_size} bytes where {expected['bytes']} were written")
+            if sha256_of(path) != expected["sha256"]:
+                raise InputError(f"{path}: altered, its hash is not the one that was written")
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: missing") from error
+        except OSError as error:
+            raise InputError(f"{path}: not readable ({error.strerror})") from error
     return content
 
 

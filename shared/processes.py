@@ -107,8 +107,8 @@ class Signals:
         def remember(number: int, _: Any) -> None:
             if not self.caught:
                 self.caught = number
-                if int(os.environ.get("RANK", "0")) == 0:
-                    print(f"{signal.Signals(number).name}: finishing the step and saving", file=sys.stderr, flush=True)
+                if int(os.environ.get("RANK", "0")) == 0:  # os.write, since a print may be what was interrupted
+                    os.write(2, f"{signal.Signals(number).name}: finishing the step and saving\n".encode())
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -148,12 +148,15 @@ class _Watch(threading.Thread):
                 self._die(self._why_stuck())
             self.left.wait(0.2)
         last = {rank: ("", time.monotonic()) for rank in (range(1, self.world) if self.rank == 0 else [0])}
-        beat = 0
+        beat, woke = 0, time.monotonic()
         while not self.ended:
             if self.launched and os.getppid() != self.parent:
-                self.launched = False
+                self.launched, self.store = False, None  # the store was the launcher's
                 print("the launcher is gone: stopping", file=sys.stderr, flush=True)
                 os.kill(os.getpid(), signal.SIGTERM)
+            if time.monotonic() - woke > 10 * BEAT:  # this process was suspended, and perhaps the others were too
+                last = {rank: (sign, time.monotonic()) for rank, (sign, _) in last.items()}
+            woke = time.monotonic()
             if self.store is not None:
                 beat += 1
                 self._listen(last, beat)
@@ -177,7 +180,7 @@ class _Watch(threading.Thread):
                         "last checkpoint"
                     )
         except (dist.DistError, RuntimeError) as error:
-            if not self.left.wait(2 * BEAT):
+            if not self.left.wait(2 * BEAT) and os.getppid() == self.parent:
                 self._die(f"the process that holds the run together is gone ({str(error).splitlines()[0]})")
 
     def leave(self, reason: str) -> None:
@@ -216,4 +219,7 @@ class _Watch(threading.Thread):
     def _die(self, reason: str) -> None:
         if not self.ended:
             print(f"error: process {self.rank}: {reason}", file=sys.stderr, flush=True)
+            with suppress(dist.DistError, RuntimeError):
+                if self.store is not None:
+                    self.store.set(f"tiny-olm/alive/{self.rank}", f"failed: {reason}")
             os._exit(1)

@@ -50,6 +50,15 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.given = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, asked in (
+            ("ACCELERATE_MIXED_PRECISION", self.bf16 or self.fp16),
+            ("ACCELERATE_DYNAMO_BACKEND", self.torch_compile),
+        ):
+            if os.environ.get(name, "no").lower() != "no" and not asked:
+                raise InputError(
+                    f"{name}={os.environ[name]}: precision and compilation change results and belong into the recipe "
+                    "(bf16, fp16, torch_compile); take them out of accelerate's configuration"
+                )
         deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
         if deepspeed and not is_torch_cuda_available():
             # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
@@ -69,6 +78,14 @@ class RunArguments(TrainingArguments):
             raise InputError(
                 f"one process sees {self.n_gpu} GPUs: use --config_file shared/launch/ddp.yaml --num_processes "
                 f"{self.n_gpu}, or CUDA_VISIBLE_DEVICES=0 for one of them"
+            )
+        if self.fp16 and self.device.type == "cpu":
+            raise InputError("--fp16: CPUs have none, and Trainer would train in fp32 without a word; remove the flag")
+        by_steps = self.load_best_model_at_end and self.eval_strategy == "steps" == self.save_strategy
+        if by_steps and self.eval_steps != self.save_steps:
+            raise InputError(
+                f"--load_best_model_at_end, --eval_steps {self.eval_steps:g}, --save_steps {self.save_steps:g}: the "
+                "best step may have no checkpoint; make these numbers equal, or set --save_strategy best"
             )
         for name, why in {
             "ignore_data_skip": "a resumed run would read the first samples again",

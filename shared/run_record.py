@@ -133,6 +133,8 @@ class RunRecord:
                 commit_message="End of training",
                 ignore_patterns=["*checkpoint-*", ".*"],
             )
+            self.manifest["published"] = True
+            self._write_manifest()
 
     def _open(self) -> tuple[str | None, dict[str, Any] | None, dict[str, Any]]:
         """Look into the folder: the checkpoint, the manifest if finished, and the identity of the run in it."""
@@ -140,8 +142,8 @@ class RunRecord:
         manifest = self.folder / "manifest.json"
         if wish is None and manifest.is_file():
             content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-            if "results" in content:
-                self._refuse_changes(content, self.identity)
+            published = content.get("published") or not self.args.push_to_hub
+            if "results" in content and published and not self._refuse_changes(content, self.identity):
                 return None, content, content
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
@@ -207,8 +209,9 @@ class RunRecord:
                 f"--model_name_or_path {checkpoints(self.folder)[0] if checkpoints(self.folder) else 'CHECKPOINT'}"
             )
 
-    def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = []
+    def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+        """The changes, when they are accepted."""
+        changed: list[str] = []
         for part in ("recipe", "samples_per_step", "versions", "data"):
             if part in before and part in now and before[part] != now[part]:
                 if isinstance(before[part], dict):
@@ -222,6 +225,12 @@ class RunRecord:
                 f"--output_dir {self.folder}: holds a run that was started otherwise ({', '.join(changed)}); name a "
                 "new folder, or insist with --accept_changes"
             )
+        if changed and self.identity["engine"] != "plain" and before.get("recipe") != now.get("recipe"):
+            raise InputError(
+                f"--accept_changes: DeepSpeed goes on with the settings in its checkpoint whatever the recipe says "
+                f"({', '.join(changed)}); begin a new run from the weights with --model_name_or_path"
+            )
+        return changed
 
 
 def recipe_of(*arguments: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from shared.errors import InputError, RunError
 from shared.files import flush, flush_tree
 from shared.processes import Signals, check_engine, ignore_signals
 
+MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
+OPTIMIZER_SETTINGS = ("weight_decay", "betas", "eps")
 SKIPPED = "skipped_step"  # the key of skipped steps in the log history
 
 
@@ -43,8 +47,9 @@ class ExactTrainer(Trainer):
         self.stop_signal = 0  # the signal that all processes have agreed on
         self.order: Any = None
         self.step_loss: Any = 0.0
-        self.already_over = False
-        self.args.logging_nan_inf_filter = self.args.skip_nonfinite_steps
+        self.already_over = self.is_trial = self.has_looked = False
+        self.overflows = 0
+        self.saved_step: int | None = None
         self.add_callback(_Guard(self))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
@@ -52,10 +57,11 @@ class ExactTrainer(Trainer):
         after a signal."""
         with self.signals.catching():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if self.stop_signal or self.signals.caught:
-            if self.args.process_index == 0:
-                print(f"Saved checkpoint-{self.state.global_step}. The same command goes on from there.", flush=True)
-            raise SystemExit(128 + (self.stop_signal or self.signals.caught))
+        (signal,) = self._any_process(self.stop_signal or self.signals.caught)
+        if signal:
+            if self.args.process_index == 0 and self.saved_step == self.state.global_step:
+                print(f"Saved checkpoint-{self.saved_step}. The same command goes on from there.", flush=True)
+            raise SystemExit(128 + signal)
         if self.already_over:  # rates and losses are those of the steps of this process, and there were none
             output.metrics.clear()
         output.metrics["skipped_steps"] = sum(SKIPPED in row for row in self.state.log_history)
@@ -101,10 +107,13 @@ class ExactTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.step_loss = self.step_loss + loss
+        if self.args.skip_nonfinite_steps and not torch.isfinite(loss):  # the logged mean is that of the other steps
+            loss = self._tr_loss / (1 + self.state.global_step - self._globalstep_last_logged)
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Called between the backward pass and the optimizer: the last moment to see that a number is none."""
+        self.has_looked = True
         norm = super()._get_grad_norm(model, grad_norm)
         bad_norm = norm is not None and not 0 <= float(norm) < math.inf  # DeepSpeed says -1 for what is not finite
         bad = not math.isfinite(self.step_loss) or (bad_norm and not self.args.fp16)  # fp16 scales and retries itself
@@ -123,7 +132,7 @@ class ExactTrainer(Trainer):
 
     def _any_process(self, *flags: int) -> list[int]:
         if self.args.world_size == 1:
-            return list(flags)
+            return [int(flag) for flag in flags]
         tensor = torch.tensor(flags, device=self.args.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         found: list[int] = tensor.tolist()
@@ -131,18 +140,18 @@ class ExactTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As Trainer does, but each file appears when it is whole."""
-        folder = Path(output_dir or self.args.output_dir)
         if _internal_call:  # into a checkpoint, which appears as one
-            super().save_model(str(folder), _internal_call=True)
-            return
+            return super().save_model(output_dir, _internal_call=True)
+        folder = Path(output_dir or self.args.output_dir)
         staging = folder / f"{INCOMING}model"
-        super().save_model(str(staging), _internal_call=True)
-        if self.args.should_save:
-            flush_tree(staging)
-            for file in staging.iterdir():
-                file.replace(folder / file.name)
-            staging.rmdir()
-            flush(folder)
+        with self._writing(folder / "model.safetensors", staging):
+            super().save_model(str(staging), _internal_call=True)
+            if self.args.should_save:
+                flush_tree(staging)
+                for file in staging.iterdir():
+                    file.replace(folder / file.name)
+                staging.rmdir()
+                flush(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
@@ -160,13 +169,13 @@ class ExactTrainer(Trainer):
         """Write all of a checkpoint aside, then make it appear at once."""
         output = Path(self.args.output_dir)
         folder = output / f"checkpoint-{self.state.global_step}"
-        if folder.exists():
+        if self.saved_step == self.state.global_step:
             return
         staging = output / f"{INCOMING}{folder.name}"
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         self.store_flos()
-        try:
+        with self._writing(folder, staging):
             if self.args.should_save:
                 shutil.rmtree(staging, ignore_errors=True)
                 staging.mkdir(parents=True)
@@ -180,16 +189,20 @@ class ExactTrainer(Trainer):
                 self.state.save_to_json(str(staging / "trainer_state.json"))
                 seal(staging, folder, self.identity)
                 rotate(output, self.args.save_total_limit, self.state.best_model_checkpoint)
+        self.saved_step = self.state.global_step
+        self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _writing(self, target: Path, staging: Path) -> Iterator[None]:
+        try:
+            yield
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(staging, ignore_errors=True)
-            free = shutil.disk_usage(output).free / 2**20
+            free = shutil.disk_usage(self.args.output_dir).free / 2**20
             raise RunError(
-                f"{folder}: could not be written ({str(error).splitlines()[0]}; {free:,.0f} MiB free); older "
+                f"{target}: could not be written ({str(error).splitlines()[0]}; {free:,.0f} MiB free); older "
                 "checkpoints are untouched; make room and start the same command again"
             ) from error
-        self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(folder))
 
     def _callback_states(self) -> dict[str, Any]:
         """As Trainer reads them: by class name, a list where there are several of one class."""
@@ -197,7 +210,24 @@ class ExactTrainer(Trainer):
         for callback in (*self.callback_handler.callbacks, self.control):
             if isinstance(callback, ExportableState):
                 states.setdefault(type(callback).__name__, []).append(callback.state())
+        if self.state.global_step >= self.state.max_steps:  # so that a run that is prolonged later goes on
+            states["TrainerControl"][0]["args"]["should_training_stop"] = False
         return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As Trainer does; with `accept_changes` the settings are the new ones, where Trainer goes on with the old."""
+        groups = [{name: group[name] for name in OPTIMIZER_SETTINGS} for group in self.optimizer.param_groups]
+        lambdas = getattr(self.lr_scheduler, "lr_lambdas", None)
+        rates = list(self.lr_scheduler.base_lrs) if lambdas else []
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if lambdas and checkpoint is not None and self.args.accept_changes and not self.is_deepspeed_enabled:
+            scheduler = self.lr_scheduler
+            scheduler.base_lrs = rates
+            scheduler._last_lr = [rate * at(scheduler.last_epoch) for rate, at in zip(rates, lambdas, strict=True)]
+            for group, settings, first, now in zip(
+                self.optimizer.param_groups, groups, rates, scheduler._last_lr, strict=True
+            ):
+                group.update(settings | {"initial_lr": first, "lr": now})
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
@@ -218,11 +248,12 @@ class _Guard(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         check_engine(self.trainer)
-        if state.best_global_step and (args.load_best_model_at_end or state.best_model_checkpoint):
-            best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
-            if args.load_best_model_at_end and not best.is_dir():
-                raise RunError(f"{best}: the best checkpoint so far is gone, and --load_best_model_at_end needs it")
-            state.best_model_checkpoint = str(best)
+        state.compute_steps(args, state.max_steps)  # the checkpoint's save_steps and so on would win
+        self.trainer.saved_step = state.global_step or None
+        best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
+        state.best_model_checkpoint = str(best) if state.best_global_step and best.is_dir() else None
+        if args.load_best_model_at_end and state.best_global_step:
+            verify(best)  # now, and not after days
         before = state.stateful_callbacks.get("TrainerControl", {})
         stopped = before.get("args", {}).get("should_training_stop", False) if isinstance(before, dict) else False
         self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
@@ -232,13 +263,22 @@ class _Guard(TrainerCallback):
         order.set_epoch(state.global_step // order.steps_per_epoch)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.step_loss = 0.0
+        self.trainer.step_loss, self.trainer.has_looked = 0.0, False
         key = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1, np.uint64)
         torch.default_generator.manual_seed(int(key[0]))
         if args.device.type == "cuda":
             torch.cuda.manual_seed(int(key[0]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        if not trainer.has_looked:
+            raise RunError("this version of transformers does not ask ExactTrainer for the gradient's norm any more")
+        trainer.overflows = trainer.overflows + 1 if trainer.accelerator.optimizer_step_was_skipped else 0
+        if trainer.overflows >= MOST_OVERFLOWS:
+            raise RunError(f"step {state.global_step}: fp16 overflowed {trainer.overflows} times in a row; use --bf16")
+        if trainer.is_trial:
+            control.should_training_stop |= bool(trainer.stop_signal)
+            return
         save = control.should_save or bool(self.trainer.stop_signal)
         # Where an evaluation closes the epoch, a checkpoint before it would lose that evaluation.
         at_edge = state.global_step % self.trainer.order.steps_per_epoch == 0 and args.eval_strategy == "epoch"
@@ -251,6 +291,7 @@ class _Guard(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer.stop_signal:
             control.should_training_stop = True
+            state.best_model_checkpoint = None  # on disk it stands; here Trainer would load it, and delete the newest
 
 
 def _as_it_is(batch: Any) -> Any:

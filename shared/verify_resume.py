@@ -72,7 +72,7 @@ def train_killed(
         left = whole.seconds * (1 - _step(folder) / _step(whole.folder)) / (len(while_saving) - len(done))
         run = _Run(command, folder)
         if saving:
-            killed = run.kill_while_saving(rng.uniform(0, 0.05), timeout)
+            killed = run.kill_while_saving(10 ** rng.uniform(-3, 0.5), timeout)
         else:
             killed = run.kill_after(rng.uniform(0, left), timeout)
         if killed is None:
@@ -86,6 +86,8 @@ def compare(whole: Path, other: Path) -> dict[str, bool]:
     """Which files are the same in both runs: the final weights, and everything in the last checkpoint that resuming
     needs. Raises InputError when a checkpoint is damaged."""
     same = {WEIGHTS: sha256_of(whole / WEIGHTS) == sha256_of(other / WEIGHTS)}
+    if not checkpoints(whole):
+        raise InputError("the run saves no checkpoint, so there is nothing to resume; give --save_steps")
     ours, theirs = (verify(checkpoints(folder)[0])["files"] for folder in (whole, other))
     for name in sorted({*ours, *theirs} - {"trainer_state.json"}):  # that one holds times
         same[f"last checkpoint: {name}"] = ours.get(name) == theirs.get(name)
@@ -102,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for each start at most")
     parser.add_argument("--output_dir", default="runs/verify_resume", help="a new folder for both runs")
     args, rest = parser.parse_known_args(argv)
+    if "--max_hours" in rest:
+        raise InputError("--max_hours: the number of steps would be measured anew; give --max_steps")
     folder = Path(args.output_dir)
     check_new_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,11 +171,13 @@ class _Run:
         return None
 
     def kill_while_saving(self, delay: float, timeout: float) -> Kill | None:
-        """Kill `delay` seconds after the next checkpoint begins to be written."""
+        """Kill `delay` seconds after the next checkpoint begins to be written, or as soon as it is whole."""
         began = self._wait_for_first_file(timeout)
         while self.process.poll() is None and time.monotonic() < began + timeout:
             if any(self.folder.glob(f"{INCOMING}*")):
-                time.sleep(delay)
+                end = time.monotonic() + delay
+                while time.monotonic() < end and any(self.folder.glob(f"{INCOMING}*")):
+                    time.sleep(0.0005)
                 return self._kill(began)
             time.sleep(0.0005)
         self._end()

@@ -31,7 +31,8 @@ class Started:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [str(BIN / words[0]), *map(str, words[1:])],
-            cwd=ROOT, stdout=self.log.open("wb"), stderr=subprocess.STDOUT, env=os.environ | environment,
+            cwd=ROOT, stdout=self.log.open("wb"), stderr=subprocess.STDOUT,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment,
         )  # fmt: skip
 
     def __enter__(self):

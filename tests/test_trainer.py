@@ -109,6 +109,62 @@ def test_a_finished_checkpoint_is_not_trained_on(tmp_path, max_steps):
     assert same(weights(resumed), weights(whole)) and resumed.state.global_step == max_steps
 
 
+CONSTANT = {"lr_scheduler_type": "constant", "save_steps": 3}
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path):
+    changes = SAVING | CONSTANT
+    whole = make_trainer(make_arguments(tmp_path / "w", **changes | {"max_steps": 9}), "single_label", "bert", 0.1)
+    whole.train()
+    make_trainer(make_arguments(tmp_path / "s", **changes | {"max_steps": 6}), "single_label", "bert", 0.1).train()
+    longer = resume(tmp_path / "s", 6, tmp_path / "l", "single_label", "bert", max_steps=9, **CONSTANT)
+    assert longer.state.global_step == 9 and same(weights(longer), weights(whole))
+
+
+def test_accepted_changes_take_effect(tmp_path):
+    make_trainer(make_arguments(tmp_path / "w", **SAVING), "single_label", "bert").train()
+    new = {"learning_rate": 1e-4, "weight_decay": 0.5, "adam_beta2": 0.9, "save_steps": 3}
+    changed = resume(tmp_path / "w", 3, tmp_path / "c", "single_label", "bert", 0.0, accept_changes=True, **new)
+    rates = [row["learning_rate"] for row in changed.state.log_history if "learning_rate" in row][3:]
+    assert rates == pytest.approx([1e-4 * left / 7 for left in (4, 3, 2, 1)])
+    groups = changed.optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.5} and groups[0]["betas"] == (0.9, 0.9)
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {f"checkpoint-{k}" for k in (3, 6, 7)}
+
+
+def test_a_signal_keeps_the_newest_checkpoint_beside_the_best(tmp_path):
+    changes = SAVING | EVALUATING | {"eval_strategy": "steps", "eval_steps": 1, "save_total_limit": 1}
+    trainer = make_trainer(
+        make_arguments(tmp_path, **changes), "single_label", "bert", eval_dataset=make_samples("single_label"),
+        callbacks=[At(3, lambda: os.kill(os.getpid(), signal.SIGTERM))],
+    )  # fmt: skip
+    evaluate_by_list(trainer, [0.1, 0.5, *[0.2] * 9])
+    with pytest.raises(SystemExit):
+        trainer.train()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fp16": True}, "--fp16: CPUs have none"),
+        ({"auto_find_batch_size": True}, "depend on the memory"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "not in this repository"),
+        ({"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1,
+          "save_steps": 2}, "the best step may have no checkpoint"),
+    ],
+)  # fmt: skip
+def test_arguments_that_break_a_promise_are_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        make_arguments(tmp_path, **changes)
+
+
+def test_precision_comes_from_the_recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(InputError, match=r"ACCELERATE_MIXED_PRECISION=bf16: precision .* into the recipe"):
+        make_arguments(tmp_path)
+
+
 EVALUATING = {"metric_for_best_model": "score", "greater_is_better": True, "load_best_model_at_end": True}
 SCORES = [0.1, 0.5, 0.3, 0.2, 0.4, 0.9, 0.9]  # the best of three in a row is never beaten: it stops at the fifth
 
@@ -206,7 +262,8 @@ def test_bad_steps_are_skipped_and_counted_if_the_recipe_says_so(tmp_path):
     assert train(tmp_path / "good", [])[0] == 0
     skipped, expected = train(tmp_path / "bad", [11])
     assert skipped == 3  # once in each epoch
-    again = train(tmp_path / "bad", [11], str(tmp_path / "bad" / "checkpoint-5"))
+    checkpoint = shutil.copytree(tmp_path / "bad" / "checkpoint-5", tmp_path / "again" / "checkpoint-5")
+    again = train(tmp_path / "again", [11], str(checkpoint))
     assert again[0] == 3 and same(again[1], expected)
 
 

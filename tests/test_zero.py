@@ -29,7 +29,8 @@ def launch(stage, folder):
     words += ["--per_device_train_batch_size", 8, *FLAGS]
     done = subprocess.run(
         [str(BIN / words[0]), *map(str, words[1:]), "--output_dir", folder],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -78,8 +79,6 @@ def test_the_saved_model_is_the_consolidated_one(zero):
 
 def test_resume_is_exact(zero, tmp_path):
     stage, folder = zero
-    if stage == 1:
-        pytest.skip("ZeRO-1 and ZeRO-2 write the same files")
     shutil.copytree(folder / "checkpoint-10", tmp_path / "run" / "checkpoint-10")
     same = compare(folder, launch(stage, tmp_path / "run"))
     assert all(same.values()), same

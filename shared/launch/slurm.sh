@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Several machines under Slurm, on one shared file system. Takes a launch file, a script and its flags:
 #   sbatch --nodes 2 --gpus-per-node 4 shared/launch/slurm.sh shared/launch/zero2.yaml pretraining/run_mlm.py --config pretraining/recipes/base.yaml --packed_dataset data/packed
-# Two minutes before the time is up, and when a job is preempted, the run finishes its step, saves, and is queued again;
-# it then goes on from there, since the same command in the same --output_dir resumes.
+# Two minutes before the time is up the run finishes its step, saves, and is queued again (when it is preempted as well,
+# if the cluster warns jobs then); it goes on from there, since the same command in the same --output_dir resumes.
 #SBATCH --job-name=tiny-olm
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:TERM@120
