@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_prep import pack_dataset as packing
 from data_prep.pack_dataset import PackingArguments, cached_blocks, main, pack_dataset
-from shared.blocks import open_blocks
+from shared.blocks import open_blocks, verify_blocks
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 from shared.tokenizer import special_tokens
@@ -153,3 +153,14 @@ def test_cache_packs_again_only_when_something_changed(tmp_path, texts, wordpiec
 def test_impossible_settings_are_refused(tmp_path, texts, wordpiece, arguments):
     with pytest.raises(InputError, match=r"--max_seq_length|--validation_fraction"):
         pack_dataset(write_texts(tmp_path, texts), wordpiece, tmp_path / "out", *arguments, quiet=True)
+
+
+def test_a_flipped_bit_in_packed_blocks_is_found(tmp_path, wordpiece, texts):
+    pack_dataset(write_texts(tmp_path, texts), wordpiece, tmp_path / "packed", 32, 0.1, quiet=True)
+    verify_blocks(open_blocks(tmp_path / "packed"))
+    path = tmp_path / "packed" / "train.npy"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"train\.npy: altered since it was packed"):
+        verify_blocks(open_blocks(tmp_path / "packed"))
