@@ -115,14 +115,15 @@ class ExactTrainer(Trainer):
         """Called between the backward pass and the optimizer: the last moment to see that a number is none."""
         self.has_looked = True
         norm = super()._get_grad_norm(model, grad_norm)
-        bad_norm = norm is not None and not 0 <= float(norm) < math.inf  # DeepSpeed says -1 for what is not finite
+        size = 0.0 if norm is None else float(norm)
+        bad_norm = not 0 <= size < math.inf  # DeepSpeed may say -1 for what is not finite
         bad = not math.isfinite(self.step_loss) or (bad_norm and not self.args.fp16)  # fp16 scales and retries itself
         any_bad, self.stop_signal = self._any_process(bad, self.signals.caught)
         if any_bad:
             step = self.state.global_step
             if not self.args.skip_nonfinite_steps:
                 raise RunError(
-                    f"step {step + 1}: loss {float(self.step_loss)}, gradient norm {float(norm)}: there is nothing to "
+                    f"step {step + 1}: loss {float(self.step_loss)}, gradient norm {size}: there is nothing to "
                     "learn from, or training diverges. Look at these samples, lower --learning_rate, or leave such "
                     f"steps out with --skip_nonfinite_steps. Samples: {self.order.step_rows(step).tolist()}"
                 )
@@ -216,7 +217,7 @@ class ExactTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Trainer does; with `accept_changes` the settings are the new ones, where Trainer goes on with the old."""
-        groups = [{name: group[name] for name in OPTIMIZER_SETTINGS} for group in self.optimizer.param_groups]
+        groups = [{k: group[k] for k in OPTIMIZER_SETTINGS if k in group} for group in self.optimizer.param_groups]
         lambdas = getattr(self.lr_scheduler, "lr_lambdas", None)
         rates = list(self.lr_scheduler.base_lrs) if lambdas else []
         super()._load_optimizer_and_scheduler(checkpoint)
