@@ -53,6 +53,8 @@ def leave(reason: str = "") -> None:
     if _watch is not None:
         _watch.leave(reason)
         _watch = None
+        if not reason and dist.is_initialized():
+            dist.destroy_process_group()  # left to the end of the interpreter, its threads may abort the process
 
 
 def check_launch(args: Any) -> None:
