@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import ROOT
+from faults import tables
 
 FILES = sorted((ROOT / "pretraining" / "results").glob("*.json"))
 
@@ -23,3 +24,12 @@ def test_readme_agrees_with_the_result_file(file):
     ):
         assert f" {number} " in row, f"{number} is not in the row of {file.stem}"
     assert file.with_suffix(".png").is_file()
+
+
+def test_the_tables_of_the_fault_tests_are_those_of_their_record():
+    report = json.loads((ROOT / "shared" / "faults.json").read_text())
+    assert tables(report) in (ROOT / "shared" / "README.md").read_text()
+    assert sum(row["kills"] for row in report["kills"]) >= 50
+    assert all(row["same_bits"] == row["kills"] for row in report["kills"])
+    cells = [cell for row in report["damage"].values() for cell in row.values()]
+    assert len(cells) == 48 and set(cells) <= {"recovered", "refused", "aborted"} and cells.count("aborted") <= 1
