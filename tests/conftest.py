@@ -23,6 +23,8 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_OLM_CACHE", str(folder))
+        # DeepSpeed's compiled op too: a lock that some killed run has left would stop every test of ZeRO.
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
         for module in (
             "shared.files",
             "data_prep.collect_docstrings",
