@@ -149,7 +149,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     train_dataset = MaskedBlocks(train_blocks, train_masker, tokenizer.pad_token_id)
     eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), tokenizer.pad_token_id)
     for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
-        if not len(dataset) or not len(dataset.__getitems__(range(min(8, len(dataset))))["masked_positions"]):
+        if not len(dataset) or (dataset.__getitems__(range(min(8, len(dataset))))["labels"] == IGNORED).all():
             raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
     if record.checkpoint and record.is_writer:
         verify_blocks(packed)

@@ -116,8 +116,6 @@ class Samples(Dataset[Any]):
         features = self.collate(many(rows) if many else [self.dataset[row] for row in rows])
         if batch.is_filler:
             features["labels"] = torch.full_like(features["labels"], IGNORED)
-            if "masked_positions" in features:
-                features["masked_positions"] = features["masked_positions"][:0]
         return features
 
 

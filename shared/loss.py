@@ -27,10 +27,10 @@ HEADS = {
 def project_masked_only(model: torch.nn.Module) -> bool:
     """Make the head of a `...ForMaskedLM` model work on the masked positions alone, when the batch names them.
 
-    The forward pass then takes `masked_positions`, (targets,) int64 indices into the flattened (batch, length) input,
-    and returns logits of shape (targets, vocabulary). Without that argument the model does what it always did, and
-    its state dict is unchanged. For 2 layers x 128 the head is about 90% of the work at every position and 15% of
-    that here. Returns False for an architecture whose head is not known: it drops the argument and projects all.
+    The forward pass then takes `masked_positions`, (batch, targets) int64 columns of the input, and returns logits of
+    shape (batch, targets, vocabulary). Without that argument the model does what it always did, and its state dict is
+    unchanged. For 2 layers x 128 the head is about 90% of the work at every position and 15% of that here. Returns
+    False for an architecture whose head is not known: it projects every position and throws the others away.
     """
     head = HEADS.get(cast(Any, model.config).model_type)
     positions: list[torch.Tensor | None] = [None]
@@ -40,14 +40,29 @@ def project_masked_only(model: torch.nn.Module) -> bool:
         return args, kwargs
 
     def keep_masked(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        if positions[0] is None:
-            return args
-        return (args[0].flatten(0, 1).index_select(0, positions[0]), *args[1:])
+        return (_take(args[0], positions[0]), *args[1:])
+
+    def drop_others(_: Any, args: Any, outputs: Any) -> Any:
+        outputs["logits"] = _take(outputs["logits"], positions[0])
+        return outputs
 
     model.register_forward_pre_hook(take_positions, with_kwargs=True)
-    if head is not None:
+    if head is None:
+        model.register_forward_hook(drop_others)
+    else:
         model.get_submodule(head).register_forward_pre_hook(keep_masked)
     return head is not None
+
+
+def _take(states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
+    if positions is None:
+        return states
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    return (
+        states.flatten(0, 1)
+        .index_select(0, (positions + rows * states.shape[1]).flatten())
+        .unflatten(0, positions.shape)
+    )
 
 
 def rule_out_padding(model: torch.nn.Module) -> None:
@@ -69,26 +84,25 @@ def rule_out_padding(model: torch.nn.Module) -> None:
 def cross_entropy_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
     """For masked-language modelling, and for classifying tokens or sequences with one label each.
 
-    `labels`: int64 of the shape of the logits without their last dimension; IGNORED where there is no target. Or the
-    logits are those of the targets alone, as `project_masked_only` makes them.
+    `labels`: int64 of the shape of the logits without their last dimension; IGNORED where there is no target.
     """
-    targets = labels[labels != IGNORED]
-    logits = outputs.logits if outputs.logits.shape[:-1] == targets.shape else outputs.logits[labels != IGNORED]
-    return _share(cross_entropy(logits.float(), targets, reduction="sum"), targets.numel(), num_items_in_batch)
+    logits = outputs.logits.reshape(-1, outputs.logits.shape[-1]).float()
+    total = cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return _share(total, labels, num_items_in_batch)
 
 
 def multi_label_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
     """Binary cross-entropy for sequences with any number of labels. `labels`: (batch, labels) float32, 0 or 1."""
     known = labels != IGNORED
     losses = binary_cross_entropy_with_logits(outputs.logits.float(), labels.float(), reduction="none")
-    return _share((losses * known).sum(), int(known.sum()), num_items_in_batch)
+    return _share((losses * known).sum(), labels, num_items_in_batch)
 
 
 def regression_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
     """Squared error. `labels`: (batch,) float32; no target may be exactly IGNORED (-100)."""
     known = labels != IGNORED
     errors = (outputs.logits.float().reshape(labels.shape) - labels.float()) ** 2
-    return _share((errors * known).sum(), int(known.sum()), num_items_in_batch)
+    return _share((errors * known).sum(), labels, num_items_in_batch)
 
 
 def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
@@ -99,23 +113,22 @@ def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = No
     """
     logits = torch.stack([outputs.start_logits, outputs.end_logits], dim=1).float()
     total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    return _share(total, int((labels != IGNORED).sum()), num_items_in_batch)
+    return _share(total, labels, num_items_in_batch)
 
 
-def _share(total: torch.Tensor, targets: int, num_items_in_batch: Count) -> torch.Tensor:
-    return total / (targets if num_items_in_batch is None else num_items_in_batch)
+def _share(total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Count) -> torch.Tensor:
+    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def sum_over_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Reduce logits to what evaluation keeps; Trainer's `preprocess_logits_for_metrics`.
 
-    `logits`: (targets, vocabulary), or (batch, length, vocabulary); `labels`: (batch, length). Returns the summed
-    loss in nats and the number of hits of each row, (batch, 2) float32, so that memory does not grow with the
-    vocabulary.
+    `logits`: (batch, positions, vocabulary); `labels`: (batch, positions), IGNORED where there is no target. Returns
+    the summed loss in nats and the number of hits of each row, (batch, 2) float32, so that memory does not grow with
+    the vocabulary.
     """
-    is_target = labels != IGNORED
-    logits = logits if logits.dim() == 2 else logits[is_target]
-    losses = cross_entropy(logits.float(), labels[is_target], reduction="none")
-    hits = (logits.argmax(-1) == labels[is_target]).to(losses)
-    sums = torch.zeros(len(labels), 2, device=losses.device)
-    return sums.index_add_(0, is_target.nonzero()[:, 0], torch.stack([losses, hits], dim=1))
+    losses = cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view_as(labels)
+    hits = logits.argmax(-1) == labels
+    return torch.stack([losses.sum(1), hits.sum(1).to(losses)], dim=1)

@@ -45,11 +45,16 @@ class Masker:
     args: MaskingArguments
     seed: int
 
-    def __call__(self, ids: np.ndarray, blocks: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def most_targets(self, length: int) -> int:
+        """Targets that a row of `length` tokens can have at most."""
+        return min(length, round(self.args.mlm_probability * length) + self.args.whole_word_mask)
+
+    def __call__(self, ids: np.ndarray, blocks: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mask a batch.
 
         `ids`: (batch, length) token ids; `blocks`: (batch,) the index of each row in its split. Returns the masked
-        ids and the labels, both int64 of the same shape; labels are IGNORED except at the targets.
+        ids, (batch, length) int64, and of each target its column and its label, both (batch, most_targets) int64 and
+        in the order of the columns; a row with fewer targets is filled up with column 0 and label IGNORED.
 
         The share of targets among the tokens of a row that are not special is `mlm_probability`, to the nearest
         token (or to half a word). A target becomes [MASK], a random token or itself, whole words alike.
@@ -65,26 +70,32 @@ class Masker:
             word = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)  # where each token's word begins
         else:
             word = np.broadcast_to(columns, ids.shape)
-        draws = [_hash(self.seed, epoch, stream, blocks[:, None], columns[None, :]) for stream in range(3)]
 
         # Rank the words of a row at random; the first ones, up to the wanted number of tokens, are the targets.
-        order_key = np.take_along_axis(draws[0], word, axis=1)
+        draws = _hash(self.seed, epoch, 0, blocks[:, None], columns[None, :])
+        order_key = np.take_along_axis(draws, word, axis=1)
         order_key[special] = np.iinfo(np.uint64).max
         rank = np.empty(ids.shape, dtype=np.int64)
         np.put_along_axis(rank, np.argsort(order_key, axis=1, kind="stable"), columns[None, :], axis=1)
         wanted = np.round(self.args.mlm_probability * (~special).sum(axis=1, keepdims=True))
         flat_word = word + np.arange(len(ids))[:, None] * length
         tokens_in_word = np.bincount(flat_word.ravel(), minlength=ids.size)[flat_word]
-        chosen = (np.take_along_axis(rank, word, axis=1) + tokens_in_word / 2 <= wanted) & ~special
+        before = np.take_along_axis(rank, word, axis=1)  # tokens of the words ranked before this one
+        chosen = (before + tokens_in_word / 2 <= wanted) & (before + tokens_in_word <= wanted + 1) & ~special
 
-        fate = np.take_along_axis(draws[1], word, axis=1) / 2.0**64
+        rows, found = np.nonzero(chosen)
+        targets = ids[rows, found]
+        fate = _hash(self.seed, epoch, 1, blocks[rows], word[rows, found]) / 2.0**64
         candidates = np.flatnonzero(~self.is_special)
-        random_ids = candidates[draws[2] % np.uint64(len(candidates))]
-        masked = np.where(
-            chosen & (fate < self.args.mask_replace_prob + self.args.random_replace_prob), random_ids, ids
-        )
-        masked = np.where(chosen & (fate < self.args.mask_replace_prob), self.mask_token_id, masked)
-        return masked, np.where(chosen, ids, IGNORED)
+        random_ids = candidates[_hash(self.seed, epoch, 2, blocks[rows], found) % np.uint64(len(candidates))]
+        replaced = np.where(fate < self.args.mask_replace_prob + self.args.random_replace_prob, random_ids, targets)
+        ids[rows, found] = np.where(fate < self.args.mask_replace_prob, self.mask_token_id, replaced)
+
+        positions = np.zeros((len(ids), self.most_targets(length)), dtype=np.int64)
+        labels = np.full_like(positions, IGNORED)
+        slot = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        positions[rows, slot], labels[rows, slot] = found, targets
+        return ids, positions, labels
 
 
 def make_masker(tokenizer: Any, args: MaskingArguments, seed: int) -> Masker:
@@ -98,12 +109,13 @@ def make_masker(tokenizer: Any, args: MaskingArguments, seed: int) -> Masker:
 class MaskedBlocks(torch.utils.data.Dataset):
     """Packed blocks with masks on, made a whole batch at a time; use `data_collator=whole_batch`.
 
-    A batch holds `input_ids` and `labels`, (batch, length) int64; `masked_positions`, (targets,) int64, where the
-    targets lie in the flattened batch; and `attention_mask` only where a block has padding.
+    A batch holds `input_ids`, (batch, length) int64; `masked_positions` and `labels`, (batch, most_targets) int64, as
+    Masker returns them, so that the shapes of full batches never change; and `attention_mask` only where a block has
+    padding. With `sep_token_id` it holds `document_ids` instead, (batch, length) int64, for shared/attention.py.
     """
 
-    def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int) -> None:
-        self.blocks, self.masker, self.pad_token_id = blocks, masker, pad_token_id
+    def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int, sep_token_id: int | None = None) -> None:
+        self.blocks, self.masker, self.pad_token_id, self.sep_token_id = blocks, masker, pad_token_id, sep_token_id
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -119,16 +131,29 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         rows = np.asarray(indices)
         ids = np.asarray(self.blocks[rows])
-        masked, labels = self.masker(ids, rows, self.epoch)
+        masked, positions, labels = self.masker(ids, rows, self.epoch)
         batch = {
             "input_ids": torch.from_numpy(masked),
+            "masked_positions": torch.from_numpy(positions),
             "labels": torch.from_numpy(labels),
-            "masked_positions": torch.from_numpy(np.flatnonzero(labels != IGNORED)),
         }
         is_padding = ids == self.pad_token_id
-        if is_padding.any():
+        if self.sep_token_id is not None:
+            batch["document_ids"] = torch.from_numpy(number_documents(ids, self.sep_token_id))
+        elif is_padding.any():
             batch["attention_mask"] = torch.from_numpy((~is_padding).astype(np.int64))
         return batch
+
+
+def number_documents(ids: np.ndarray, sep_token_id: int) -> np.ndarray:
+    """The number of each token's document in its block, from 0 on, (batch, length) int64.
+
+    A document ends with its separators; what precedes the first document belongs to it, and padding is one of its own.
+    """
+    is_end = ids == sep_token_id
+    begins = np.zeros(ids.shape, dtype=np.int64)
+    begins[:, 1:] = is_end[:, :-1] & ~is_end[:, 1:]
+    return begins.cumsum(axis=1)
 
 
 def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -138,7 +163,7 @@ def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _hash(seed: int, epoch: int, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """A uniform uint64 for each (seed, epoch, stream, block, column): SplitMix64 (Steele et al., 2014), chained."""
-    state = np.zeros((1, 1), dtype=np.uint64)
+    state = np.zeros(1, dtype=np.uint64)
     for value in (seed, epoch, stream, blocks, columns):
         state = _splitmix64(state ^ np.asarray(value, dtype=np.uint64))
     return state

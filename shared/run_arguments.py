@@ -42,6 +42,9 @@ class RunArguments(TrainingArguments):
         },
     )
     ddp_backend: str | None = field(default=None, metadata={"help": "The backend between processes; gloo on CPUs."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look in every step for weights that got no gradient; no model here has any."}
+    )
     # What stock Trainer hides or forgets.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave NaN out of the logged loss."})
     restore_callback_states_from_checkpoint: bool = field(

@@ -86,7 +86,10 @@ def collate(samples):
 
 def collate_masked(samples):
     batch = collate(samples)
-    return batch | {"masked_positions": (batch["labels"].flatten() != IGNORED).nonzero()[:, 0]}
+    labels = batch["labels"]
+    most = int((labels != IGNORED).sum(1).max())
+    positions = (labels == IGNORED).long().sort(dim=1, stable=True).indices[:, :most]
+    return batch | {"masked_positions": positions, "labels": labels.gather(1, positions)}
 
 
 def make_model(task, model_type, dropout=0.0):
@@ -144,6 +147,8 @@ def main(output, splits):
     if args.process_index == 0:
         with open(output, "w") as file:
             json.dump({"processes": args.world_size, "found": found}, file)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # or its threads may abort the interpreter's end
 
 
 if __name__ == "__main__":

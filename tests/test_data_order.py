@@ -92,10 +92,10 @@ def test_the_place_in_an_epoch_is_found_again(workers):
 
 
 def test_fillers_hide_their_targets():
-    batch = {"labels": torch.ones(1, 4), "masked_positions": torch.arange(3)}
+    batch = {"labels": torch.ones(1, 4), "input_ids": torch.arange(4)}
     rows = SimpleNamespace(epoch=0, rows=np.array([0]), is_filler=True)
     found = Samples([0], lambda _: dict(batch)).__getitems__(rows)
-    assert (found["labels"] == IGNORED).all() and not len(found["masked_positions"])
+    assert (found["labels"] == IGNORED).all() and (found["input_ids"] == torch.arange(4)).all()
 
 
 class EpochDataset(torch.utils.data.Dataset):
