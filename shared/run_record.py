@@ -23,7 +23,7 @@ from shared.errors import InputError
 from shared.files import atomic_file, write_json
 from shared.model_card import ModelCardFacts, draw_curve, write_model_card
 from shared.processes import check_launch, engine_name, meet
-from shared.threads import available_cores, use_all_cores
+from shared.threads import available_cores, keep_memory, use_all_cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
 SECRETS = ("hub_token",)  # flags whose values are never written down
@@ -53,6 +53,8 @@ class RunRecord:
         check_launch(training_args)
         meet()
         use_all_cores()
+        if training_args.device.type == "cpu":
+            keep_memory()
         for name in training_args.report_to:
             if importlib.util.find_spec(name) is None:
                 raise InputError(f"--report_to {name}: not installed; run pip install {name}, or use --report_to none")
