@@ -8,6 +8,10 @@ Reports loss, perplexity, masked accuracy and bits per byte, always at the same 
 With no flag it runs recipes/demo.yaml on the documentation strings of the installed libraries.
 """
 
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
 import math
 from dataclasses import dataclass, field
 from pathlib import Path

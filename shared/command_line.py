@@ -13,7 +13,6 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from shared.errors import InputError, RunError
-from shared.processes import leave, watch_start
 
 # Flags that Trainer renamed or dropped since 2022, as old commands and recipes spell them.
 RENAMED = {
@@ -105,22 +104,36 @@ def parse_arguments(
     return tuple(parsed)
 
 
+def report(error: BaseException) -> int:
+    """Print an expected error as one line, and return the exit code: InputError 2, RunError 1, Ctrl-C 130."""
+    print(f"error: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
+    return 2 if isinstance(error, InputError) else 1 if isinstance(error, RunError) else 130
+
+
 def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe: str | Path | None = None) -> None:
     """Parse the command line, call `main` with the dataclasses, and turn expected errors into one line and an exit
-    code: InputError 2, RunError 1, Ctrl-C 130."""
+    code, as `report` does."""
 
+    # shared.processes brings torch along, which a script without --start_timeout, and shared.early, do without.
     def watch(flags: argparse.Namespace) -> None:
         if hasattr(flags, "start_timeout"):
+            from shared.processes import watch_start
+
             watch_start(flags.start_timeout)
+
+    def leave(reason: str = "") -> None:
+        if "shared.processes" in sys.modules:
+            from shared import processes
+
+            processes.leave(reason)
 
     try:
         main(*parse_arguments(dataclass_types, default_recipe=default_recipe, on_read=watch))
         leave()
     except (InputError, RunError, KeyboardInterrupt) as error:
-        reason = str(error) or "interrupted"
-        print(f"error: {reason}", file=sys.stderr, flush=True)
-        leave(reason)
-        sys.exit(2 if isinstance(error, InputError) else 1 if isinstance(error, RunError) else 130)
+        code = report(error)
+        leave(str(error) or "interrupted")
+        sys.exit(code)
     except SystemExit:  # after a signal, when everything is saved
         leave()
         raise
