@@ -34,6 +34,7 @@ from shared.model_card import ModelCardFacts, readable
 from shared.model_config import ModelArguments, build_model
 from shared.run_arguments import RunArguments
 from shared.run_record import RunRecord
+from shared.speed import flops_per_token
 from shared.tokenizer import load_tokenizer, tokenizer_hash
 from shared.trainer import ExactTrainer
 
@@ -46,6 +47,12 @@ RESULTS = {
     "eval_bits_per_byte": "bits per byte",
     "train_tokens": "training tokens",
     "train_tokens_per_second": "training tokens per second",
+    "train_share_data": "share of the time of a step: waiting for data",
+    "train_share_forward": "share: forward pass",
+    "train_share_backward": "share: backward pass",
+    "train_share_optimizer": "share: clipping and optimizer",
+    "train_model_flops_utilization": "model FLOPs utilisation, of what one matrix product reaches here",
+    "train_peak_memory_gib": "peak memory of a process, GiB",
 }
 
 
@@ -191,8 +198,10 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 4. Train.
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
     metrics["train_tokens"] = trainer.state.global_step * tokens_per_step(training_args, length)
-    if "train_steps_per_second" in metrics:  # unless all steps were done before this start
-        metrics["train_tokens_per_second"] = metrics["train_steps_per_second"] * tokens_per_step(training_args, length)
+    share = train_masker.most_targets(length) / length
+    metrics |= trainer.speed(
+        tokens_per_step(training_args, length), flops_per_token(trainer.model.config, length, share)
+    )
     trainer.save_metrics("train", metrics)
     trainer.save_model()
 

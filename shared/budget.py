@@ -4,8 +4,6 @@ import copy
 import gc
 import math
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 from shared.data_order import steps_per_epoch
 from shared.errors import RunError
 from shared.run_arguments import RunArguments
+from shared.speed import peak_memory
 
 WARM_UP = 2  # first steps, which compile and allocate, are not timed
 MOST = 20  # steps to time at most
@@ -75,11 +74,7 @@ def measure_step(build_trainer: Callable[[RunArguments], Any], args: RunArgument
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters())  # whole under ZeRO-3
     seconds = (timer.ends[-1] - timer.ends[WARM_UP - 1]) / (len(timer.ends) - WARM_UP)
     seconds = float(reduce(torch.tensor(seconds, device=args.device), "mean"))  # the same on all processes
-    if args.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return StepCost(seconds * args.gradient_accumulation_steps, peak, parameters)
+    return StepCost(seconds * args.gradient_accumulation_steps, peak_memory(args.device), parameters)
 
 
 def check_split(build_trainer: Callable[[RunArguments], Any], args: RunArguments) -> dict[str, float]:

@@ -68,6 +68,8 @@ class RunArguments(TrainingArguments):
             # Trainer would take the world for one process.
             self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is no copy to make faster
         for name in ("max_tokens", "max_hours", "start_timeout"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise InputError(f"--{name} {getattr(self, name)}: must be above 0")

@@ -1,6 +1,5 @@
 """Hugging Face's Trainer, made exact: what it computes hangs on the recipe, not on splits, kills or damaged files."""
 
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from shared.data_order import GlobalBatches, Samples
 from shared.errors import InputError, RunError
 from shared.files import flush, flush_tree
 from shared.processes import Signals, check_engine, ignore_signals
+from shared.speed import StepClock, measure_peak, peak_memory
 
 MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
 OPTIMIZER_SETTINGS = ("weight_decay", "betas", "eps")
@@ -35,6 +35,8 @@ class ExactTrainer(Trainer):
     - Checkpoints are whole or not there (shared/checkpoints.py) and hold no pickled arguments.
     - A loss or gradient that is not finite, or a step without a target, stops the run or is skipped and counted.
     - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
+    - On a GPU no step waits for the host, nor the host for a step: batches are copied while others are computed, and
+      whether numbers were finite is read one step later. `speed` says where the time went.
 
     `train_dataset` must be a pure function of (epoch, row); see `shared.data_order.Samples`. `identity` is what a
     resumed run is compared with; it is written into each checkpoint.
@@ -47,6 +49,9 @@ class ExactTrainer(Trainer):
         self.stop_signal = 0  # the signal that all processes have agreed on
         self.order: Any = None
         self.step_loss: Any = 0.0
+        self.clock = StepClock(self.args.device)
+        self.reads_late = self.args.device.type == "cuda" and not self.args.skip_nonfinite_steps
+        self.late: tuple[int, torch.Tensor, Any] | None = None  # the step whose flags are still to be read
         self.already_over = self.is_trial = self.has_looked = False
         self.overflows = 0
         self.saved_step: int | None = None
@@ -57,7 +62,8 @@ class ExactTrainer(Trainer):
         after a signal."""
         with self.signals.catching():
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        (signal,) = self._any_process(self.stop_signal or self.signals.caught)
+            self._read_late_flags()
+        signal = self._any_process(self.stop_signal or self.signals.caught)
         if signal:
             if self.args.process_index == 0 and self.saved_step == self.state.global_step:
                 print(f"Saved checkpoint-{self.saved_step}. The same command goes on from there.", flush=True)
@@ -102,10 +108,29 @@ class ExactTrainer(Trainer):
         if self.already_over:  # Trainer would train one step more
             self.control.should_training_stop = True
             return [], None
+        self.clock.mark("other")
         return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        # Called when the batches are there; to count on the device is to count without waiting for it.
+        batch_samples[:] = [self._prepare_inputs(batch) for batch in batch_samples]
+        self.clock.mark("data")
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, torch.Tensor):
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
+    def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        result = super().compute_loss(model, *args, **kwargs)
+        if model.training:
+            self.clock.mark("forward")
+        return result
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.clock.mark("backward")
         self.step_loss = self.step_loss + loss
         if self.args.skip_nonfinite_steps and not torch.isfinite(loss):  # the logged mean is that of the other steps
             loss = self._tr_loss / (1 + self.state.global_step - self._globalstep_last_logged)
@@ -115,29 +140,73 @@ class ExactTrainer(Trainer):
         """Called between the backward pass and the optimizer: the last moment to see that a number is none."""
         self.has_looked = True
         norm = super()._get_grad_norm(model, grad_norm)
-        size = 0.0 if norm is None else float(norm)
-        bad_norm = not 0 <= size < math.inf  # DeepSpeed may say -1 for what is not finite
-        bad = not math.isfinite(self.step_loss) or (bad_norm and not self.args.fp16)  # fp16 scales and retries itself
-        any_bad, self.stop_signal = self._any_process(bad, self.signals.caught)
-        if any_bad:
-            step = self.state.global_step
-            if not self.args.skip_nonfinite_steps:
-                raise RunError(
-                    f"step {step + 1}: loss {float(self.step_loss)}, gradient norm {size}: there is nothing to "
-                    "learn from, or training diverges. Look at these samples, lower --learning_rate, or leave such "
-                    f"steps out with --skip_nonfinite_steps. Samples: {self.order.step_rows(step).tolist()}"
-                )
+        device = self.args.device
+        size = torch.as_tensor(0.0 if norm is None else norm, device=device)
+        loss = torch.as_tensor(self.step_loss, device=device)
+        bad = ~torch.isfinite(loss)
+        if not self.args.fp16:  # which scales and retries itself; DeepSpeed may say -1 for what is not finite
+            bad = bad | ~torch.isfinite(size) | (size < 0)
+        # Whether a process found something bad or caught a signal, and the loss and norm of this one.
+        flags = torch.stack([bad.double(), torch.full_like(bad, self.signals.caught, dtype=torch.double)])
+        if self.args.world_size > 1:
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        report = torch.cat([flags, torch.stack([loss, size]).double()])
+        if self.reads_late:
+            self._read_late_flags()
+            event = None
+            if device.type == "cuda":
+                report = torch.empty(4, dtype=torch.double, pin_memory=True).copy_(report, non_blocking=True)
+                event = torch.cuda.Event()
+                event.record()
+            self.late = (self.state.global_step, report, event)
+        elif self._read_flags(self.state.global_step, report):
             model.zero_grad()  # without a gradient the optimizer leaves weights and moments alone
-            self.log({SKIPPED: step + 1})
+            self.log({SKIPPED: self.state.global_step + 1})
         return norm
 
-    def _any_process(self, *flags: int) -> list[int]:
+    def _read_late_flags(self) -> None:
+        """Look at the flags of the last step that was left to the GPU, which has computed on meanwhile."""
+        if self.late is not None:
+            step, report, event = self.late
+            self.late = None
+            if event is not None:
+                event.synchronize()
+            self._read_flags(step, report)
+
+    def _read_flags(self, step: int, report: torch.Tensor) -> bool:
+        """Whether the step is to be skipped. Raises RunError when it is not finite and none may be skipped."""
+        bad, signal, loss, size = report.tolist()
+        self.stop_signal = int(signal)
+        if bad and not self.args.skip_nonfinite_steps:
+            raise RunError(
+                f"step {step + 1}: loss {loss}, gradient norm {size}: there is nothing to "
+                "learn from, or training diverges. Look at these samples, lower --learning_rate, or leave such "
+                f"steps out with --skip_nonfinite_steps. Samples: {self.order.step_rows(step).tolist()}"
+            )
+        return bool(bad)
+
+    def _any_process(self, flag: int) -> int:
         if self.args.world_size == 1:
-            return [int(flag) for flag in flags]
-        tensor = torch.tensor(flags, device=self.args.device)
+            return flag
+        tensor = torch.tensor(flag, device=self.args.device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        found: list[int] = tensor.tolist()
-        return found
+        return int(tensor)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        self.clock.mark("other")
+        metrics = super().evaluate(*args, **kwargs)
+        self.clock.mark("")
+        return metrics
+
+    def speed(self, tokens_per_step: int, flops_per_token: float) -> dict[str, float]:
+        """What `StepClock.report` says, against one matrix product in the precision of this run; as train metrics."""
+        args = self.args
+        dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+        peak = measure_peak(args.device, dtype) * args.world_size
+        report = self.clock.report(tokens_per_step, flops_per_token, peak)
+        return {f"train_{name}": value for name, value in report.items()} | {
+            "train_peak_memory_gib": peak_memory(args.device) / 2**30
+        }
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As Trainer does, but each file appears when it is whole."""
@@ -172,6 +241,8 @@ class ExactTrainer(Trainer):
         folder = output / f"checkpoint-{self.state.global_step}"
         if self.saved_step == self.state.global_step:
             return
+        self.clock.mark("other")
+        self._read_late_flags()
         staging = output / f"{INCOMING}{folder.name}"
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
@@ -192,6 +263,7 @@ class ExactTrainer(Trainer):
                 rotate(output, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.saved_step = self.state.global_step
         self.accelerator.wait_for_everyone()
+        self.clock.mark("")
 
     @contextmanager
     def _writing(self, target: Path, staging: Path) -> Iterator[None]:
@@ -272,6 +344,8 @@ class _Guard(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer
+        trainer.clock.mark("optimizer")
+        trainer.clock.end_step()
         if not trainer.has_looked:
             raise RunError("this version of transformers does not ask ExactTrainer for the gradient's norm any more")
         trainer.overflows = trainer.overflows + 1 if trainer.accelerator.optimizer_step_was_skipped else 0

@@ -341,3 +341,32 @@ def test_the_tasks_are_what_they_say():
     counts = (batch["labels"] != -100).sum(1)
     assert counts.max() >= 5 * counts.min()
     assert make_model("masked_lm", "modernbert").config.model_type == "modernbert"
+
+
+@pytest.mark.parametrize("steps", [2, 4, 9])
+def test_on_a_gpu_a_bad_step_is_found_one_step_later_and_never_saved(tmp_path, steps):
+    samples = samples_with("regression", [11], np.nan)  # in one of the three steps of each epoch
+    args = make_arguments(tmp_path / "now", **SAVING | {"max_steps": steps, "save_steps": 1})
+    errors = []
+    for name in ("now", "late"):
+        args.output_dir = str(tmp_path / name)
+        trainer = make_trainer(args, "regression", "bert", samples=samples)
+        trainer.reads_late = name == "late"
+        with pytest.raises(RunError, match=r"^step \d: loss nan") as error:
+            trainer.train()
+        errors.append(str(error.value))
+        assert sorted(path.name for path in (tmp_path / name).glob("checkpoint-*")) == [
+            f"checkpoint-{step}" for step in range(1, int(errors[0][5]))
+        ]
+    assert errors[0] == errors[1]
+
+
+def test_on_a_gpu_a_signal_is_obeyed_one_step_later(tmp_path):
+    args = make_arguments(tmp_path, **SAVING | {"max_steps": 9})
+    trainer = make_trainer(
+        args, "single_label", "bert", callbacks=[At(3, lambda: os.kill(os.getpid(), signal.SIGTERM))]
+    )
+    trainer.reads_late = True
+    with pytest.raises(SystemExit) as stop:
+        trainer.train()
+    assert stop.value.code == 143 and trainer.saved_step == trainer.state.global_step in (4, 5)

@@ -1,0 +1,114 @@
+"""Where the time of a step goes, and how far a run is from what the machine can do."""
+
+import resource
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+
+PHASES = ("data", "forward", "backward", "optimizer", "other")
+WARM_UP = 2  # first steps of a start, which compile and allocate, are not counted
+KEPT_EVENTS = 512
+GATED = ("modernbert",)  # architectures whose feed-forward layers have three matrices instead of two
+
+
+class StepClock:
+    """Divides the time of training among the PHASES.
+
+    On a GPU the marks are events in its stream, read much later: nothing waits for them, and "data" is the time in
+    which the GPU had nothing to do because its next batch was not there. On a CPU they are plain clock readings.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: Counter[str] = Counter()
+        self.warm_up: Counter[str] = Counter()  # the seconds of the first steps
+        self.steps = 0
+        self.marks: list[tuple[str, Any]] = []
+
+    def mark(self, phase: str) -> None:
+        """Say that the time since the last mark belongs to `phase`, one of PHASES, or is to be forgotten ("")."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((phase, event))
+            if len(self.marks) > KEPT_EVENTS:
+                self._add_up()
+        else:
+            self.marks.append((phase, time.perf_counter()))
+            self._add_up()
+
+    def end_step(self) -> None:
+        """Count a step."""
+        self.steps += 1
+        if self.steps == WARM_UP:
+            self._add_up()
+            self.warm_up = self.seconds.copy()
+
+    def _add_up(self) -> None:
+        if self.device.type == "cuda" and self.marks:
+            self.marks[-1][1].synchronize()
+        for (_, before), (phase, now) in zip(self.marks, self.marks[1:], strict=False):
+            self.seconds[phase] += before.elapsed_time(now) / 1000 if self.device.type == "cuda" else now - before
+        del self.marks[:-1]
+
+    def report(self, tokens_per_step: int, flops_per_token: float, peak_flops: float) -> dict[str, float]:
+        """Tokens per second of all processes, the share of each phase, and model FLOPs utilisation.
+
+        Evaluations, checkpoints and the first steps are left out, unless there are no others. `tokens_per_step`: of
+        all processes; `flops_per_token`: forward and backward; `peak_flops`: a second, of all devices together. Empty
+        when no step was done.
+        """
+        if not self.steps:
+            return {}
+        self._add_up()
+        left_out, steps = (self.warm_up, self.steps - WARM_UP) if self.steps > WARM_UP else (Counter(), self.steps)
+        seconds = {phase: self.seconds[phase] - left_out[phase] for phase in PHASES}
+        total = sum(seconds.values())
+        rate = steps * tokens_per_step / total
+        return {
+            "tokens_per_second": rate,
+            **{f"share_{phase}": seconds[phase] / total for phase in PHASES},
+            "tflops": rate * flops_per_token / 1e12,
+            "peak_tflops": peak_flops / 1e12,
+            "model_flops_utilization": rate * flops_per_token / peak_flops,
+        }
+
+
+def flops_per_token(config: Any, length: int, projected: float) -> float:
+    """Floating-point operations of forward and backward pass for one token of a `...ForMaskedLM` model.
+
+    `length` of the blocks in tokens; `projected`: share of positions that the prediction head works on. Two a
+    multiplication and addition, three times for the two passes: the matrix products alone, as is the custom
+    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
+    """
+    width, layers, words = config.hidden_size, config.num_hidden_layers, config.vocab_size
+    inner = getattr(config, "intermediate_size", None) or config.hidden_dim
+    feed_forward = (3 if config.model_type in GATED else 2) * width * inner
+    body = layers * (4 * width**2 + feed_forward + 2 * length * width)
+    return float(6 * (body + projected * (width**2 + width * words)))
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """The floating-point operations a second that one large square matrix product reaches here: the best of five."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held so far: on the GPU if it uses one, else in main memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

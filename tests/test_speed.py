@@ -1,0 +1,78 @@
+import json
+import time
+
+import pytest
+import torch
+from test_loss import FIELDS, SMALL
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from shared.loss import HEADS, project_masked_only
+from shared.speed import PHASES, StepClock, flops_per_token, measure_peak
+
+
+@pytest.mark.parametrize("model_type", sorted(HEADS))
+def test_the_formula_counts_the_matrix_products_of_the_model(model_type):
+    fields = {name: 4 * value if name not in ("pad_token_id",) else value for name, value in SMALL.items()}
+    fields |= {"num_hidden_layers": 2, "pad_token_id": 0, "embedding_size": 64}
+    if model_type in ("distilbert", "modernbert"):
+        fields |= {
+            "n_layers": 2,
+            "n_heads": 2,
+            "dim": 64,
+            "hidden_dim": 96,
+            "vocab_size": 4 * FIELDS[model_type]["vocab_size"],
+        }
+        fields |= dict.fromkeys(("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id"), 1)
+    config = AutoConfig.for_model(model_type, **fields)
+    model = AutoModelForMaskedLM.from_config(config, attn_implementation="eager")
+    project_masked_only(model)
+    ids = torch.randint(5, 97, (4, 32))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, masked_positions=torch.arange(8).repeat(4, 1)).logits.sum().backward()
+    counted = counter.get_total_flops() / ids.numel()
+    assert flops_per_token(config, 32, 8 / 32) == pytest.approx(counted, rel=0.02)
+
+
+def test_published_figures():
+    tiny = AutoConfig.for_model("bert", vocab_size=30522, hidden_size=128, num_hidden_layers=2, intermediate_size=512)
+    assert flops_per_token(tiny, 128, 0.15) == pytest.approx(6.3e6, rel=0.01)
+
+
+def test_the_clock_divides_the_time_and_forgets_pauses_and_first_steps():
+    clock = StepClock(torch.device("cpu"))
+    assert clock.report(100, 1.0, 1.0) == {}
+    naps = {"data": 0.001, "forward": 0.004, "backward": 0.008, "optimizer": 0.002}
+    for step in range(12):
+        clock.mark("other")
+        for phase, seconds in naps.items():
+            time.sleep(seconds * (50 if step < 2 else 1))
+            clock.mark(phase)
+        clock.end_step()
+        clock.mark("other")
+        time.sleep(0.02)
+        clock.mark("")
+    found = clock.report(tokens_per_step=150, flops_per_token=2.0, peak_flops=1e6)
+    assert sum(found[f"share_{phase}"] for phase in PHASES) == pytest.approx(1)
+    assert found["share_backward"] > found["share_forward"] > found["share_optimizer"] > found["share_other"]
+    assert 3_000 < found["tokens_per_second"] < 10_000
+    assert found["model_flops_utilization"] == pytest.approx(found["tokens_per_second"] * 2 / 1e6)
+
+
+def test_peak_is_that_of_a_matrix_product():
+    a = torch.randn(1024, 1024)
+    start = time.perf_counter()
+    for _ in range(3):
+        a @ a
+    assert measure_peak(torch.device("cpu"), torch.float32) > 0.3 * 3 * 2 * 1024**3 / (time.perf_counter() - start)
+
+
+def test_a_run_says_where_its_time_went(tmp_path):
+    from test_run_mlm import run
+
+    metrics = run(tmp_path / "run", "--max_steps", 30)
+    found = json.loads((tmp_path / "run" / "train_results.json").read_text())
+    assert sum(found[f"train_share_{phase}"] for phase in PHASES) == pytest.approx(1)
+    assert all(found[key] == metrics[key] > 0 for key in ("train_tokens_per_second", "train_model_flops_utilization"))
+    assert found["train_share_data"] < 0.5 and found["train_peak_memory_gib"] > 0.1
+    assert "model FLOPs utilisation" in (tmp_path / "run" / "README.md").read_text()
