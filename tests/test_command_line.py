@@ -79,17 +79,21 @@ def test_missing_recipe_is_named():
 
 def script_arguments(script):
     """The dataclasses of a script, as its last line hands them to run_script."""
-    from data_prep.bench_packing import BenchArguments
+    from data_prep.bench_packing import BenchArguments as PackingBench
     from data_prep.collect_docstrings import DocstringArguments
     from data_prep.pack_dataset import PackingArguments
     from data_prep.train_tokenizer import TokenizerArguments
+    from evaluation.bench_pretraining import BenchArguments as PretrainingBench
+    from evaluation.stock_mlm import StockArguments
     from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments
 
     return {
-        "data_prep/bench_packing.py": [BenchArguments],
+        "data_prep/bench_packing.py": [PackingBench],
         "data_prep/collect_docstrings.py": [DocstringArguments],
         "data_prep/pack_dataset.py": [PackingArguments],
         "data_prep/train_tokenizer.py": [TokenizerArguments],
+        "evaluation/bench_pretraining.py": [PretrainingBench],
+        "evaluation/stock_mlm.py": [StockArguments],
         "pretraining/run_mlm.py": [ModelArguments, DataArguments, RunArguments],
     }[script]
 

@@ -1,0 +1,253 @@
+"""Measure pretraining speed: pretraining/run_mlm.py against the stock path, side by side, in turns.
+
+    python evaluation/bench_pretraining.py --sizes tiny --vocab_sizes 30522 --seq_lengths 128 --output_dir runs/bench
+
+Both sides are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
+precision, on the GPU where there is one (then in bf16). The text is made up: words of a Zipf distribution in documents
+of many lengths. Each round runs every side once; tokens per second are those after the first steps, without
+evaluation and saving. `--variants` adds sides: run_mlm.py with other flags or environment variables. Writes
+bench_pretraining.json, a list of rows, and bench_pretraining.md, and needs none of datasets, deepspeed and evaluate.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from shared.command_line import run_script
+from shared.errors import InputError, RunError
+from shared.files import atomic_file, write_json
+
+ROOT = Path(__file__).parent.parent
+BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "base": 64}}  # rows of 128 tokens
+OTHER_BATCHES = {"cpu": 8, "cuda": 128}
+FIRST_STEPS = 6  # of the run that finds out how many steps a side needs
+MOST_STEPS = 2000
+NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"  # as in recipes/tiny.yaml; ModernBERT has none
+
+
+@dataclass
+class BenchArguments:
+    output_dir: str = field(metadata={"help": "Folder for the JSON and Markdown tables."})
+    sizes: list[str] = field(default_factory=lambda: ["tiny"], metadata={"help": "Model sizes, tiny to base."})
+    vocab_sizes: list[int] = field(default_factory=lambda: [30522], metadata={"help": "Entries of the vocabulary."})
+    seq_lengths: list[int] = field(default_factory=lambda: [128], metadata={"help": "Tokens in a block."})
+    model_type: str = field(default="bert", metadata={"help": "The architecture: bert, roberta or modernbert."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Fields of the configuration of both sides. Default: those for no dropout."}
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Blocks in a step. Default: by size and device, fewer for longer blocks."}
+    )
+    rounds: int = field(default=3, metadata={"help": "Rounds, after a first one that is not counted."})
+    seconds: float = field(default=15.0, metadata={"help": "About how long a side is timed in each round."})
+    variants: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More sides: 'NAME: VARIABLE=value --flag value', what differs from run_mlm.py's own."},
+    )
+    skip_stock: bool = field(default=False, metadata={"help": "Compare variants alone, without the stock path."})
+
+    def __post_init__(self) -> None:
+        for text in self.variants:
+            if not text.partition(":")[2].strip():
+                raise InputError(f"--variants {text!r}: write 'NAME: VARIABLE=value --flag value'")
+        if self.config_overrides is None and self.model_type != "modernbert":
+            self.config_overrides = NO_DROPOUT
+        if self.rounds < 1 or self.seconds <= 0:
+            raise InputError("--rounds, --seconds: must be above 0")
+
+
+def pack_made_up_text(folder: Path, vocab_size: int, length: int, blocks: int) -> Path:
+    """Blocks of words of a Zipf distribution, packed as any text is, with a tokenizer of exactly `vocab_size`."""
+    from transformers import BertTokenizer
+
+    from data_prep.pack_dataset import pack_dataset
+    from shared.documents import Documents
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [f"w{i}" for i in range(vocab_size - len(special))]
+    tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(special + words)})
+    rng = np.random.default_rng(0)
+    tokens = int(blocks * length * 1.05)
+    weights = 1 / np.arange(1, len(words) + 1)
+    drawn = rng.choice(len(words), size=tokens, p=weights / weights.sum())
+    cuts = np.cumsum(rng.lognormal(4.7, 1.0, size=tokens // 50).astype(int) + 8)
+    with open(folder / "text.jsonl", "w", encoding="utf-8") as file:
+        for part in np.split(drawn, cuts[cuts < tokens]):
+            file.write(json.dumps({"text": " ".join(words[i] for i in part)}) + "\n")
+    packed = folder / "packed"
+    pack_dataset(Documents([str(folder / "text.jsonl")]), tokenizer, packed, length, 0.02, quiet=True)
+    return packed
+
+
+def run_side(command: list[str], flags: dict[str, Any], variables: dict[str, str], folder: Path) -> dict[str, Any]:
+    """Run one script and return its train_results.json, with the manifest of the run if it writes one.
+
+    Raises RunError with the end of its output if it fails.
+    """
+    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, *command, *words, "--output_dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"TQDM_DISABLE": "1"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise RunError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
+    results: dict[str, Any] = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
+    if (folder / "manifest.json").is_file():
+        results["manifest"] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return results
+
+
+def read_sides(args: BenchArguments, bf16: bool) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Name, command and environment of every side, `ours` first."""
+    precision = ["--bf16"] if bf16 else []
+    ours = ["pretraining/run_mlm.py", "--eval_strategy", "no", "--save_strategy", "no", "--max_eval_samples", "8"]
+    sides = {"ours": ([*ours, *precision], {})}
+    if not args.skip_stock:
+        sides["stock"] = (["evaluation/stock_mlm.py", *precision], {})
+    for text in args.variants:
+        name, _, words = text.partition(":")
+        split = shlex.split(words)
+        first = next((i for i, word in enumerate(split) if word.startswith("--")), len(split))
+        variables = dict(word.split("=", 1) for word in split[:first])
+        sides[name.strip()] = ([*ours, *precision, *split[first:]], variables)
+    return sides
+
+
+def measure(
+    args: BenchArguments, size: str, vocab_size: int, length: int, device: str, folder: Path
+) -> dict[str, Any]:
+    """One row of the table: every side once a round, in turns."""
+    batch = args.batch_size or max(1, BATCHES[device].get(size, OTHER_BATCHES[device]) * 128 // length)
+    packed = pack_made_up_text(folder, vocab_size, length, blocks=max(1024, 4 * batch))
+    flags = {
+        "packed_dataset": packed,
+        "model_type": args.model_type,
+        "model_size": size,
+        "config_overrides": args.config_overrides,
+        "per_device_train_batch_size": batch,
+    }
+    sides = read_sides(args, bf16=device == "cuda")
+    steps = dict.fromkeys(sides, FIRST_STEPS)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for turn in range(args.rounds + 1):
+        for name, (command, variables) in sides.items():
+            with tempfile.TemporaryDirectory(dir=folder) as output:
+                results = run_side(command, flags | {"max_steps": steps[name]}, variables, Path(output))
+            rate = results["train_tokens_per_second"]
+            print(f"  {size} {vocab_size} {length}, round {turn}, {name}: {rate:,.0f} tokens/s", flush=True)
+            if turn:
+                found[name].append(results)
+            else:
+                steps[name] = int(min(MOST_STEPS, max(FIRST_STEPS, args.seconds * rate / (batch * length))))
+    return {
+        "size": size,
+        "model_type": args.model_type,
+        "vocab_size": vocab_size,
+        "seq_length": length,
+        "batch_size": batch,
+        "config_overrides": args.config_overrides,
+        "precision": "bf16" if device == "cuda" else "fp32",
+        **summarize(found),
+        "device": found["ours"][0]["manifest"]["hardware"]["device"],
+        "versions": found["ours"][0]["manifest"]["versions"],
+        "commit": found["ours"][0]["manifest"]["commit"],
+        "rounds": {name: [results["train_tokens_per_second"] for results in rounds] for name, rounds in found.items()},
+    }
+
+
+def summarize(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians over the rounds; a ratio is the median of the ratios of each round."""
+
+    def middle(name: str, key: str) -> float:
+        return median(results[f"train_{key}"] for results in found[name])
+
+    def ratio(name: str, base: str) -> float:
+        pairs = zip(found[name], found[base], strict=True)
+        return median(a["train_tokens_per_second"] / b["train_tokens_per_second"] for a, b in pairs)
+
+    keys = ("tokens_per_second", "peak_memory_gib", "model_flops_utilization", "peak_tflops")
+    phases = ("share_data", "share_forward", "share_backward", "share_optimizer", "share_other")
+    row: dict[str, Any] = {key: middle("ours", key) for key in (*keys, *phases)}
+    if "stock" in found:
+        row |= {f"stock_{key}": middle("stock", key) for key in keys[:3]}
+        row["ratio"] = ratio("ours", "stock")
+        row["peak_memory_ratio"] = row["peak_memory_gib"] / row["stock_peak_memory_gib"]
+    row["variants"] = {
+        name: {key: middle(name, key) for key in keys[:2]} | {"ratio_to_ours": ratio(name, "ours")}
+        for name in found
+        if name not in ("ours", "stock")
+    }
+    return row
+
+
+def make_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown. The stock path of the largest vocabulary of a size and length is the mark for all."""
+    head = ["model", "vocabulary", "length", "batch", "stock tokens/s", "tokens/s", "ratio", "to stock at"]
+    head += ["peak memory, GiB (stock)", "utilisation (stock)", "data wait"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        alike = [r for r in rows if (r["size"], r["seq_length"]) == (row["size"], row["seq_length"])]
+        mark = max(alike, key=lambda r: r["vocab_size"])
+        stock = row.get("stock_tokens_per_second")
+        cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", row["seq_length"], row["batch_size"]]
+        cells += [f"{stock:,.0f}" if stock else "", f"{row['tokens_per_second']:,.0f}"]
+        cells += [f"**{row['ratio']:.1f}**" if stock else ""]
+        cells += (
+            [f"{row['tokens_per_second'] / mark['stock_tokens_per_second']:.1f} ({mark['vocab_size']:,})"]
+            if stock
+            else [""]
+        )
+        memory, use = row["peak_memory_gib"], row["model_flops_utilization"]
+        cells += [f"{memory:.2f} ({row['stock_peak_memory_gib']:.2f})" if stock else f"{memory:.2f}"]
+        cells += [f"{use:.0%} ({row['stock_model_flops_utilization']:.0%})" if stock else f"{use:.0%}"]
+        cells += [f"{row['share_data']:.1%}"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    if any(row["variants"] for row in rows):
+        head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
+        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in rows:
+        for name, variant in row["variants"].items():
+            cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", row["seq_length"], name]
+            cells += [f"{variant['tokens_per_second']:,.0f}", f"{variant['ratio_to_ours']:.2f}"]
+            lines.append(f"| {' | '.join(map(str, cells))} | {variant['peak_memory_gib']:.2f} |")
+    first = rows[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
+    lines += ["", f"{first['device']}; {peak}; {versions}. Medians of {len(first['rounds']['ours'])} rounds."]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: BenchArguments) -> list[dict[str, Any]]:
+    import torch  # here, so that --help need not wait for it
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    output = Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for size in args.sizes:
+        for length in args.seq_lengths:
+            for vocab_size in args.vocab_sizes:
+                with tempfile.TemporaryDirectory() as folder:
+                    rows.append(measure(args, size, vocab_size, length, device, Path(folder)))
+                write_json(output / "bench_pretraining.json", rows)
+                with atomic_file(output / "bench_pretraining.md") as file:
+                    file.write_text(make_table(rows), encoding="utf-8")
+    print(make_table(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    run_script(main, BenchArguments)
