@@ -23,6 +23,7 @@ from transformers import EvalPrediction, TrainerState, pipeline, set_seed
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
+from shared.attention import keep_documents_apart
 from shared.blocks import PackedBlocks, open_blocks, verify_blocks
 from shared.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
 from shared.command_line import run_script
@@ -70,6 +71,9 @@ class DataArguments(MaskingArguments):
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Tokens in a block. Default: 128, or as packed."}
+    )
+    isolate_documents: bool = field(
+        default=False, metadata={"help": "Let no token attend to another document of its block."}
     )
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Share of documents held out by hash, when text is packed here."}
@@ -157,11 +161,18 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     train_masker = make_masker(tokenizer, data_args, training_args.seed)
     train_blocks = packed.splits["train"][: data_args.max_train_samples]
     eval_blocks = packed.splits["validation"][: data_args.max_eval_samples]
-    train_dataset = MaskedBlocks(train_blocks, train_masker, tokenizer.pad_token_id)
-    eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), tokenizer.pad_token_id)
+    edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
+    train_dataset = MaskedBlocks(train_blocks, train_masker, *edges)
+    eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), *edges)
     for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
         if not len(dataset) or (dataset.__getitems__(range(min(8, len(dataset))))["labels"] == IGNORED).all():
             raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
+    most_documents = None
+    if (model_args.attn_implementation or "").startswith("flash"):
+        if not (training_args.bf16 or training_args.fp16):
+            raise InputError(f"--attn_implementation {model_args.attn_implementation}: needs --bf16 or --fp16")
+        if data_args.isolate_documents:
+            most_documents = max(train_dataset.most_documents(), eval_dataset.most_documents())
     if record.checkpoint and record.is_writer:
         verify_blocks(packed)
     record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
@@ -171,6 +182,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         set_seed(args.seed)
         model = build_model(model_args, tokenizer, length)
         project_masked_only(model)
+        if data_args.isolate_documents:
+            keep_documents_apart(model, most_documents)
         return ExactTrainer(
             model=model,
             args=args,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -124,6 +124,11 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Put on the masks of this epoch from now on."""
         self.epoch = epoch
+
+    def most_documents(self) -> int:
+        """The most documents that a block holds; reads all blocks (about a second a gigabyte)."""
+        parts = (self.blocks[start : start + (1 << 14)] for start in range(0, len(self), 1 << 14))
+        return max(int(number_documents(part, cast(int, self.sep_token_id)).max()) + 1 for part in parts)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return self.__getitems__([index])

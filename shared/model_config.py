@@ -32,6 +32,9 @@ class ModelArguments:
     vocab_size: int = field(
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
     )
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = field(
+        default=None, metadata={"help": "The code that computes attention. Default: the library's choice."}
+    )
 
     def __post_init__(self) -> None:
         if self.model_name_or_path and self.config_overrides:
@@ -73,8 +76,8 @@ def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> A
 def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:
     """The `...ForMaskedLM` model in fp32, after all checks that need no weights.
 
-    Raises InputError when the vocabulary is larger than the embedding, blocks are longer than the positions, or the
-    checkpoint does not load.
+    Raises InputError when the vocabulary is larger than the embedding, blocks are longer than the positions, the
+    checkpoint does not load, or the implementation of attention is not installed or not made for the architecture.
     """
     from transformers import AutoConfig, AutoModelForMaskedLM
     from transformers.integrations import unset_hf_deepspeed_config
@@ -90,11 +93,18 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
     unset_hf_deepspeed_config()  # under ZeRO-3 weights would be split at birth, and drawn otherwise; Trainer sets it
     try:
         if args.model_name_or_path is None:
-            return AutoModelForMaskedLM.from_config(config)
-        return AutoModelForMaskedLM.from_pretrained(args.model_name_or_path, dtype="float32", use_safetensors=True)
-    except (OSError, ValueError) as error:
-        flag = "--model_name_or_path" if args.model_name_or_path else "--config_overrides"
-        raise InputError(f"{flag} {getattr(args, flag[2:])}: {error}") from error
+            return AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
+        return AutoModelForMaskedLM.from_pretrained(
+            args.model_name_or_path,
+            dtype="float32",
+            use_safetensors=True,
+            attn_implementation=args.attn_implementation,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        source = "model_name_or_path" if args.model_name_or_path else "model_type"
+        names = (source, "config_overrides", "attn_implementation")
+        flags = " ".join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name))
+        raise InputError(f"{flags}: {error}") from error
 
 
 def check_fits(config: Any, tokenizer: Any, max_seq_length: int) -> None:

@@ -112,3 +112,11 @@ def test_batches(tokenizer, blocks):
 def test_impossible_shares_are_refused(settings):
     with pytest.raises(InputError, match=r"--m|--random"):
         MaskingArguments(**settings)
+
+
+def test_the_most_documents_of_a_block(tokenizer, blocks):
+    masker = make_masker(tokenizer, MaskingArguments(), 1)
+    dataset = MaskedBlocks(blocks, masker, tokenizer.pad_token_id, tokenizer.sep_token_id)
+    ids = dataset.__getitems__(range(len(dataset)))["document_ids"]
+    assert dataset.most_documents() == ids.max() + 1 > 1
+    assert "attention_mask" not in dataset.__getitems__([64])

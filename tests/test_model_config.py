@@ -1,4 +1,6 @@
 import pytest
+from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers.utils import is_flash_attn_2_available
 
 from shared.errors import InputError
 from shared.model_config import SIZES, ModelArguments, build_config, build_model
@@ -72,3 +74,27 @@ def test_vocabulary_must_fit_the_embedding(tmp_path, wordpiece, bpe):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), config_overrides="hidden_size=2"), wordpiece, 16)
     with pytest.raises(InputError, match="nowhere"):
         build_model(ModelArguments(model_name_or_path="nowhere/at-all"), wordpiece, 16)
+
+
+def test_attention_implementation(tmp_path, wordpiece):
+    args = ModelArguments(config_overrides="hidden_size=32")
+    assert build_model(args, wordpiece, 16).config._attn_implementation == "sdpa"  # the library's choice
+    args = ModelArguments(config_overrides="hidden_size=32", attn_implementation="eager")
+    model = build_model(args, wordpiece, 16)
+    assert model.config._attn_implementation == "eager"
+    model.save_pretrained(tmp_path)
+    assert "attn_implementation" not in (tmp_path / "config.json").read_text()
+    for name in ("eager", "sdpa"):
+        args = ModelArguments(model_name_or_path=str(tmp_path), attn_implementation=name)
+        assert build_model(args, wordpiece, 16).config._attn_implementation == name
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+
+
+def test_unavailable_attention_is_refused(tmp_path, wordpiece):
+    config = AutoConfig.for_model("mpnet", vocab_size=200, hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="--attn_implementation sdpa: MPNetForMaskedLM does not support"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path), attn_implementation="sdpa"), wordpiece, 16)
+    if not is_flash_attn_2_available():
+        with pytest.raises(InputError, match="--model_type bert --attn_implementation flash_attention_2: FlashAtt"):
+            build_model(ModelArguments(attn_implementation="flash_attention_2"), wordpiece, 16)

@@ -276,3 +276,12 @@ def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, b
     ]:
         with pytest.raises(InputError, match=message):
             run(tmp_path / "out", *flags, config=str(tmp_path / "r.yaml"))
+
+
+def test_documents_kept_apart(smoke, tmp_path):
+    metrics = run(tmp_path / "apart", "--isolate_documents")
+    assert "isolate_documents: true" in (tmp_path / "apart" / "recipe.yaml").read_text()
+    assert metrics["eval_masked_accuracy"] > 1.4 * metrics["eval_most_frequent_token_accuracy"]
+    assert metrics["eval_loss"] != smoke[1]["eval_loss"]
+    with pytest.raises(InputError, match=r"--attn_implementation flash_attention_2: needs --bf16 or --fp16"):
+        run(tmp_path / "flash", "--attn_implementation", "flash_attention_2")
