@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from tasks import CASES, STEPS, make_arguments, make_trainer, train
+from tasks import CASES, MODELS, STEPS, make_arguments, make_trainer, train
 
 TOLERANCE = 1e-4
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8)]
@@ -59,6 +59,17 @@ def test_two_processes(one_process, two_processes, task, model_type):
         found = two_processes[f"{task} {model_type} {size}x{accumulation}"]
         for ours, theirs in zip(found, one_process[task, model_type], strict=True):
             assert ours == pytest.approx(theirs, rel=TOLERANCE), f"{size}x{accumulation}"
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_the_sparse_head_learns_what_the_stock_head_learns(
+    one_process, two_processes, tmp_path, monkeypatch, model_type
+):
+    monkeypatch.setattr("shared.loss.HEADS", {})  # project every position
+    expected = train(make_arguments(tmp_path), "masked_lm", model_type, 8, 1)
+    for found in (one_process["masked_lm", model_type], two_processes[f"masked_lm {model_type} 4x1"]):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=TOLERANCE)
 
 
 def test_a_stock_loss_fails_the_comparison(tmp_path):

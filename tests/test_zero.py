@@ -43,9 +43,11 @@ def losses(folder):
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
+    """A plain run, whose prediction head moreover works on every position, as the stock one does."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
+        patch.setattr("shared.loss.HEADS", {})
         run(folder, *FLAGS)
     return folder
 

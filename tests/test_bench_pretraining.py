@@ -1,0 +1,74 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from evaluation.bench_pretraining import BenchArguments, make_table, read_sides
+from shared.errors import InputError
+
+# Makes libraries invisible to a Python process, as on a bare GPU machine.
+HIDE = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, *args):
+        if name.partition(".")[0] not in ("datasets", "deepspeed", "evaluate", "xxhash"):
+            return self.finder.find_spec(name, *args)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+
+
+def test_both_sides_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDE)
+    flags = ["--vocab_sizes", "300", "--seq_lengths", "32", "--batch_size", "4", "--rounds", "1", "--seconds", "0.1"]
+    flags += ["--config_overrides", "hidden_size=16,intermediate_size=16"]
+    done = subprocess.run(
+        [sys.executable, "evaluation/bench_pretraining.py", *flags, "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    (row,) = json.loads((tmp_path / "out" / "bench_pretraining.json").read_text())
+    assert row["ratio"] == pytest.approx(row["tokens_per_second"] / row["stock_tokens_per_second"])
+    assert (row["size"], row["vocab_size"], row["seq_length"], row["precision"]) == ("tiny", 300, 32, "fp32")
+    assert min(row["peak_memory_gib"], row["stock_peak_memory_gib"], row["peak_tflops"]) > 0
+    assert row["versions"]["torch"] and "datasets" in row["versions"] and row["device"]
+    assert row["variants"] == {} and len(row["rounds"]["stock"]) == 1
+    table = (tmp_path / "out" / "bench_pretraining.md").read_text()
+    assert f"{row['tokens_per_second']:,.0f}" in table and table in done.stdout
+
+
+def test_variants_are_flags_and_variables():
+    args = BenchArguments("out", variants=["old: A=1 B=x=y --optim adamw_torch --bf16 false"], skip_stock=True)
+    sides = read_sides(args, bf16=False)
+    assert list(sides) == ["ours", "old"]
+    assert sides["old"] == ([*sides["ours"][0], "--optim", "adamw_torch", "--bf16", "false"], {"A": "1", "B": "x=y"})
+    with pytest.raises(InputError, match="--variants 'nonsense'"):
+        BenchArguments("out", variants=["nonsense"])
+
+
+def test_the_table_sets_small_vocabularies_against_the_largest():
+    def row(vocab_size, stock, ours):
+        return {
+            "size": "tiny", "model_type": "bert", "seq_length": 128, "batch_size": 32, "vocab_size": vocab_size,
+            "stock_tokens_per_second": stock, "tokens_per_second": ours, "ratio": ours / stock,
+            "peak_memory_gib": 1.0, "stock_peak_memory_gib": 2.0, "model_flops_utilization": 0.5,
+            "stock_model_flops_utilization": 0.1, "share_data": 0.01, "peak_tflops": 0.1, "precision": "fp32",
+            "device": "a device", "versions": {"torch": "1"}, "rounds": {"ours": [ours]}, "variants": {},
+        }  # fmt: skip
+
+    lines = make_table([row(30522, 1000, 6000), row(8192, 3000, 12000)]).splitlines()
+    assert "| **6.0** | 6.0 (30,522) |" in lines[2] and "| **4.0** | 12.0 (30,522) |" in lines[3]
