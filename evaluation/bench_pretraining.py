@@ -22,15 +22,18 @@ from typing import Any
 
 import numpy as np
 
+from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
+from shared.model_config import SIZES
 
 ROOT = Path(__file__).parent.parent
 BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "base": 64}}  # rows of 128 tokens
 OTHER_BATCHES = {"cpu": 8, "cuda": 128}
 FIRST_STEPS = 6  # of the run that finds out how many steps a side needs
 MOST_STEPS = 2000
+TYPES = ("bert", "roberta", "modernbert")
 NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"  # as in recipes/tiny.yaml; ModernBERT has none
 
 
@@ -57,8 +60,15 @@ class BenchArguments:
 
     def __post_init__(self) -> None:
         for text in self.variants:
-            if not text.partition(":")[2].strip():
-                raise InputError(f"--variants {text!r}: write 'NAME: VARIABLE=value --flag value'")
+            name, _, words = (part.strip() for part in text.partition(":"))
+            before_flags = words.partition("--")[0].split()
+            if not words or name in ("ours", "stock") or any("=" not in word for word in before_flags):
+                raise InputError(f"--variants {text!r}: write 'NAME: VARIABLE=value --flag value', with a new name")
+        for flag, values, known in (("sizes", self.sizes, SIZES), ("model_type", [self.model_type], TYPES)):
+            if not set(values) <= set(known):
+                raise InputError(f"--{flag} {' '.join(values)}: there are {', '.join(known)}")
+        if min(self.vocab_sizes) < 100 or min(self.seq_lengths) < 8:
+            raise InputError("--vocab_sizes, --seq_lengths: must be at least 100 and 8")
         if self.config_overrides is None and self.model_type != "modernbert":
             self.config_overrides = NO_DROPOUT
         if self.rounds < 1 or self.seconds <= 0:
@@ -110,11 +120,14 @@ def run_side(command: list[str], flags: dict[str, Any], variables: dict[str, str
     return results
 
 
-def read_sides(args: BenchArguments, bf16: bool) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Name, command and environment of every side, `ours` first."""
-    precision = ["--bf16"] if bf16 else []
-    ours = ["pretraining/run_mlm.py", "--eval_strategy", "no", "--save_strategy", "no", "--max_eval_samples", "8"]
-    sides = {"ours": ([*ours, *precision], {})}
+def read_sides(args: BenchArguments, device: str) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Name, command and environment of every side, `ours` first: as the recipes for the device have it."""
+    precision = ["--bf16"] if device == "cuda" else []
+    ours = ["pretraining/run_mlm.py", *precision, "--eval_strategy", "no", "--save_strategy", "no"]
+    ours += ["--max_eval_samples", "8"]
+    if device == "cuda":
+        ours += ["--dataloader_num_workers", "4", "--dataloader_persistent_workers"]
+    sides: dict[str, tuple[list[str], dict[str, str]]] = {"ours": (ours, {})}
     if not args.skip_stock:
         sides["stock"] = (["evaluation/stock_mlm.py", *precision], {})
     for text in args.variants:
@@ -122,7 +135,7 @@ def read_sides(args: BenchArguments, bf16: bool) -> dict[str, tuple[list[str], d
         split = shlex.split(words)
         first = next((i for i, word in enumerate(split) if word.startswith("--")), len(split))
         variables = dict(word.split("=", 1) for word in split[:first])
-        sides[name.strip()] = ([*ours, *precision, *split[first:]], variables)
+        sides[name.strip()] = ([*ours, *split[first:]], variables)
     return sides
 
 
@@ -131,15 +144,17 @@ def measure(
 ) -> dict[str, Any]:
     """One row of the table: every side once a round, in turns."""
     batch = args.batch_size or max(1, BATCHES[device].get(size, OTHER_BATCHES[device]) * 128 // length)
-    packed = pack_made_up_text(folder, vocab_size, length, blocks=max(1024, 4 * batch))
+    packed = pack_made_up_text(folder, vocab_size, length, blocks=max(1024, 64 * batch))
     flags = {
         "packed_dataset": packed,
         "model_type": args.model_type,
         "model_size": size,
         "config_overrides": args.config_overrides,
         "per_device_train_batch_size": batch,
+        # Whole batches of full blocks: the last block is padded.
+        "max_train_samples": (open_blocks(packed).manifest["splits"]["train"]["blocks"] - 1) // batch * batch,
     }
-    sides = read_sides(args, bf16=device == "cuda")
+    sides = read_sides(args, device)
     steps = dict.fromkeys(sides, FIRST_STEPS)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for turn in range(args.rounds + 1):
@@ -161,6 +176,7 @@ def measure(
         "config_overrides": args.config_overrides,
         "precision": "bf16" if device == "cuda" else "fp32",
         **summarize(found),
+        "commands": {name: " ".join(command) for name, (command, _) in sides.items()},
         "device": found["ours"][0]["manifest"]["hardware"]["device"],
         "versions": found["ours"][0]["manifest"]["versions"],
         "commit": found["ours"][0]["manifest"]["commit"],

@@ -9,7 +9,6 @@ the blocks as rows of `datasets`, as the documentation does, or as a list of row
 Writes train_results.json, with the keys of run_mlm.py.
 """
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,8 @@ from transformers.utils import is_datasets_available
 
 from shared.blocks import open_blocks
 from shared.command_line import run_script
+from shared.errors import InputError
+from shared.files import write_json
 from shared.model_config import ModelArguments, build_config
 from shared.speed import WARM_UP, flops_per_token, measure_peak, peak_memory
 
@@ -41,7 +42,12 @@ class StockArguments:
     config_overrides: str | None = field(default=None, metadata={"help": "As in run_mlm.py."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Blocks in a step."})
     max_steps: int = field(default=50, metadata={"help": "Optimizer steps."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many blocks only."})
     bf16: bool = field(default=False, metadata={"help": "Mixed precision."})
+
+    def __post_init__(self) -> None:
+        if self.max_steps <= WARM_UP:
+            raise InputError(f"--max_steps {self.max_steps}: the first {WARM_UP} are not timed; give more")
 
 
 class Timer(TrainerCallback):
@@ -57,7 +63,7 @@ class Timer(TrainerCallback):
             self.seconds = now - self.start
 
 
-def load_rows(packed_dataset: str, rows: int) -> Any:
+def load_rows(packed_dataset: str, rows: int | None) -> Any:
     """The first blocks as the documentation's `group_texts` leaves them."""
     blocks = open_blocks(packed_dataset).splits["train"][:rows].astype("int64")
     columns = {"input_ids": blocks.tolist(), "attention_mask": (blocks >= 0).astype("int64").tolist()}
@@ -87,7 +93,7 @@ def main(args: StockArguments) -> dict[str, float]:
     trainer = Trainer(
         model=model,
         args=training_args,
-        train_dataset=load_rows(args.packed_dataset, args.max_steps * args.per_device_train_batch_size),
+        train_dataset=load_rows(args.packed_dataset, args.max_train_samples),
         data_collator=DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=0.15),
         callbacks=[timer],
     )
@@ -104,7 +110,7 @@ def main(args: StockArguments) -> dict[str, float]:
         "train_peak_tflops": peak / 1e12,
     }
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    Path(args.output_dir, "train_results.json").write_text(json.dumps(results), encoding="utf-8")
+    write_json(Path(args.output_dir, "train_results.json"), results)
     return results
 
 

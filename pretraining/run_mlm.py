@@ -52,6 +52,7 @@ RESULTS = {
     "train_share_forward": "share: forward pass",
     "train_share_backward": "share: backward pass",
     "train_share_optimizer": "share: clipping and optimizer",
+    "train_share_other": "share: the rest (starting data workers, logging)",
     "train_model_flops_utilization": "model FLOPs utilisation, of what one matrix product reaches here",
     "train_peak_memory_gib": "peak memory of a process, GiB",
 }
@@ -209,14 +210,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer = build_trainer(training_args)
 
     # 4. Train.
+    flops = flops_per_token(trainer.model.config, length, train_masker.most_targets(length) / length)
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
     metrics["train_tokens"] = trainer.state.global_step * tokens_per_step(training_args, length)
-    share = train_masker.most_targets(length) / length
-    metrics |= trainer.speed(
-        tokens_per_step(training_args, length), flops_per_token(trainer.model.config, length, share)
-    )
-    trainer.save_metrics("train", metrics)
     trainer.save_model()
+    metrics |= trainer.speed(tokens_per_step(training_args, length), flops)
+    trainer.save_metrics("train", metrics)
 
     # 5. Evaluate and report.
     evaluation = trainer.evaluate()

@@ -19,9 +19,8 @@ from transformers import PrinterCallback, TrainerCallback
 from shared.data_order import steps_per_epoch
 from shared.errors import RunError
 from shared.run_arguments import RunArguments
-from shared.speed import peak_memory
+from shared.speed import WARM_UP, peak_memory
 
-WARM_UP = 2  # first steps, which compile and allocate, are not timed
 MOST = 20  # steps to time at most
 ENOUGH_SECONDS = 10.0
 SPLIT_TOLERANCE = 1e-3  # relative; fp32 sums in another order differ by about 1e-6
@@ -72,7 +71,8 @@ def measure_step(build_trainer: Callable[[RunArguments], Any], args: RunArgument
         trainer.add_callback(timer)
         trainer.train()
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters())  # whole under ZeRO-3
-    seconds = (timer.ends[-1] - timer.ends[WARM_UP - 1]) / (len(timer.ends) - WARM_UP)
+    (first, start), (last, end) = timer.ends[0], timer.ends[-1]
+    seconds = (end - start) / (last - first)
     seconds = float(reduce(torch.tensor(seconds, device=args.device), "mean"))  # the same on all processes
     return StepCost(seconds * args.gradient_accumulation_steps, peak_memory(args.device), parameters)
 
@@ -157,13 +157,16 @@ def _forget_deepspeed(args: RunArguments) -> None:
 
 class _StepTimer(TrainerCallback):
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.ends: list[tuple[int, float]] = []  # step and time
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        every = 5 if args.device.type == "cuda" else 1  # in between, host and GPU work side by side as in training
+        if state.global_step < WARM_UP or (state.global_step - WARM_UP) % every:
+            return
         if args.device.type == "cuda":
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
-        if len(self.ends) >= WARM_UP + 3:
-            enough = self.ends[-1] - self.ends[WARM_UP - 1] > ENOUGH_SECONDS
+        self.ends.append((state.global_step, time.perf_counter()))
+        if state.global_step >= WARM_UP + 3:
+            enough = self.ends[-1][1] - self.ends[0][1] > ENOUGH_SECONDS
             # All processes stop at the same step, or the others would wait for ever.
             control.should_training_stop |= bool(reduce(torch.tensor(float(enough), device=args.device), "sum") > 0)

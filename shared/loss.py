@@ -2,7 +2,7 @@
 
 Each `..._loss` is a `compute_loss_func` for Trainer, in nats per target (squared units for regression). It divides the
 sum by `num_items_in_batch`, the targets of the whole optimizer step over all processes, where the stock heads take the
-mean of the part at hand (huggingface/transformers#47688). Without it, as in evaluation, it divides by those at hand.
+mean of the part at hand (huggingface/transformers#47688). Without it, it divides by those at hand.
 """
 
 from typing import Any, cast

@@ -1,9 +1,12 @@
 """Where the time of a step goes, and how far a run is from what the machine can do."""
 
+import re
 import resource
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +20,9 @@ GATED = ("modernbert",)  # architectures whose feed-forward layers have three ma
 class StepClock:
     """Divides the time of training among the PHASES.
 
-    On a GPU the marks are events in its stream, read much later: nothing waits for them, and "data" is the time in
-    which the GPU had nothing to do because its next batch was not there. On a CPU they are plain clock readings.
+    On a GPU the marks are events in its stream, read when they are long over, so that nothing waits for them; "data"
+    is the time in which the GPU had nothing to do because its next batch was not there. On a CPU they are plain clock
+    readings. Under DeepSpeed, which steps at the end of its backward pass, the optimizer's time is in "backward".
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,7 +39,7 @@ class StepClock:
             event.record()
             self.marks.append((phase, event))
             if len(self.marks) > KEPT_EVENTS:
-                self._add_up()
+                self._add_up(len(self.marks) // 2)
         else:
             self.marks.append((phase, time.perf_counter()))
             self._add_up()
@@ -47,12 +51,14 @@ class StepClock:
             self._add_up()
             self.warm_up = self.seconds.copy()
 
-    def _add_up(self) -> None:
-        if self.device.type == "cuda" and self.marks:
-            self.marks[-1][1].synchronize()
-        for (_, before), (phase, now) in zip(self.marks, self.marks[1:], strict=False):
+    def _add_up(self, count: int | None = None) -> None:
+        """Turn the first `count` marks, by default all, into seconds."""
+        marks = self.marks[:count]
+        if self.device.type == "cuda" and marks:
+            marks[-1][1].synchronize()
+        for (_, before), (phase, now) in pairwise(marks):
             self.seconds[phase] += before.elapsed_time(now) / 1000 if self.device.type == "cuda" else now - before
-        del self.marks[:-1]
+        del self.marks[: len(marks) - 1]
 
     def report(self, tokens_per_step: int, flops_per_token: float, peak_flops: float) -> dict[str, float]:
         """Tokens per second of all processes, the share of each phase, and model FLOPs utilisation.
@@ -88,12 +94,14 @@ def flops_per_token(config: Any, length: int, projected: float) -> float:
     inner = getattr(config, "intermediate_size", None) or config.hidden_dim
     feed_forward = (3 if config.model_type in GATED else 2) * width * inner
     body = layers * (4 * width**2 + feed_forward + 2 * length * width)
-    return float(6 * (body + projected * (width**2 + width * words)))
+    narrow = getattr(config, "embedding_size", width)  # ELECTRA widens its embeddings, and its head is as narrow
+    body += narrow * width if narrow != width else 0
+    return float(6 * (body + projected * (width * narrow + narrow * words)))
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
     """The floating-point operations a second that one large square matrix product reaches here: the best of five."""
-    size = 8192 if device.type == "cuda" else 2048
+    size = 8192 if device.type == "cuda" else 2048 if dtype == torch.float32 else 512  # CPUs may be slow in others
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(5):
@@ -111,4 +119,7 @@ def peak_memory(device: torch.device) -> int:
     """The most bytes that this process has held so far: on the GPU if it uses one, else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage counts what the process was before it started this program, too
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -6,7 +6,7 @@ import os
 import torch
 
 # Options of mallopt(3), from malloc.h of the GNU C library.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 KEPT = 2**30  # bytes: blocks up to this size, and as much free memory, stay with the process
 
 
@@ -34,7 +34,8 @@ def keep_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, KEPT) and mallopt(M_TRIM_THRESHOLD, KEPT))
+    keeps = mallopt(M_MMAP_THRESHOLD, KEPT) or mallopt(M_MMAP_MAX, 0)  # old versions take 32 MiB at most
+    return bool(keeps and mallopt(M_TRIM_THRESHOLD, KEPT))
 
 
 def available_cores() -> int:

@@ -35,16 +35,23 @@ class ExactTrainer(Trainer):
     - Checkpoints are whole or not there (shared/checkpoints.py) and hold no pickled arguments.
     - A loss or gradient that is not finite, or a step without a target, stops the run or is skipped and counted.
     - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
-    - On a GPU no step waits for the host, nor the host for a step: batches are copied while others are computed, and
-      whether numbers were finite is read one step later. `speed` says where the time went.
+    - On a GPU the host does not wait for a step before it prepares the next one: batches are copied asynchronously,
+      and whether numbers were finite is read one step later (not with DeepSpeed or `skip_nonfinite_steps`, which look
+      at once). `speed` says where the time went.
 
     `train_dataset` must be a pure function of (epoch, row); see `shared.data_order.Samples`. `identity` is what a
     resumed run is compared with; it is written into each checkpoint.
     """
 
+    compute_loss_func: Any
+
     def __init__(self, *args: Any, identity: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.identity = identity or {}
+        if self.args.torch_compile and self.compute_loss_func is not None:  # Trainer compiles the model alone
+            self.compute_loss_func = torch.compile(
+                self.compute_loss_func, backend=self.args.torch_compile_backend, dynamic=False
+            )
         self.signals = Signals()
         self.stop_signal = 0  # the signal that all processes have agreed on
         self.order: Any = None
@@ -147,15 +154,15 @@ class ExactTrainer(Trainer):
         if not self.args.fp16:  # which scales and retries itself; DeepSpeed may say -1 for what is not finite
             bad = bad | ~torch.isfinite(size) | (size < 0)
         # Whether a process found something bad or caught a signal, and the loss and norm of this one.
-        flags = torch.stack([bad.double(), torch.full_like(bad, self.signals.caught, dtype=torch.double)])
+        flags = torch.stack([bad.float(), torch.full_like(bad, self.signals.caught, dtype=torch.float)])
         if self.args.world_size > 1:
             dist.all_reduce(flags, dist.ReduceOp.MAX)
-        report = torch.cat([flags, torch.stack([loss, size]).double()])
+        report = torch.cat([flags, torch.stack([loss.float(), size.float()])])
         if self.reads_late:
             self._read_late_flags()
             event = None
             if device.type == "cuda":
-                report = torch.empty(4, dtype=torch.double, pin_memory=True).copy_(report, non_blocking=True)
+                report = torch.empty(4, pin_memory=True).copy_(report, non_blocking=True)
                 event = torch.cuda.Event()
                 event.record()
             self.late = (self.state.global_step, report, event)
@@ -193,20 +200,24 @@ class ExactTrainer(Trainer):
         return int(tensor)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        self._read_late_flags()
         self.clock.mark("other")
-        metrics = super().evaluate(*args, **kwargs)
-        self.clock.mark("")
-        return metrics
+        clock, self.clock = self.clock, StepClock(self.args.device)  # prediction counts its targets like training
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.clock = clock
+            self.clock.mark("")
 
     def speed(self, tokens_per_step: int, flops_per_token: float) -> dict[str, float]:
         """What `StepClock.report` says, against one matrix product in the precision of this run; as train metrics."""
-        args = self.args
+        args, memory = self.args, peak_memory(self.args.device)
+        if not self.clock.steps:
+            return {}
         dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
         peak = measure_peak(args.device, dtype) * args.world_size
         report = self.clock.report(tokens_per_step, flops_per_token, peak)
-        return {f"train_{name}": value for name, value in report.items()} | {
-            "train_peak_memory_gib": peak_memory(args.device) / 2**30
-        }
+        return {f"train_{name}": value for name, value in report.items()} | {"train_peak_memory_gib": memory / 2**30}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As Trainer does, but each file appears when it is whole."""
@@ -351,6 +362,8 @@ class _Guard(TrainerCallback):
         trainer.overflows = trainer.overflows + 1 if trainer.accelerator.optimizer_step_was_skipped else 0
         if trainer.overflows >= MOST_OVERFLOWS:
             raise RunError(f"step {state.global_step}: fp16 overflowed {trainer.overflows} times in a row; use --bf16")
+        if state.global_step >= state.max_steps:
+            trainer._read_late_flags()
         if trainer.is_trial:
             control.should_training_stop |= bool(trainer.stop_signal)
             return

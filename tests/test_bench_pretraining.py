@@ -53,11 +53,22 @@ def test_both_sides_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
 
 def test_variants_are_flags_and_variables():
     args = BenchArguments("out", variants=["old: A=1 B=x=y --optim adamw_torch --bf16 false"], skip_stock=True)
-    sides = read_sides(args, bf16=False)
+    sides = read_sides(args, "cpu")
+    assert "--bf16" in read_sides(args, "cuda")["ours"][0]
     assert list(sides) == ["ours", "old"]
     assert sides["old"] == ([*sides["ours"][0], "--optim", "adamw_torch", "--bf16", "false"], {"A": "1", "B": "x=y"})
-    with pytest.raises(InputError, match="--variants 'nonsense'"):
-        BenchArguments("out", variants=["nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *[("variants", [text]) for text in ("nonsense", "ours: --bf16", "new: A --bf16", "empty:")],
+        *[("sizes", ["hugo"]), ("model_type", "gpt"), ("vocab_sizes", [5]), ("seq_lengths", [1]), ("rounds", 0)],
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_runs(flag, value):
+    with pytest.raises(InputError, match=f"--{flag}"):
+        BenchArguments("out", **{flag: value})
 
 
 def test_the_table_sets_small_vocabularies_against_the_largest():

@@ -14,7 +14,7 @@ from shared.speed import PHASES, StepClock, flops_per_token, measure_peak
 @pytest.mark.parametrize("model_type", sorted(HEADS))
 def test_the_formula_counts_the_matrix_products_of_the_model(model_type):
     fields = {name: 4 * value if name not in ("pad_token_id",) else value for name, value in SMALL.items()}
-    fields |= {"num_hidden_layers": 2, "pad_token_id": 0, "embedding_size": 64}
+    fields |= {"num_hidden_layers": 2, "pad_token_id": 0} | ({"embedding_size": 48} if model_type == "electra" else {})
     if model_type in ("distilbert", "modernbert"):
         fields |= {
             "n_layers": 2,
@@ -55,7 +55,7 @@ def test_the_clock_divides_the_time_and_forgets_pauses_and_first_steps():
     found = clock.report(tokens_per_step=150, flops_per_token=2.0, peak_flops=1e6)
     assert sum(found[f"share_{phase}"] for phase in PHASES) == pytest.approx(1)
     assert found["share_backward"] > found["share_forward"] > found["share_optimizer"] > found["share_other"]
-    assert 3_000 < found["tokens_per_second"] < 10_000
+    assert found["tokens_per_second"] < 10_000 + 1  # 15 ms a step at least
     assert found["model_flops_utilization"] == pytest.approx(found["tokens_per_second"] * 2 / 1e6)
 
 
@@ -70,9 +70,11 @@ def test_peak_is_that_of_a_matrix_product():
 def test_a_run_says_where_its_time_went(tmp_path):
     from test_run_mlm import run
 
-    metrics = run(tmp_path / "run", "--max_steps", 30)
+    metrics = run(tmp_path / "run", "--max_steps", 30, "--eval_steps", 2)  # evaluations that do not count
     found = json.loads((tmp_path / "run" / "train_results.json").read_text())
     assert sum(found[f"train_share_{phase}"] for phase in PHASES) == pytest.approx(1)
     assert all(found[key] == metrics[key] > 0 for key in ("train_tokens_per_second", "train_model_flops_utilization"))
-    assert found["train_share_data"] < 0.5 and found["train_peak_memory_gib"] > 0.1
+    rate = found["train_tokens_per_second"]
+    assert rate > 1.5 * 30 * 16 * 32 / found["train_runtime"] and found["train_share_data"] < 0.2
+    assert found["train_peak_memory_gib"] > 0.1
     assert "model FLOPs utilisation" in (tmp_path / "run" / "README.md").read_text()

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What only a GPU can show, in one call of about ten minutes: speed against the stock path for all sizes, the knobs of
+# the tiny model, and the tests that need CUDA. Takes the folder for its tables, and flags for every benchmark:
+#   bash evaluation/gpu_report.sh runs/gpu
+#   bash evaluation/gpu_report.sh runs/try --seconds 1 --rounds 1 --batch_size 2     # on a CPU, to see that it runs
+# It needs torch, transformers, accelerate, tokenizers, pyarrow and pytest, and no package of this repository installed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+output=${1:?usage: gpu_report.sh FOLDER [flags of bench_pretraining.py]}
+shift
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=true
+failed=0
+
+bench() {
+    local name=$1
+    shift
+    python evaluation/bench_pretraining.py --rounds 1 --seconds 6 --output_dir "$output/$name" "$@" || failed=1
+}
+
+bench sizes --sizes tiny mini small base "$@"
+bench knobs --sizes tiny --skip_stock --variants \
+    "compiled: --torch_compile" \
+    "documents apart: --isolate_documents" \
+    "fp32: --bf16 false" \
+    "unfused AdamW: --optim adamw_torch" \
+    "no data worker: --dataloader_num_workers 0 --dataloader_persistent_workers false" "$@"
+python -m pytest -q -p no:cacheprovider tests/test_attention.py tests/test_loss.py tests/test_speed.py || failed=1
+exit "$failed"
