@@ -242,7 +242,8 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
-    lines += ["", f"{first['device']}; {peak}; {versions}. Medians of {len(first['rounds']['ours'])} rounds."]
+    rounds = "/".join(str(n) for n in dict.fromkeys(len(row["rounds"]["ours"]) for row in rows))
+    lines += ["", f"{first['device']}; {peak}; {versions}. Medians of {rounds} rounds."]
     return "\n".join(lines) + "\n"
 
 

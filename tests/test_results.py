@@ -6,6 +6,8 @@ import pytest
 from conftest import ROOT
 from faults import tables
 
+from evaluation.bench_pretraining import make_table
+
 FILES = sorted((ROOT / "pretraining" / "results").glob("*.json"))
 
 
@@ -33,3 +35,10 @@ def test_the_tables_of_the_fault_tests_are_those_of_their_record():
     assert all(row["same_bits"] == row["kills"] for row in report["kills"])
     cells = [cell for row in report["damage"].values() for cell in row.values()]
     assert len(cells) == 48 and set(cells) <= {"recovered", "refused", "aborted"} and cells.count("aborted") <= 1
+
+
+def test_the_tables_of_the_speed_benchmark_are_those_of_their_record():
+    folder, page = ROOT / "evaluation" / "results", (ROOT / "evaluation" / "README.md").read_text()
+    assert make_table(json.loads((folder / "pretraining_cpu.json").read_text())) in page
+    knobs = make_table(json.loads((folder / "knobs_cpu.json").read_text()))
+    assert knobs[knobs.index("| model | vocabulary | length | variant") :] in page
