@@ -34,6 +34,6 @@ $(VENV)/core: requirements.txt pyproject.toml
 	$(BIN)/pip install -r requirements.txt
 	touch $@
 
-$(VENV)/dev: requirements-dev.txt $(VENV)/core
+$(VENV)/dev: requirements-dev.txt requirements-cluster.txt $(VENV)/core
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers.hf_argparser import HfArgumentParser
 
-from shared.errors import InputError, RunError
+from shared.errors import BadRecordsError, InputError, RunError
 
 # Flags that Trainer renamed or dropped since 2022, as old commands and recipes spell them.
 RENAMED = {
@@ -80,6 +79,8 @@ def parse_arguments(
     of the wrong type. `on_read` sees the flags before a dataclass is made of them: TrainingArguments, when made, waits
     for the other processes.
     """
+    from transformers.hf_argparser import HfArgumentParser  # takes a second, which the workers of a stage do not have
+
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv and default_recipe is not None:
         shown = os.path.relpath(default_recipe)
@@ -105,9 +106,11 @@ def parse_arguments(
 
 
 def report(error: BaseException) -> int:
-    """Print an expected error as one line, and return the exit code: InputError 2, RunError 1, Ctrl-C 130."""
+    """Print an expected error as one line, and return the exit code: InputError 2, RunError 1, BadRecordsError 3,
+    Ctrl-C 130."""
     print(f"error: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
-    return 2 if isinstance(error, InputError) else 1 if isinstance(error, RunError) else 130
+    codes: dict[type, int] = {InputError: 2, RunError: 1, BadRecordsError: 3}
+    return codes.get(type(error), 130)
 
 
 def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe: str | Path | None = None) -> None:
@@ -130,7 +133,7 @@ def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe:
     try:
         main(*parse_arguments(dataclass_types, default_recipe=default_recipe, on_read=watch))
         leave()
-    except (InputError, RunError, KeyboardInterrupt) as error:
+    except (InputError, RunError, BadRecordsError, KeyboardInterrupt) as error:
         code = report(error)
         leave(str(error) or "interrupted")
         sys.exit(code)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from shared.errors import InputError
 from shared.files import sha256_of
+from shared.rows import files_of
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt", ".txt.gz")
 JSON_LINES_SUFFIXES = (".json", ".json.gz")  # read when named; in a folder they are more often manifests than text
@@ -140,7 +141,7 @@ def is_held_out(text: str, fraction: float) -> bool:
 def _find_files(source: str) -> list[Path]:
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+        files = files_of(path, SUFFIXES)
         if not files:
             raise InputError(f"{source}: no file in this folder ends in {', '.join(SUFFIXES)}")
         return files

@@ -14,6 +14,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import transformers.hf_argparser  # noqa: F401  it imports the modules whose names TrainingArguments uses
+
 from shared.command_line import parse_arguments, report
 from shared.errors import InputError
 

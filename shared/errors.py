@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class RunError(Exception):
     """A run cannot go on. The message says what happened, what is safe and what to do; scripts exit with 1."""
+
+
+class BadRecordsError(Exception):
+    """More of the input is damaged than `--max_bad_records` allows; scripts exit with 3."""

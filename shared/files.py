@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
+
+_TEMPORARY = re.compile(r"\..+\.\d+(\.\w+)?")  # see atomic_file
 
 CACHE = Path(os.environ.get("TINY_OLM_CACHE", "~/.cache/tiny-olm")).expanduser()
 
@@ -65,6 +68,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs have left of `atomic_file` anywhere under `folder`, which nobody else may be writing."""
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -1,7 +1,10 @@
+import ast
+import importlib
 import json
 import re
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import yaml
@@ -79,38 +82,33 @@ def test_missing_recipe_is_named():
 
 def script_arguments(script):
     """The dataclasses of a script, as its last line hands them to run_script."""
-    from data_prep.bench_packing import BenchArguments as PackingBench
-    from data_prep.collect_docstrings import DocstringArguments
-    from data_prep.pack_dataset import PackingArguments
-    from data_prep.train_tokenizer import TokenizerArguments
-    from evaluation.bench_pretraining import BenchArguments as PretrainingBench
-    from evaluation.stock_mlm import StockArguments
-    from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments
-
-    return {
-        "data_prep/bench_packing.py": [PackingBench],
-        "data_prep/collect_docstrings.py": [DocstringArguments],
-        "data_prep/pack_dataset.py": [PackingArguments],
-        "data_prep/train_tokenizer.py": [TokenizerArguments],
-        "evaluation/bench_pretraining.py": [PretrainingBench],
-        "evaluation/stock_mlm.py": [StockArguments],
-        "pretraining/run_mlm.py": [ModelArguments, DataArguments, RunArguments],
-    }[script]
+    calls = (node for node in ast.walk(ast.parse(Path(script).read_text())) if isinstance(node, ast.Call))
+    call = next(node for node in calls if ast.unparse(node.func) == "run_script")
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    return [getattr(module, ast.unparse(argument)) for argument in call.args[1:]]
 
 
-RECIPES = sorted((ROOT / "pretraining" / "recipes").glob("*.yaml"))
+RECIPES = sorted(ROOT.glob("*/recipes/*.yaml"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_parse_and_follow_the_rules(recipe):
-    args = parse_arguments(script_arguments("pretraining/run_mlm.py"), ["--config", str(recipe), "--use_cpu"])
     lines = recipe.read_text().splitlines()
+    script = re.search(r"\w+/\w+\.py", recipe.read_text())[0]
+    kinds = script_arguments(script)
+    required = ["--output_dir", "out"] if script.startswith("data_prep/") else []
+    use_cpu = (
+        ["--use_cpu"] if script == "pretraining/run_mlm.py" else []
+    )  # a recipe with bf16 is refused without a GPU
+    args = parse_arguments(kinds, ["--config", str(recipe), *required, *use_cpu])
+    defaults = parse_arguments(kinds, required)
     keys = [line.split(":")[0] for line in lines if re.match(r"\w+:", line)]
     assert lines[0].startswith("# ") and len(lines) <= 40
     assert len(keys) == len(set(keys))
     for key in keys:
         (owner,) = [a for a in args if hasattr(a, key)]
-        assert getattr(owner, key) != getattr(type(owner)(), key), f"{key} equals its default: leave it out"
+        (default,) = [a for a in defaults if hasattr(a, key)]
+        assert getattr(owner, key) != getattr(default, key), f"{key} equals its default: leave it out"
 
 
 def commands():

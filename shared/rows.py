@@ -1,0 +1,236 @@
+"""Documents with their columns: the schema that the stages of data_prep share, and how rows are read and written.
+
+A document is a dict with the keys of `SCHEMA`. `text` is always there; the rest is known or None.
+"""
+
+import datetime
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shared.errors import InputError
+
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),  # unique in its source: a WARC record's id, a Wikipedia page's number
+        "url": pa.string(),
+        "title": pa.string(),
+        "text": pa.string(),
+        "date": pa.string(),  # ISO 8601: when it was crawled, revised or published
+        "last_modified": pa.string(),  # ISO 8601: what the server said
+        "language": pa.string(),  # ISO 639-1
+        "language_score": pa.float32(),
+        "source": pa.string(),  # the snapshot or dump: CC-MAIN-2026-43, enwiki-20261101
+        "warc_file": pa.string(),  # the file of the crawl or of the dump
+        "offset": pa.int64(),  # where the record starts in it, in bytes
+        "metadata": pa.string(),  # JSON: whatever else is known
+    }
+)
+NAMES = tuple(SCHEMA.names)
+STATE = ".state"  # in a stage's output folder: what is done; see shared/stage.py
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
+NAMED_ONLY = (".json", ".json.gz")  # in a folder these are more often manifests
+MAX_LINE_BYTES = 64 * 2**20
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that a stage reads."""
+
+    index: int  # its place among the inputs, which names its shards
+    path: str
+    bytes: int
+
+
+def clean_text(text: str) -> str:
+    """`text` without lone surrogates, NULs and other control characters (tab and line ends stay): valid UTF-8."""
+    return _CONTROL.sub("", text)
+
+
+def find_sources(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES + NAMED_ONLY) -> list[Source]:
+    """The files of `--input`, in the order given, those of a folder by name.
+
+    Of the output folder of a stage, its documents alone. Raises InputError for a path that is missing, of another
+    kind, given twice, or the folder of an unfinished stage.
+    """
+    if not inputs:
+        raise InputError("--input: name files or folders")
+    files: list[Path] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            found = files_of(path, suffixes)
+            if not found:
+                raise InputError(f"--input {name}: no file in this folder ends in {', '.join(suffixes)}")
+            files += found
+        elif not path.is_file():
+            raise InputError(f"--input {name}: no such file or folder")
+        elif not path.name.endswith(tuple(suffixes)):
+            raise InputError(f"--input {name}: unknown kind of file; the ones read here end in {', '.join(suffixes)}")
+        else:
+            files.append(path)
+    if len({file.resolve() for file in files}) < len(files):
+        raise InputError("--input: a file is named twice")
+    return [Source(index, str(file.absolute()), file.stat().st_size) for index, file in enumerate(files)]
+
+
+def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files of a folder that are input: all with one of the suffixes; of a stage's output, its documents alone.
+
+    Raises InputError if the folder belongs to a stage that has not finished.
+    """
+    if (folder / STATE).is_dir():
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{folder}: the stage that writes it has not finished; run it again") from error
+        # Documents stand at the top, downloads in files/; dropped/ and the like are not input.
+        names = [name for name in manifest["files"] if "/" not in name or name.startswith("files/")]
+        return [folder / name for name in names if name.endswith(tuple(suffixes))]
+    in_folder = tuple(suffix for suffix in suffixes if suffix not in NAMED_ONLY)
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(in_folder))
+
+
+def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+    """Yield (position after the row, share of the file read, document or None, what is wrong with it or "").
+
+    `start` is such a position. Columns that SCHEMA does not know go into `metadata`. Raises InputError for a file that
+    cannot be read at all, or whose first row has no `text`.
+    """
+    reader = _read_parquet if source.path.endswith(".parquet") else _read_json_lines
+    for position, share, row, problem in reader(source, start):
+        if row is not None:
+            row, problem = _as_document(row, f"{Path(source.path).name}:{position - 1}")
+        yield position, share, row, problem
+
+
+def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] | None, str]:
+    text = row.get("text")
+    if not isinstance(text, str):
+        return None, "text is missing" if text is None else "text is not a string"
+    document = dict.fromkeys(NAMES) | {name: row[name] for name in NAMES if name in row}
+    unknown = {name: value for name, value in row.items() if name not in SCHEMA.names and value is not None}
+    for name in ("id", "url", "title", "date", "last_modified", "language", "source", "warc_file", "metadata"):
+        value = document[name]
+        if isinstance(value, datetime.date | datetime.datetime):
+            document[name] = value.isoformat()
+        elif value is not None and not isinstance(value, str):
+            document[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    if unknown:
+        known = {}
+        if document["metadata"]:
+            try:
+                known = json.loads(document["metadata"])
+            except ValueError:
+                known = {"metadata": document["metadata"]}
+        document["metadata"] = json.dumps(known | unknown, ensure_ascii=False, sort_keys=True, default=str)
+    document["id"] = document["id"] or default_id
+    try:
+        kinds: tuple[tuple[str, Any], ...] = (("language_score", float), ("offset", int))
+        for name, kind in kinds:
+            if document[name] is not None:
+                document[name] = kind(document[name])
+    except (TypeError, ValueError):
+        return None, f"{name} is not a number"
+    for name, value in document.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            document[name] = clean_text(value)
+    return document, ""
+
+
+def _read_parquet(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+    try:
+        file = pq.ParquetFile(source.path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{source.path}: not a readable parquet file: {error}") from error
+    with file:
+        if "text" not in file.schema_arrow.names:
+            raise InputError(f"{source.path}: no column 'text' among {', '.join(file.schema_arrow.names)}")
+        rows = file.metadata.num_rows
+        position = 0
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if position + size <= start:
+                position += size
+                continue
+            try:
+                for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                    if position + len(batch) <= start:
+                        position += len(batch)
+                        continue
+                    for row in _batch_rows(batch):
+                        position += 1
+                        if position > start:
+                            yield (
+                                (position, position / rows, row, "")
+                                if row is not None
+                                else (position, position / rows, None, "not valid UTF-8")
+                            )
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{source.path}: damaged parquet file: {error}") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    try:
+        return cast(list[dict[str, Any] | None], batch.to_pylist())
+    except UnicodeDecodeError:
+        rows: list[dict[str, Any] | None] = []
+        for index in range(len(batch)):
+            try:
+                rows += batch.slice(index, 1).to_pylist()
+            except UnicodeDecodeError:
+                rows.append(None)
+        return rows
+
+
+def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+    """The position is the number of the line."""
+    number = 0
+    with open(source.path, "rb") as raw:
+        lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if source.path.endswith(".gz") else raw
+        while True:
+            try:
+                line = lines.readline(MAX_LINE_BYTES)
+                too_long = len(line) == MAX_LINE_BYTES
+                while too_long and not line.endswith(b"\n") and line:
+                    line = lines.readline(MAX_LINE_BYTES)
+            except (EOFError, OSError, zlib.error):
+                yield number + 1, 1.0, None, "damaged gzip file: the rest is lost"
+                return
+            if not line:
+                return
+            number += 1
+            if number <= start or (not too_long and not line.strip()):
+                continue
+            share = raw.tell() / max(source.bytes, 1)
+            if too_long:
+                yield number, share, None, f"line longer than {MAX_LINE_BYTES} bytes"
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if number == 1:
+                    raise InputError(f"{source.path}, line 1: not JSON lines (one object a line): {error}") from error
+                yield number, share, None, "line is not JSON"
+                continue
+            if not isinstance(row, dict):
+                yield number, share, None, "line is not an object"
+            else:
+                if number == 1 and "text" not in row:
+                    raise InputError(f"{source.path}, line 1: no field 'text' among {', '.join(row)}")
+                yield number, share, row, ""
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write one parquet file; the bytes depend on the rows alone."""
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, path, compression="zstd", row_group_size=1000)

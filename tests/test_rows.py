@@ -1,0 +1,121 @@
+import gzip
+import json
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shared import rows
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.rows import NAMES, SCHEMA, find_sources, read_rows, write_rows
+
+
+def read(path, start=0):
+    return list(read_rows(find_sources([str(path)])[0], start))
+
+
+def test_known_columns_stay_and_others_go_into_metadata(tmp_path):
+    row = {"text": "a", "url": "u", "date": datetime(2026, 11, 1), "score": 3, "language_score": 1, "tags": ["x"]}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text(json.dumps(row | {"date": "2026-11-01T00:00:00"}) + "\n")
+    for name in ("a.parquet", "a.jsonl"):
+        [(position, share, document, problem)] = read(tmp_path / name)
+        assert (position, share, problem) == (1, 1.0, "")
+        assert tuple(document) == NAMES
+        assert document["date"] == "2026-11-01T00:00:00"
+        assert document["language_score"] == 1.0
+        assert document["id"] == f"{name}:0"
+        assert json.loads(document["metadata"]) == {"score": 3, "tags": ["x"]}
+
+
+def test_reading_goes_on_from_every_position(tmp_path):
+    content = [{"text": f"document {i}"} for i in range(700)]
+    pq.write_table(pa.Table.from_pylist(content), tmp_path / "a.parquet", row_group_size=150)
+    lines = "".join(json.dumps(row) + "\n" for row in content)
+    (tmp_path / "a.jsonl").write_text(lines)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    for name in ("a.parquet", "a.jsonl", "b.jsonl.gz"):
+        whole = read(tmp_path / name)
+        assert [document["text"] for *_, document, _ in whole] == [row["text"] for row in content]
+        for index in (0, 1, 149, 150, 255, 256, 699, 700):
+            start = whole[index - 1][0] if index else 0
+            assert read(tmp_path / name, start) == whole[index:]
+
+
+def test_damaged_records_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 50)
+    lines = [b'{"text": "good"}', b"{", b"[1]", b'{"text": 5}', b'{"body": "x"}', b'{"text": "' + b"x" * 500 + b'"}']
+    lines += [b'{"text": "\\ud800nul\\u0000"}', b"[" * 40, b'{"text": "a", "offset": "x"}', b'{"text": "end"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    found = read(tmp_path / "a.jsonl")
+    assert [problem for *_, problem in found] == [
+        "",
+        "line is not JSON",
+        "line is not an object",
+        "text is not a string",
+        "text is missing",
+        "line longer than 50 bytes",
+        "",
+        "line is not JSON",
+        "offset is not a number",
+        "",
+    ]
+    assert [row["text"] for *_, row, _ in found if row] == ["good", "nul", "end"]
+
+
+def test_a_cut_gzip_file_keeps_what_can_be_read(tmp_path):
+    lines = "".join(json.dumps({"text": f"{i} {hash(str(i))}"}) + "\n" for i in range(5000))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:20_000])
+    found = read(tmp_path / "a.jsonl.gz")
+    assert len(found) > 500
+    assert found[-1][3] == "damaged gzip file: the rest is lost"
+    assert all(problem == "" for *_, problem in found[:-2])  # the line before may be cut
+
+
+def test_parquet_that_is_not_utf_8_costs_the_row_only(tmp_path):
+    bad = pa.array([b"fine", b"\xff", b"also fine"]).view(pa.string())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    assert [problem for *_, problem in read(tmp_path / "a.parquet")] == ["", "not valid UTF-8", ""]
+
+
+def test_unusable_input_is_named(tmp_path):
+    (tmp_path / "a.docx").write_text("x")
+    (tmp_path / "a.parquet").write_text("x")
+    (tmp_path / "b.jsonl").write_text('{"body": "x"}\n')
+    (tmp_path / "empty").mkdir()
+    for inputs, message in [
+        ([], "name files or folders"),
+        ([str(tmp_path / "a.docx")], "unknown kind"),
+        ([str(tmp_path / "none")], "no such file"),
+        ([str(tmp_path / "empty")], "no file in this folder"),
+        ([str(tmp_path / "b.jsonl"), str(tmp_path / "b.jsonl")], "named twice"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            find_sources(inputs)
+    for name, message in [("a.parquet", "not a readable parquet"), ("b.jsonl", "no field 'text' among body")]:
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / name)
+
+
+def test_the_folder_of_a_stage_gives_its_documents_alone(tmp_path):
+    (tmp_path / ".state").mkdir()
+    (tmp_path / "dropped").mkdir()
+    document = dict.fromkeys(NAMES) | {"text": "kept"}
+    write_rows(tmp_path / "00000-00000.parquet", [document], SCHEMA)
+    write_rows(tmp_path / "dropped" / "00000-00000.parquet", [document | {"text": "dropped"}], SCHEMA)
+    for reader in (lambda: find_sources([str(tmp_path)]), lambda: Documents([str(tmp_path)])):
+        with pytest.raises(InputError, match="has not finished"):
+            reader()
+    names = ["00000-00000.parquet", "dropped/00000-00000.parquet"]
+    (tmp_path / "manifest.json").write_text(json.dumps({"files": dict.fromkeys(names)}))
+    assert [source.index for source in find_sources([str(tmp_path)])] == [0]
+    assert list(Documents([str(tmp_path)])) == ["kept"]
+
+
+def test_written_bytes_depend_on_the_rows_alone(tmp_path):
+    documents = [dict.fromkeys(NAMES) | {"text": f"text {i}"} for i in range(3000)]
+    for name in ("a", "b"):
+        write_rows(tmp_path / name, documents, SCHEMA)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -1,0 +1,223 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shared.errors import BadRecordsError, InputError
+from shared.stage import StageArguments
+from tests import stage_script
+from tests.stage_script import EvenArguments
+
+SCRIPT = str(Path(stage_script.__file__))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    for part in range(3):
+        rows = [{"id": f"{part}-{i}", "text": f"text number {part * 1000 + i}"} for i in range(400 + part)]
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{part}.parquet")
+    return folder
+
+
+def run(corpus, output_dir, **flags):
+    names = {name: flags.pop(name) for name in ("keep_odd", "delay") if name in flags}
+    flags = {"workers": 1, "part_records": 50} | flags
+    args = StageArguments(str(output_dir), [str(corpus)], **flags)
+    return stage_script.main(args, EvenArguments(**names))
+
+
+def command(corpus, output_dir, *flags):
+    return [sys.executable, SCRIPT, "--input", str(corpus), "--output_dir", str(output_dir), *map(str, flags)]
+
+
+def content(folder):
+    """Every file that a stage leaves, except when it was made."""
+    names = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in names
+        if path.name not in ("time.json", "lock") and "logs" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    run(corpus, folder)
+    return folder
+
+
+def test_what_is_written(corpus, whole):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    counts = manifest["counts"]
+    assert (counts["in"], counts["kept"], counts["dropped"], counts["bad"]) == (1203, 602, {"odd": 601}, {})
+    assert [entry["file"] for entry in manifest["inputs"]] == ["0.parquet", "1.parquet", "2.parquet"]
+    kept = [text for path in sorted(whole.glob("*.parquet")) for text in pq.read_table(path)["text"].to_pylist()]
+    assert kept == [f"text number {part * 1000 + i}" for part in range(3) for i in range(400 + part) if i % 2 == 0]
+    dropped = pa.concat_tables(pq.read_table(path) for path in sorted((whole / "dropped").iterdir()))
+    assert dropped.num_rows == 601
+    assert dropped.slice(0, 1).to_pylist()[0] | {"offset": None} == dict.fromkeys(dropped.column_names) | {
+        "id": "0-1",
+        "reason": "odd",
+        "detail": "text numb",
+    }
+    assert sum(pq.read_table(path).num_rows for path in (whole / "lengths").iterdir()) == 1203
+    for name, facts in manifest["files"].items():
+        assert facts["bytes"] == (whole / name).stat().st_size
+
+
+def test_any_number_of_workers_writes_the_same_bytes(corpus, whole, tmp_path):
+    for workers in (2, 4):
+        run(corpus, tmp_path / str(workers), workers=workers)
+        assert content(tmp_path / str(workers)) == content(whole)
+
+
+@pytest.mark.parametrize("executor", ["datatrove", "ray"])
+def test_datatroves_executors_write_the_same_bytes(executor, corpus, whole, tmp_path):
+    subprocess.run(
+        command(corpus, tmp_path / "out", "--executor", executor, "--workers", 2, "--part_records", 50),
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert content(tmp_path / "out") == content(whole)
+
+
+def test_killed_runs_go_on_and_lose_little(corpus, whole, tmp_path):
+    """SIGKILL of the parent alone, at random moments, until a run ends by itself."""
+    chance = random.Random(0)
+    folder = tmp_path / "out"
+    state = folder / ".state" / "documents"
+
+    kills = 0
+
+    def parts():
+        return len(list(state.glob("*.json"))) if state.is_dir() else 0
+
+    for _ in range(50):
+        before, kills = parts(), kills + 1
+        process = subprocess.Popen(
+            command(corpus, folder, "--part_records", 50, "--delay", 0.002, "--workers", 2),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        enough = before + chance.randint(3, 9)
+        while process.poll() is None and parts() < enough:
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.1)
+        process.kill()
+        if process.wait() == 0:
+            break
+        assert parts() >= enough  # what was done is still there
+    assert process.returncode == 0
+    assert kills > 2
+    assert content(folder) == content(whole)
+
+
+def test_work_that_is_done_is_not_done_again(corpus, whole, tmp_path):
+    folder = tmp_path / "out"
+    run(corpus, folder)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("0*.parquet")}
+    victim = sorted(folder.glob("0*.parquet"))[4]
+    victim.write_bytes(b"cut")  # a damaged part is made again, with all later ones of its source
+    (folder / "manifest.json").unlink()
+    run(corpus, folder)
+    assert content(folder) == content(whole)
+    same = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp]
+    assert len(same) == len(stamps) - 4
+    run(corpus, folder)  # nothing left to do
+
+
+def test_other_settings_or_input_are_refused(corpus, whole, tmp_path):
+    before = content(whole)
+    with pytest.raises(InputError, match=r"settings\.keep_odd was False, is True"):
+        run(corpus, whole, keep_odd=True)
+    with pytest.raises(InputError, match=r"settings\.part_records was 50, is 60"):
+        run(corpus, whole, part_records=60)
+    with pytest.raises(InputError, match="inputs was"):
+        run(corpus / "0.parquet", whole)
+    (tmp_path / "foreign.txt").write_text("mine")
+    with pytest.raises(InputError, match="no stage has written"):
+        run(corpus, tmp_path)
+    assert content(whole) == before
+
+
+def test_two_runs_in_one_folder(corpus, tmp_path):
+    first = subprocess.Popen(command(corpus, tmp_path / "out", "--delay", 0.01), stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out" / ".state" / "stage.json").is_file():
+        assert first.poll() is None
+        time.sleep(0.01)
+    with pytest.raises(InputError, match="another run"):
+        run(corpus, tmp_path / "out")
+    first.kill()
+    first.wait()
+
+
+def test_too_many_bad_records(tmp_path):
+    lines = [json.dumps({"text": f"number {i}"}) for i in range(40)]
+    lines[5] = lines[6] = lines[7] = "damaged"
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(BadRecordsError, match=r"3 of 40 records are damaged \(line is not JSON 3\)"):
+        run(tmp_path / "a.jsonl", tmp_path / "out")
+    done = subprocess.run(command(tmp_path / "a.jsonl", tmp_path / "other"), capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "--max_bad_records" in done.stderr
+    counts = run(tmp_path / "a.jsonl", tmp_path / "out", max_bad_records=0.1)["counts"]  # goes on in the same folder
+    assert counts["bad"] == {"line is not JSON": 3}
+    assert counts["kept"] == 19
+
+
+def test_many_bad_records_stop_the_work_early(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "number 2"}\n' + "damaged\n" * 3000)
+    (tmp_path / "b.jsonl").write_text('{"text": "number 2"}\n' * 500)  # smaller: its turn comes later
+    with pytest.raises(BadRecordsError):
+        run(tmp_path, tmp_path / "out", part_records=500)
+    assert not (tmp_path / "out" / "00001-00000.parquet").exists()
+
+
+def test_a_killed_worker_is_told(corpus, tmp_path):
+    done = subprocess.run(
+        command(corpus, tmp_path / "out", "--die", "True", "--workers", 2), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "a worker was killed" in done.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_stops_at_once(corpus, tmp_path):
+    process = subprocess.Popen(
+        command(corpus, tmp_path / "out", "--delay", 0.05, "--workers", 2), stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out" / ".state" / "stage.json").is_file():
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    assert process.stderr.read().splitlines()[-1] == "error: interrupted"
+
+
+def test_history_reaches_back(corpus, whole, tmp_path):
+    manifest = run(whole, tmp_path / "second")
+    assert [step["stage"] for step in manifest["history"]] == ["even"]
+    assert manifest["counts"]["in"] == manifest["history"][0]["counts"]["kept"] == 602
+    third = run(tmp_path / "second", tmp_path / "third")
+    assert [step["counts"]["in"] for step in third["history"]] == [1203, 602]
+
+
+def test_wrong_flags(tmp_path):
+    for flags, message in [
+        ({"workers": 0}, "--workers 0"),
+        ({"part_records": 0}, "--part_records 0"),
+        ({"max_bad_records": 2}, "--max_bad_records 2"),
+        ({"executor": "slurm"}, "--slurm_partition"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            StageArguments(os.path.join(tmp_path, "x"), **flags)
