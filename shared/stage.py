@@ -377,7 +377,8 @@ def closing_line(name: str, counts: dict[str, Any], seconds: float) -> str:
             line += f", {sum(counts[title].values()):,} {title} ("
             line += ", ".join(f"{reason} {count:,}" for reason, count in reasons) + ")"
     rate = counts["in"] / max(seconds, 1e-9)
-    return line + f", {counts['text_bytes']:,} bytes of text, {seconds:.1f} s ({rate:,.0f}/s)"
+    size = counts.get("file_bytes", counts["text_bytes"])
+    return line + f", {size:,} bytes{'' if 'file_bytes' in counts else ' of text'}, {seconds:.1f} s ({rate:,.0f}/s)"
 
 
 def workers_of(args: StageArguments) -> int:
@@ -444,13 +445,14 @@ def _check_bad(counts: dict[str, Any], limit: float, enough: int) -> None:
         )
 
 
+_stage: Any = None  # in a worker
 _queue: Any = None  # in a worker: where parts are reported
 
 
-def _start_worker(queue: Any) -> None:
+def _start_worker(stage: Stage, queue: Any) -> None:
     """Leave when the parent is gone, however it went, and let it alone answer Ctrl-C."""
-    global _queue
-    _queue = queue
+    global _stage, _queue
+    _stage, _queue = stage, queue
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -462,10 +464,11 @@ def _start_worker(queue: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(stage: Stage, phase: Phase, task: Task) -> None:
+def _work(phase: int, task: int) -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    stage.run_task(phase, task, lambda weight, counts: _queue.put((weight, counts)))
+    chosen = _stage.phases[phase]
+    _stage.run_task(chosen, chosen.tasks[task], lambda weight, counts: _queue.put((weight, counts)))
 
 
 def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
@@ -497,9 +500,11 @@ def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
             return
         context = multiprocessing.get_context("spawn")
         queue = context.Queue()
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (queue,))
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (stage, queue))
         try:
-            futures = {pool.submit(_work, stage, phase, task) for task in waiting}
+            place = next(number for number, other in enumerate(stage.phases) if other is phase)
+            numbers = {task.name: number for number, task in enumerate(phase.tasks)}
+            futures = {pool.submit(_work, place, numbers[task.name]) for task in waiting}
             while futures:
                 finished, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:

@@ -1,0 +1,319 @@
+"""Fetch a sample of a Common Crawl snapshot: WARC, WET or WAT files, complete and checked.
+
+python data_prep/fetch_common_crawl.py --snapshot CC-MAIN-2026-43 --sampling_ratio 0.0001 --output_dir data/crawl
+python data_prep/fetch_common_crawl.py --list_snapshots 5
+
+Reads the lists of paths of https://data.commoncrawl.org (or of --base_url, a server or folder laid out like it) and
+writes `files/SNAPSHOT/KIND/NAME.gz`, `dropped/` with what could not be had and why, and `manifest.json` with size,
+hash, gzip members and path on the server of each file. A killed run goes on in the middle of a file.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from data_prep.crawl_lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
+from data_prep.downloads import BadFile, NotFound, Server, Trouble, check_gzip, discard, download, server_at
+from shared.command_line import run_script
+from shared.errors import BadRecordsError, InputError, RunError
+from shared.files import atomic_file, content_hash, write_json
+from shared.rows import STATE, Source, write_rows
+from shared.stage import (
+    DROPPED,
+    ENOUGH_RECORDS,
+    Part,
+    Phase,
+    StageArguments,
+    Task,
+    file_facts,
+    new_counts,
+    run_stage,
+)
+
+PLANNING_RETRIES = 4  # before work starts, somebody waits
+MARGIN = 1.02  # of disk, over the bytes to come
+
+
+@dataclass
+class FetchStageArguments(StageArguments):
+    """The flags of all stages, with defaults that suit a download."""
+
+    output_dir: str = field(
+        default="data/common_crawl",
+        metadata={"help": "The folder to write; the same command again goes on where it stopped."},
+    )
+    workers: int | None = field(
+        default=4, metadata={"help": "Downloads at a time. Common Crawl answers 403 to those who take too many."}
+    )
+
+
+@dataclass
+class FetchArguments:
+    """What to fetch, and from where."""
+
+    snapshot: list[str] = field(default_factory=list, metadata={"help": "CC-MAIN-2026-43, or several."})
+    sampling_ratio: list[float] = field(
+        default_factory=lambda: [0.0001],
+        metadata={"help": "The share of a snapshot's files, one or one a snapshot; at least one file is fetched."},
+    )
+    seed: int = field(default=42, metadata={"help": "Of the sample, which is the same for all kinds."})
+    kind: list[str] = field(default_factory=lambda: ["warc"], metadata={"help": "warc, wet, wat, or several."})
+    max_files: int | None = field(default=None, metadata={"help": "At most so many files of a snapshot and kind."})
+    base_url: str = field(
+        default=COMMON_CRAWL, metadata={"help": "A server, or a folder or file:// address, laid out like this one."}
+    )
+    list_snapshots: int | None = field(default=None, metadata={"help": "Print the newest N snapshots, and no more."})
+    retries: int = field(default=8, metadata={"help": "Tries after a failure that may pass (403, 429, 5xx, cut)."})
+    retry_wait: float = field(default=2.0, metadata={"help": "Seconds before the first retry, doubled with each."})
+    retry_bad: bool = field(
+        default=False, metadata={"help": "Try again the files that an earlier run counted as bad."}
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.sampling_ratio) not in (1, len(self.snapshot) or 1):
+            raise InputError(
+                f"--sampling_ratio: {len(self.sampling_ratio)} values for {len(self.snapshot)} snapshots; give one, "
+                "or one for each"
+            )
+        for ratio in self.sampling_ratio:
+            if not 0 < ratio <= 1:
+                raise InputError(f"--sampling_ratio {ratio}: is a share, above 0 and at most 1")
+        for kind in self.kind:
+            if kind not in KINDS:
+                raise InputError(f"--kind {kind}: must be one of {', '.join(KINDS)}")
+        for name, values in (("snapshot", self.snapshot), ("kind", self.kind)):
+            if len(set(values)) < len(values):
+                raise InputError(f"--{name}: {' '.join(values)}: one is named twice")
+        for name, value, least in (
+            ("max_files", self.max_files, 1),
+            ("list_snapshots", self.list_snapshots, 1),
+            ("retries", self.retries, 0),
+            ("retry_wait", self.retry_wait, 0),
+        ):
+            if value is not None and not value >= least:
+                raise InputError(f"--{name} {value}: must be at least {least}")
+
+
+def make_plan(server: Server, stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
+    """The files to fetch with their sizes (0: unknown), and the lines of the lists that are refused.
+
+    The sample is drawn from the names in the list of WARC files, whatever the kind, or, when the server has none,
+    from those of all kinds asked for. Raises InputError, BadRecordsError.
+    """
+    check_snapshots(server, args.snapshot)
+    plan: dict[str, Any] = {"files": [], "refused": [], "lines": 0}
+    for index, snapshot in enumerate(args.snapshot):
+        ratio = args.sampling_ratio[index % len(args.sampling_ratio)]
+        lists = {}
+        for kind in dict.fromkeys(("warc", *args.kind)):
+            try:
+                lists[kind] = read_list(server, snapshot, kind)
+            except NotFound as error:
+                if kind in args.kind:
+                    there = [other for other in KINDS if server.answers(list_path(snapshot, other))]
+                    hint = f"there is {', '.join(there)}" if there else "--list_snapshots 10 shows what there is"
+                    missing = f"{server.base} has no {list_path(snapshot, kind)}"
+                    raise InputError(f"--snapshot {snapshot} --kind {kind}: {missing}; {hint}") from error
+        reference = lists["warc"][0] if "warc" in lists else {key for paths, _ in lists.values() for key in paths}
+        chosen = sample(reference, ratio, args.seed, 1)[: args.max_files]
+        for kind in sorted(args.kind):
+            paths, refused = lists[kind]
+            lines = len(paths) + len(refused)
+            print(f"{snapshot}: {len(chosen):,} of {len(reference):,} {kind} files, {len(refused):,} lines refused")
+            if lines >= ENOUGH_RECORDS and len(refused) > stage_args.max_bad_records * lines:
+                raise BadRecordsError(
+                    f"--max_bad_records {stage_args.max_bad_records}: {len(refused):,} of {lines:,} lines of "
+                    f"{list_path(snapshot, kind)} are refused ({Counter(refused.values()).most_common(1)[0][0]})"
+                )
+            plan["lines"] += lines
+            plan["files"] += [[paths[key], 0] for key in chosen if key in paths]
+            # Of the refused lines the same share is counted, so that bad and good ones can be compared.
+            plan["refused"] += [[snapshot, line, refused[line]] for line in sample(refused, ratio, args.seed, 0)]
+            plan["refused"] += [
+                [snapshot, f"{kind}: {key}", "only in the list of WARC files"] for key in chosen if key not in paths
+            ]
+    ask_sizes(server, plan["files"])
+    return plan
+
+
+def ask_sizes(server: Server, files: list[list[Any]]) -> None:
+    """Fill in the bytes of each file."""
+
+    def ask(path: str) -> int:
+        try:
+            return server.size(path) or 0
+        except BadFile:
+            return 0  # the download will say why
+        except Trouble:
+            if server.answers(list_path(*path.split("/")[1:5:3])):
+                return 0
+            raise
+
+    with ThreadPoolExecutor(4) as pool, tqdm(total=len(files), desc="Asking for sizes", unit="file", delay=2) as bar:
+        for entry, size in zip(files, pool.map(ask, [path for path, _ in files]), strict=True):
+            entry[1] = size
+            bar.update()
+
+
+def local_path(output_dir: str, path: str) -> Path:
+    _, snapshot, _, _, kind, name = path.split("/")
+    return Path(output_dir, "files", snapshot, kind, name)
+
+
+def check_disk(output_dir: str, files: list[list[Any]]) -> None:
+    """Print bytes to come and free disk. Raises InputError if they do not fit."""
+    missing = 0
+    for path, size in files:
+        target = local_path(output_dir, path)
+        part = target.with_name(target.name + ".part")
+        if not target.is_file():
+            missing += max(0, size - (part.stat().st_size if part.is_file() else 0))
+    folder = next(parent for parent in (Path(output_dir), *Path(output_dir).parents) if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    total, unknown = sum(size for _, size in files), sum(size == 0 for _, size in files)
+    line = f"{len(files):,} files, {total:,} bytes, {missing:,} of them to come"
+    line += f" and {unknown:,} files of unknown size" if unknown else ""
+    print(f"{line}; {free:,} bytes of disk are free")
+    if missing * MARGIN > free:
+        raise InputError(
+            f"--output_dir {output_dir}: {missing:,} bytes are to come and {free:,} are free; name a folder on "
+            "another disk, or lower --sampling_ratio"
+        )
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The work of counting the lines of the lists, and of recording the refused ones."""
+
+    output_dir: str
+    lines: int
+    refused: tuple[tuple[str, str, str], ...]  # snapshot, line, reason
+
+    def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
+        counts = new_counts() | {"in": len(self.refused), "list_lines": self.lines}
+        counts["bad"].update(reason for _, _, reason in self.refused)
+        rows = [{"id": line, "source": snapshot, "reason": reason} for snapshot, line, reason in self.refused]
+        yield Part(0, 1.0, counts, write_dropped(self.output_dir, task.name, rows) if rows else {}, last=True)
+
+
+@dataclass(frozen=True)
+class Download:
+    """The work of fetching one file, `task.source.path` on the server."""
+
+    output_dir: str
+    server: Server
+
+    def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
+        assert task.source is not None
+        path = task.source.path
+        target = local_path(self.output_dir, path)
+        counts = new_counts() | {"in": 1}
+        try:
+            members, problem = check_gzip(target) if target.is_file() else (0, "missing")  # killed before the record
+            if problem:
+                for have, size, members in download(self.server, path, target, position):
+                    if not members:
+                        yield Part(have, min(have / (size or task.weight), 0.99), new_counts(), {})
+        except (BadFile, Trouble) as error:
+            if isinstance(error, Trouble) and not self.server.answers(list_path(*path.split("/")[1:5:3])):
+                raise RunError(
+                    f"{self.server.base}/{path}: {error}, {self.server.retries} times and more, and the server has no "
+                    "answer to anything else; what is done is kept: wait some minutes, then run the same command "
+                    "again, perhaps with fewer --workers"
+                ) from error
+            discard(target)
+            reason, detail = (error.reason, error.detail) if isinstance(error, BadFile) else (str(error), "")
+            counts["bad"][reason] += 1
+            row = {"id": path, "source": path.split("/")[1], "warc_file": target.name, "reason": reason}
+            files = write_dropped(self.output_dir, task.name, [row | {"detail": detail}])
+        except OSError as error:
+            raise RunError(
+                f"{target}: {error}; what is done is kept: when it is mended, run the same command again"
+            ) from error
+        else:
+            counts |= {"kept": 1, "file_bytes": target.stat().st_size}
+            name = target.relative_to(self.output_dir).as_posix()
+            files = {name: file_facts(target, members) | {"path": path}}
+        yield Part(position, 1.0, counts, files, last=True)
+
+
+def write_dropped(output_dir: str, name: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    path = Path(output_dir, "dropped", f"{name}.parquet")
+    with atomic_file(path) as temporary:
+        write_rows(temporary, rows, DROPPED)
+    return {f"dropped/{name}.parquet": file_facts(path, len(rows))}
+
+
+def forget_bad(output_dir: str) -> None:
+    """Remove the records of files that could not be had, so that they are tried again."""
+    for record in Path(output_dir, STATE, "files").glob("*.json"):
+        if json.loads(record.read_text(encoding="utf-8"))["counts"]["bad"]:
+            for other in record.parent.glob(f"{record.name.split('-')[0]}-*.json"):
+                other.unlink()
+            Path(output_dir, "manifest.json").unlink(missing_ok=True)
+
+
+def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
+    """Fetch the sample; returns the manifest, or with --list_snapshots the list."""
+    if stage_args.input:
+        raise InputError(f"--input {' '.join(stage_args.input)}: this stage reads --base_url alone; leave it out")
+    server = server_at(args.base_url, args.retries, args.retry_wait)
+    planning = replace(server, retries=min(PLANNING_RETRIES, server.retries))
+    output_dir, plan_file = Path(stage_args.output_dir), Path(stage_args.output_dir, STATE, "plan.json")
+    settings: dict[str, Any] = {
+        "snapshots": dict(zip(args.snapshot, args.sampling_ratio * len(args.snapshot), strict=False)),
+        "seed": args.seed,
+        "kinds": sorted(args.kind),
+        "max_files": args.max_files,
+        "base_url": server.base,
+    }
+    try:
+        if args.list_snapshots:
+            found = list_snapshots(planning)[: args.list_snapshots]
+            for entry in found:
+                print("  ".join(entry[key] for key in ("id", "from", "to", "name") if entry.get(key)))
+            return {"snapshots": found}
+        if not args.snapshot:
+            raise InputError("--snapshot: name one, CC-MAIN-2026-43; --list_snapshots 10 shows what there is")
+        if output_dir.exists() and not (
+            output_dir.is_dir() and (plan_file.is_file() or not any(output_dir.iterdir()))
+        ):
+            raise InputError(f"--output_dir {output_dir}: holds files that no fetch has written; name a new folder")
+        # The plan is kept: to go on needs no list, and a list that changes on the server changes nothing here.
+        plan = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.is_file() else {}
+        # With other settings in a folder that has work in it, the old plan leads run_stage to its refusal.
+        if not plan or (plan["settings"] != settings and not plan_file.with_name("stage.json").is_file()):
+            plan = make_plan(planning, stage_args, args) | {"settings": settings}
+            check_disk(stage_args.output_dir, plan["files"])
+            write_json(plan_file, plan)
+        elif plan["settings"] == settings and not (output_dir / "manifest.json").is_file():
+            check_disk(stage_args.output_dir, plan["files"])
+    except (BadFile, Trouble) as error:
+        raise InputError(
+            f"--base_url {args.base_url}: {error}; look whether the address is right and the network is up. Common "
+            "Crawl answers HTTP 403 or 503 to those who ask too often: then wait some minutes and try again"
+        ) from error
+    if args.retry_bad:
+        forget_bad(stage_args.output_dir)
+    refused = tuple((snapshot, line, reason) for snapshot, line, reason in plan["refused"])
+    tasks = (
+        Task(f"{index:05d}", max(size, 1), Source(index, path, size))
+        for index, (path, size) in enumerate(plan["files"])
+    )
+    phases = [
+        Phase("lists", (Task("lists", 1),), Refuse(stage_args.output_dir, plan["lines"], refused)),
+        Phase("files", tuple(tasks), Download(stage_args.output_dir, server)),
+    ]
+    settings["paths"] = content_hash([path for path, _ in plan["files"]], plan["refused"])
+    return run_stage("fetch_common_crawl", stage_args, settings, [], phases)
+
+
+if __name__ == "__main__":
+    run_script(main, FetchStageArguments, FetchArguments)
