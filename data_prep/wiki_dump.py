@@ -1,0 +1,263 @@
+"""Pages of a MediaWiki dump, one after another: from *.xml.bz2 of one stream or many, or from plain XML.
+
+The file is cut into pages before any XML is parsed, so that a damaged page costs that page alone, a document type
+declaration is never interpreted (entity bombs stay small) and memory is bounded by the largest page allowed.
+"""
+
+import bz2
+import codecs
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from xml.parsers import expat
+
+from shared.rows import Source
+
+CHUNK = 1 << 20
+READ = 1 << 16  # of compressed bytes; what follows a stream is copied for each stream
+MAX_HEAD = 4 << 20  # bytes before the first page: the site's names are a few thousand
+_PAGE_START, _PAGE_END = re.compile(rb"<page[\s>]"), b"</page>"
+_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a dump says of its wiki."""
+
+    database: str = ""  # enwiki
+    base: str = ""  # https://en.wikipedia.org/wiki/Main_Page
+    language: str = ""  # xml:lang of the whole file
+    namespaces: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Page:
+    """One page, with its last revision. What is missing is empty, `text` None."""
+
+    title: str = ""
+    namespace: str = ""
+    number: str = ""
+    redirect: bool = False
+    revision: str = ""
+    timestamp: str = ""
+    model: str = ""
+    text: str | None = None
+
+
+class Damaged(Exception):
+    """The file ends before it should; the message is the reason."""
+
+
+def read_pages(source: Source, start: int, max_page_bytes: int) -> Iterator[tuple[int, float, Page | None, str, Site]]:
+    """Yield (position after it, share of the file read, page or None, what is wrong or "", site).
+
+    A position is the number of pages before it; `start` is one. Pages before it are passed over without being parsed.
+    """
+    pieces = _Pieces(source)
+    site, position = Site(), 0
+    try:
+        for kind, content in _cut(pieces, max_page_bytes):
+            if kind == "head":
+                site = read_site(content)
+                if b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
+                    continue
+                problem, page = "document type declaration, not read", None
+            elif position < start:
+                position += 1
+                continue
+            elif kind == "page":
+                page, problem = parse_page(content)
+            else:
+                page, problem = None, kind
+            position += 1
+            if position > start:
+                yield position, pieces.share, page, problem, site
+    except Damaged as error:
+        if position >= start:
+            yield position + 1, 1.0, None, str(error), site
+
+
+class _Pieces:
+    """The decompressed bytes of a file as UTF-8, in pieces of bounded size."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.read = source, 0
+
+    @property
+    def share(self) -> float:
+        return min(self.read / max(self.source.bytes, 1), 1.0)
+
+    def __iter__(self) -> Iterator[bytes]:
+        decoder: codecs.IncrementalDecoder | None = None
+        first = True
+        for piece in self._decompressed():
+            if first and piece[:2] in _BOMS:
+                decoder = codecs.getincrementaldecoder(_BOMS[piece[:2]])("replace")
+            first = False
+            yield piece if decoder is None else decoder.decode(piece).encode("utf-8", "replace")
+
+    def _decompressed(self) -> Iterator[bytes]:
+        with open(self.source.path, "rb") as file:
+            if not self.source.path.endswith(".bz2"):
+                while data := file.read(CHUNK):
+                    self.read += len(data)
+                    yield data
+                return
+            decompressor, data = bz2.BZ2Decompressor(), b""
+            fresh = True  # no byte of the present stream has been seen
+            while True:
+                if decompressor.eof:  # a dump may be many streams, one behind the other
+                    data, decompressor, fresh = decompressor.unused_data, bz2.BZ2Decompressor(), True
+                if not data and decompressor.needs_input:
+                    data = file.read(READ)
+                    self.read += len(data)
+                    if not data:
+                        if fresh and self.read:
+                            return
+                        raise Damaged("damaged bz2: the rest is lost")
+                try:
+                    piece = decompressor.decompress(data, CHUNK)
+                except (OSError, ValueError) as error:
+                    raise Damaged("damaged bz2: the rest is lost") from error
+                data, fresh = b"", False
+                if piece:
+                    yield piece
+
+
+def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield ("head", what stands before the first page), then of each page ("page", bytes) or (problem, b"")."""
+    buffer = bytearray()
+    state = "head"  # head, between, page, or skip: inside a page that is too large
+    searched = 0
+    for piece in pieces:
+        buffer += piece
+        while True:
+            if state in ("head", "between"):
+                match = _PAGE_START.search(buffer, searched)
+                if not match:
+                    if state == "between":
+                        del buffer[:-6]
+                        searched = 0
+                    elif len(buffer) > MAX_HEAD:
+                        raise Damaged("no page in it: not a MediaWiki dump")
+                    else:
+                        searched = max(0, len(buffer) - 6)
+                    break
+                if state == "head":
+                    yield "head", bytes(buffer[: match.start()])
+                del buffer[: match.start()]
+                state, searched = "page", 5
+            end = buffer.find(_PAGE_END, searched)
+            again = _PAGE_START.search(buffer, searched, end if end >= 0 else len(buffer))
+            if again:  # the end of the page before is missing
+                yield "page is not closed", b""
+                del buffer[: again.start()]
+                state, searched = "page", 5
+                continue
+            if end < 0:
+                if state == "page" and len(buffer) > max_page_bytes:
+                    state = "skip"
+                if state == "skip":
+                    del buffer[:-7]
+                searched = max(5 if state == "page" else 0, len(buffer) - 7)
+                break
+            end += len(_PAGE_END)
+            if state == "skip" or end > max_page_bytes:
+                yield "page is larger than --max_page_bytes", b""
+            else:
+                yield "page", bytes(buffer[:end])
+            del buffer[:end]
+            state, searched = "between", 0
+    if state == "head":
+        yield "head", bytes(buffer)
+        raise Damaged("no page in it: not a MediaWiki dump")
+    if state != "between":
+        raise Damaged("file ends inside a page")
+
+
+def _parse(content: bytes, start: Any, end: Any, data: Any) -> None:
+    parser = expat.ParserCreate("utf-8")
+    parser.buffer_text = True
+    parser.buffer_size = 1 << 16
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
+    parser.Parse(content, True)
+
+
+def parse_page(content: bytes) -> tuple[Page | None, str]:
+    """The page in `<page>...</page>`, or None and what is wrong with it."""
+    page = Page()
+    path: list[str] = []
+    text: list[str] = []
+    fields = {
+        ("page", "title"): "title",
+        ("page", "ns"): "namespace",
+        ("page", "id"): "number",
+        ("page", "revision", "id"): "revision",
+        ("page", "revision", "timestamp"): "timestamp",
+        ("page", "revision", "model"): "model",
+        ("page", "revision", "text"): "text",
+    }
+    deep = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal deep
+        if len(path) >= 4:  # revision/contributor/username is the deepest there is
+            deep += 1
+            return
+        path.append(name)
+        text.clear()
+        if path == ["page", "redirect"]:
+            page.redirect = True
+
+    def end(name: str) -> None:
+        nonlocal deep
+        if deep:
+            deep -= 1
+            return
+        key = fields.get(tuple(path))
+        if key:
+            setattr(page, key, "".join(text))
+        path.pop()
+        text.clear()
+
+    try:
+        _parse(content, start, end, text.append)
+    except (expat.ExpatError, ValueError):
+        return None, "page is not well-formed XML"
+    return page, ""
+
+
+def read_site(head: bytes) -> Site:
+    """The names of a wiki from what stands before the first page; what is missing or damaged stays empty."""
+    language = re.search(rb'<mediawiki\b[^<>]{0,2000}\bxml:lang="([a-zA-Z-]{2,20})"', head)
+    found: dict[str, str] = {}
+    spaces: dict[int, str] = {}
+    text: list[str] = []
+    key = ""
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal key
+        key = attributes.get("key", "")
+        text.clear()
+
+    def end(name: str) -> None:
+        value = "".join(text).strip()
+        if name == "namespace" and re.fullmatch(r"-?[0-9]{1,6}", key):
+            spaces[int(key)] = value
+        elif name in ("dbname", "base"):
+            found[name] = value
+        text.clear()
+
+    first, last = head.find(b"<siteinfo"), head.find(b"</siteinfo>")
+    if 0 <= first < last:
+        with suppress(expat.ExpatError, ValueError):
+            _parse(head[first : last + len(b"</siteinfo>")], start, end, text.append)
+    database = found.get("dbname", "")
+    return Site(
+        database if re.fullmatch(r"[a-z0-9_]{2,60}", database) else "",
+        found.get("base", ""),
+        language[1].decode().lower() if language else "",
+        spaces,
+    )

@@ -1,0 +1,179 @@
+"""Wikitext becomes prose: what stays, what goes, and that nothing hostile takes long."""
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.wikitext import clean_wikitext, names_of, strip_quotes
+
+SENTENCE = "The committee met again in the spring, and nobody was absent from that long first session."
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "prose"),
+    [
+        # links
+        ("An [[apple]] and [[pear tree|pears]], [[plum]]s.", "An apple and pears, plums."),
+        ("[[:Category:Trees|trees]] and [[:File:A.png]]", "trees and File:A.png"),
+        ("Text.[[Category:Trees]][[category:X|y]]\n[[Category:Fruit]]", "Text."),
+        ("[[File:A b.jpg|thumb|A [[caption|with]] [[links]] and {{t}}]]Text.", "Text."),
+        ("[[image:A.png|x]] a\n\n[[Media:A.ogg|listen]] b", "a\n\nlisten b"),
+        ("Text.\n[[de:Baum]]\n[[zh-min-nan:X]]", "Text."),
+        ("[[wikt:tree]], [[s:Poem|a poem]], [[Wikipedia:About|about]]", "tree, a poem, about"),
+        ("See [http://a.org the page] and [//b.org], [mailto:a@b.c mail].", "See the page and, mail."),
+        ("[[http://a.org the page]]", "the page"),
+        ("[[A#B|c]] [[#D|e]] array[1]", "c e array[1]"),
+        ("[[Broken|label] goes on", "label goes on"),
+        ("[[File:A.jpg|thumb|never closed\nNext line.", "Next line."),
+        # templates
+        ("{{Infobox|a={{b|c=[[d]]}}|\n{| x\n|}\n}}Text{{cite web|url=x}} goes on.", "Text goes on."),
+        ("A {{convert|5|km|mi}} walk, {{convert|3|to|4|sqmi|km2|0}}", "A 5 km walk, 3 to 4 sq mi"),
+        ("{{convert|6|ft|2|in|m}} tall, {{cvt|20|C}}", "6 ft 2 in tall, 20 °C"),
+        ("{{lang|fr|bonjour}} {{lang-de|Guten Tag}} {{nowrap|a b}}", "bonjour Guten Tag a b"),
+        ("a{{nbsp}}b{{snd}}c{{'}}s 10{{sup|6}} H{{sub|2}}O", "a b – c's 10⁶ H2O"),
+        ("{{As of|2010|5}}, and {{as of|2011|lc=y}}", "As of May 2010, and as of 2011"),
+        ("{{formatnum:12345}} {{lc:ABC}} {{#if:a|b|c}}d {{PAGENAME}}", "12345 abc d The title"),
+        ("{{frac|1|2}}, {{frac|3|1|2}}, {{val|5.0|u=m}}", "1/2, 3 1/2, 5.0 m"),
+        ("{{nihongo|Tokyo|東京|Tōkyō}}", "Tokyo (東京, Tōkyō)"),
+        ("{{quote|Words (a = b).|An author}}", "Words (a = b)."),
+        ("{{quote|text=To be.|author=W}}", "To be."),
+        ("{{{parameter|default}}} {{{none}}}", "default"),
+        ("{{unclosed|a=b\nText goes on.", "Text goes on."),
+        ("Text }} goes ]] on |}", "Text goes on |}"),
+        # gaps
+        ("Rome ({{IPA|x}}; {{lang-it|Roma}}) is", "Rome (Roma) is"),
+        ("Rome ({{IPA|x}}) is ({{a}}, {{b}}) a [{{c}}] city", "Rome is a city"),
+        ("Rome (Roma, {{IPA|x}}), city {{x}} , a {{y}} b{{z}}.", "Rome (Roma), city, a b."),
+        ("Un mot ; un autre : « oui » !", "Un mot ; un autre : « oui » !"),
+        ("f() and g( ) stay", "f() and g( ) stay"),
+        ("'''''{{lang|sv}}''''' name", "name"),
+        # references, comments, extensions
+        ('A<ref name="x">{{cite|a=<b>}} z</ref> b<ref name=y /> c<REF>d</REF>.', "A b c."),
+        ("A <!-- hidden\n\n-->b", "A b"),
+        ("A\n<!-- alone on its line -->\nb", "A b"),
+        ("A <!-- never closed [[b]]", "A"),
+        ("Let <math>x^2</math> be. <gallery>\nA.jpg|b\n</gallery>", "Let be."),
+        ("<syntaxhighlight lang=c>a[[0]]</syntaxhighlight>Text<source>b</source>", "Text"),
+        ("<nowiki>[[a]] {{b}} ''c''</nowiki> ''d''", "[[a]] {{b}} ''c'' d"),
+        ("<pre>a '''b'''\n* c</pre>", "a '''b'''\n* c"),
+        ("<poem>\nRoses are [[red]],\nviolets blue<ref>x</ref>.\n</poem>", "Roses are red,\nviolets blue."),
+        ("<ref>never closed\nText", "never closed Text"),
+        # entities, once
+        ("&lt;b&gt; &amp;lt; &#91;&#x5B; R&amp;D AT&T &nbsp;x&ndash;y", "<b> &lt; [[ R&D AT&T x–y"),
+        ("&#42; not a list &#0;&#xD800;&#x110000;", "* not a list"),
+        # tags
+        ("a<br>b<br />c <small>d</small> <span style='x'>e</span> 2<sup>10</sup>", "a\nb\nc d e 2¹⁰"),
+        ("x < y and a > b, <unknown> stays", "x < y and a > b, <unknown> stays"),
+        ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("<div>a</div><div>b</div>", "a\n\nb"),
+        ("<table><tr><td>x<table><tr><td>y</table></table>Text", "Text"),
+        # bold and italic
+        ("'''Bold''' and ''it''; '''''both'''''; it's", "Bold and it; both; it's"),
+        ("L'''amour'' et '''x'''", "L'amour et x"),
+        ("''''x''''", "'x'"),
+        # tables
+        ("Before\n{| class=x\n|-\n! a\n| b {{!}} c\n{|\n| inner\n|}\n|}\nAfter", "Before\n\nAfter"),
+        (":{|\n| a\n|}\nAfter", "After"),
+        ("{|\n| a\n{{end}}\nText after a table that a template closes.", "Text after a table that a template closes."),
+        # lists and lines
+        ("* one\n** two\n# three\n*\n* {{x}}", "- one\n  - two\n- three"),
+        ("; Term : meaning\n: indented", "Term: meaning\n\nindented"),
+        ("One line\nof a paragraph.\n\nAnother.\n----\n pre", "One line of a paragraph.\n\nAnother.\n\npre"),
+        ("__NOTOC__ a __БЕЗ_ОГЛ__ b __init__", "a b __init__"),
+        ("-{zh-hans:计算机; zh-hant:電腦}-", "计算机"),
+        ("", ""),
+        ("{{only}} [[Category:X]]", ""),
+    ],
+)
+def test_markup_becomes_prose(wikitext, prose):
+    assert clean_wikitext(wikitext, "The title") == prose
+
+
+def test_titles_of_empty_sections_go_and_those_above_prose_stay():
+    text = (
+        f"Lead.\n== Life ==\n=== Early ''life'' ===\n{SENTENCE}\n=== Empty ===\n== Gone ==\n=== Too ===\n{{{{x}}}}\n"
+    )
+    assert clean_wikitext(text) == f"Lead.\n\nLife\n\nEarly life\n\n{SENTENCE}"
+
+
+@pytest.mark.parametrize(
+    "title", ["References", "See also", "EXTERNAL LINKS", "Вижте също", "Einzelnachweise", "脚注"]
+)
+def test_sections_of_sources_and_links_go_unless_they_hold_prose(title):
+    links = "* [[A]]\n* [http://a.org b]\nShort line"
+    assert clean_wikitext(f"Lead.\n== {title} ==\n{links}\n=== Books ===\n* C\n== Next ==\nD") == "Lead.\n\nNext\n\nD"
+    assert clean_wikitext(f"Lead.\n== {title} ==\n{links}\n\n{SENTENCE}") == f"Lead.\n\n{title}\n\n{SENTENCE}"
+
+
+def test_names_of_files_and_categories_come_from_the_site():
+    names = names_of({6: "Skrá", 14: "Flokkur", -2: "Miðill"})
+    assert clean_wikitext("a [[Skrá:B.jpg|thumb|x]] b [[flokkur:Tré]]", names=names) == "a b"
+    assert clean_wikitext("a [[Skrá:B.jpg|x]]") == "a x"
+
+
+def test_lines_of_a_language_without_spaces_are_joined_without_one():
+    assert clean_wikitext("東京は\n都市", names=names_of({}, "ja")) == "東京は都市"
+
+
+def test_quotes_are_read_as_mediawiki_reads_them():
+    assert strip_quotes("d'''un'' '''mot'''") == "d'un mot"
+    assert strip_quotes("''''''a''''''") == "'a'"
+
+
+MARKUP = (
+    "{{ }} [[ ]] {| |} {{{ }}} [ ] { } | = == \n \n* \n; : ' '' ''' <ref> </ref> <ref <!-- --> <table> </table> <br> "
+    "File: Category: a b {{lang|fr| {{nowrap| [http://x.y -{ }- __ ( ) , ; <poem> </poem> é 漢 \x00 \ufdd0 \ufdd5 "
+    "\ud800 ~~~~ <math> </math> ---- # * !"
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from(MARKUP.split(" ")) | st.text(max_size=4), max_size=60).map("".join))
+def test_no_input_crashes_or_leaves_brackets_of_markup(wikitext):
+    text = clean_wikitext(wikitext, "T")
+    text.encode("utf-8")
+    assert not re.search("[\ufdd0-\ufdef\x00-\x08]", text)
+    if "&" not in wikitext and "<pre" not in wikitext.lower() and "nowiki" not in wikitext.lower():
+        assert not re.search(r"\[\[|\]\]|\{\{|\}\}", text)
+
+
+HOSTILE = (
+    "{ {{ [[ [[a| {{a| {{{a| [[File:a| {{nowrap|x ({{a}} <ref> <!-- \n{| [http://a [http://a_b == ''' __A -{ ({{a}}, "
+)
+HOSTILE += "<table> * &amp; ( \n=a= <ref"
+
+
+@pytest.mark.parametrize("piece", [*HOSTILE.split(" "), " ", "{{a}} ", ", ", "]] }} ", "{{convert|1", "{{a| "])
+def test_time_is_linear_in_hostile_input(piece):
+    def seconds(size):
+        text = piece * (size // len(piece))
+        start = time.process_time()
+        clean_wikitext(text)
+        return time.process_time() - start
+
+    # A quadratic step takes 100 times as long for 10 times the text. Half a second for 200 kB is 20 times the usual.
+    assert seconds(200_000) < max(0.5, 40 * seconds(20_000))
+
+
+@pytest.mark.parametrize(
+    "pair", [("{{nowrap|", "}}"), ("[[a|", "]]"), ("{{", "}}"), ("{{{a|", "}}}"), ("\n{|", "\n|}")]
+)
+def test_deep_nesting_is_dropped_in_time(pair):
+    start = time.process_time()
+    text = clean_wikitext("Kept. " + pair[0] * 20_000 + "x" * 100_000 + pair[1] * 20_000)
+    assert text.startswith("Kept.") and len(text) < 1000
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "start", ["{{", "{{convert|", "{{lang|", "[[", "<ref", "#a", "== a ", "* ", "(", "__A", "{{a|b"]
+)
+@pytest.mark.parametrize("run", [" ", "1", "a", "=", "\t", "(", ","])
+def test_one_long_run_of_a_character_takes_no_time(start, run):
+    begin = time.process_time()
+    for end in ("", "}}", "!", "=x}}", "]]"):
+        clean_wikitext(start + run * 100_000 + end)
+    assert time.process_time() - begin < 2
