@@ -1,0 +1,248 @@
+"""The text of a web page, from the bytes that a server sent: HTTP, encoding, HTML, main content.
+
+Everything here reads hostile bytes with large libraries: page_process.py runs it in a process of its own.
+"""
+
+import codecs
+import datetime
+import email.utils
+import re
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from fastwarc.warc import WarcRecord
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+from resiliparse.parse.html import HTMLTree
+
+from shared.rows import clean_text
+
+HTML = ("text/html", "application/xhtml+xml")
+PLAIN = "text/plain"
+MAX_DEPTH = 250  # of elements; real pages have 20 to 40, and extractors take time with its square
+TITLE_CHARACTERS = 1000
+LOOKS_BINARY = (
+    b"%PDF-",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"RIFF",
+    b"\x00\x00\x01\x00",
+)
+SKIPPED_ELEMENTS = [".mw-editsection", "sup.reference"]  # of MediaWiki, which many sites run on: "[edit]", "[1]"
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+LATIN: tuple[str, ...] = ("utf-8", "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "macintosh", "mac_roman")
+LATIN += tuple(f"iso8859-{part}" for part in (1, 2, 3, 4, 9, 10, 13, 14, 15, 16))
+_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
+_HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
+_BODY = re.compile(r"<body\b[^<>]{0,4000}>", re.IGNORECASE)
+_TOO_DEEP = " > ".join("*" * MAX_DEPTH)
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, byte order mark
+_ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_ODD_LINE_ENDS = re.compile("[\u2028\u2029\u0085]")
+_RUNS = re.compile(r"(?:  |\t | \t|\t\t)[ \t]*")
+_EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+class Unwanted(Exception):
+    """There is nothing to read on this page. The message is a fixed phrase; `detail` says more."""
+
+    def __init__(self, reason: str, detail: str = "", bad: bool = False) -> None:
+        super().__init__(reason)
+        self.detail = detail
+        self.bad = bad  # the record is damaged, rather than unwanted
+
+
+@dataclass
+class Page:
+    title: str | None
+    text: str
+    last_modified: str | None  # as the server wrote it
+
+
+def read_page(block: bytes, extract: Callable[[str, HTMLTree], str], max_bytes: int) -> Page:
+    """The page in the block of a WARC response. Raises Unwanted."""
+    if not block.startswith((b"HTTP/", b"http/")):
+        raise Unwanted("no HTTP header", repr(block[:40]), bad=True)
+    try:
+        record = _parse_http(block, "none")
+        headers = record.http_headers
+        status = headers.status_code
+    except (OSError, ValueError) as error:
+        raise Unwanted("damaged HTTP header", str(error), bad=True) from error
+    if status != 200:
+        raise Unwanted("HTTP status", str(status))
+    content_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    if content_type and content_type not in (*HTML, PLAIN):
+        raise Unwanted("MIME type", content_type)
+    content = _decode_body(block, record.reader.read(), max_bytes)
+    if len(content) > max_bytes:
+        raise Unwanted("larger than --max_record_bytes")
+    if content.startswith(LOOKS_BINARY):
+        raise Unwanted("MIME type", f"{content_type or 'none'}, but not text")
+    last_modified = headers.get("Last-Modified")
+    label = _DECLARED.search((headers.get("Content-Type") or "").encode("latin-1", "replace"))
+    is_html = content_type in HTML or (not content_type and _HTML_START.search(content[:1024]) is not None)
+    html = decode(content, label[1].decode() if label else None, is_html)
+    if not is_html:
+        if not content_type:
+            raise Unwanted("MIME type", "none")
+        return Page(None, tidy(html), last_modified)
+    tree = HTMLTree.parse(_BODY.sub(_deeper, html, count=1))
+    root = tree.document if tree.body is None else tree.body
+    if root is None:
+        raise Unwanted("no text")
+    if root.query_selector(_TOO_DEEP) is not None:
+        raise Unwanted("elements nested too deeply", f"more than {MAX_DEPTH}")
+    title = tidy(" ".join((tree.title or "").split()))[:TITLE_CHARACTERS].strip() or None
+    return Page(title, tidy(extract(html, tree)), last_modified)
+
+
+def _deeper(body: re.Match[str]) -> str:
+    """resiliparse takes a list near the top of the tree for a menu, which on plain pages is part of the text."""
+    return body[0] + "<div>" * 3
+
+
+def _parse_http(block: bytes, decode_what: Literal["none", "all"]) -> WarcRecord:
+    start = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+    record = WarcRecord.from_bytes(b"%sContent-Length: %d\r\n\r\n%s" % (start, len(block), block))
+    record.parse_http(auto_decode=decode_what, quirks_mode=True)
+    return record
+
+
+def _decode_body(block: bytes, raw: bytes, max_bytes: int) -> bytes:
+    """The body without its transfer and content encodings; more than `max_bytes` of it at most.
+
+    Many servers and crawlers name an encoding that the body does not have (any more): then it is taken as it is.
+    """
+    body = raw
+    if re.search(rb"\n(?:content|transfer)-encoding:", block[: len(block) - len(raw)], re.IGNORECASE):
+        with suppress(OSError, ValueError):
+            body = _parse_http(block, "all").reader.read(max_bytes + 1) or raw
+    if body.startswith(b"\x1f\x8b\x08"):  # "x-gzip", a header that was lost, or one time too often
+        with suppress(zlib.error):
+            body = zlib.decompressobj(31).decompress(body, max_bytes + 1)
+    elif body is raw and re.search(rb"\ncontent-encoding:\s*deflate", block[: len(block) - len(raw)], re.IGNORECASE):
+        with suppress(zlib.error):  # without zlib's header, as many servers send it
+            body = zlib.decompressobj(-15).decompress(body, max_bytes + 1)
+    return body
+
+
+def decode(content: bytes, label: str | None, is_html: bool) -> str:
+    """Text from bytes in an unknown encoding: a byte order mark, then UTF-8 if all of it is, then what the server and
+    the page say, then a guess. Bytes that do not fit are left out."""
+    for bom, name in BOMS:
+        if content.startswith(bom):
+            return content[len(bom) :].decode(name, "ignore")
+    if b"\0" in content[:200] and (wide := _wide_encoding(content[:200])):
+        return content.decode(wide, "ignore")
+    declared = _DECLARED.search(content[:4096]) if is_html else None
+    labels = (label, declared[1].decode() if declared else None)
+    names = [name for said in labels if said and (name := _known_encoding(said)) and not name.startswith("utf-16")]
+    if not any(name.startswith("iso2022") for name in names):  # 7 bits: text in it would pass for UTF-8
+        with suppress(UnicodeDecodeError):
+            # Whatever its label: text in another encoding is next to never valid UTF-8. The last character may be cut.
+            return codecs.getincrementaldecoder("utf-8")().decode(content)
+        text = content.decode("utf-8", "replace")
+        broken = text.count("\ufffd")
+        if broken * 10 <= len(content) - len(text):  # a few bytes of something else in it
+            return text.replace("\ufffd", "")
+    guess = detect_encoding(content) or "utf-8"
+    if len(set(names)) != 1 or (names[0] == "cp1252" and guess not in LATIN):
+        # No label, or two, or that of a server's default settings: text that is not Latin would be unreadable.
+        names.insert(0, guess)
+    names = [name for name in (*names, guess, "cp1252") if name != "utf-8"]
+    for errors in ("strict", "ignore"):
+        for name in names:
+            with suppress(UnicodeDecodeError, LookupError):
+                return content.decode(name, errors)
+    return content.decode("cp1252", "ignore")
+
+
+def _known_encoding(label: str) -> str | None:
+    name = map_encoding_to_html5(label, False)
+    # GBK's superset, and Microsoft's variants, are what browsers read under these names.
+    return {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}.get(name, name) if name else None
+
+
+def _wide_encoding(start: bytes) -> str | None:
+    """UTF-16 without a byte order mark: in markup every other byte is zero, and none of those between."""
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if odd > len(start) // 10 and not even:
+        return "utf-16-le"
+    return "utf-16-be" if even > len(start) // 10 and not odd else None
+
+
+def tidy(text: str) -> str:
+    """Valid text with one kind of space and line end, one space (or tab) at a time behind a line's indentation, none
+    at its end, and no two empty lines in a row."""
+    text = clean_text(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if not text.isascii():
+        text = _ODD_SPACES.sub(" ", _INVISIBLE.sub("", _ODD_LINE_ENDS.sub("\n", text)))
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
+    text = _RUNS.sub(_one_space, text)
+    return _EMPTY_LINES.sub("\n\n", text).strip()
+
+
+def _one_space(run: re.Match[str]) -> str:
+    if run.start() == 0 or run.string[run.start() - 1] == "\n":
+        return run[0]
+    return "\t" if "\t" in run[0] else " "
+
+
+def extract_fast(html: str, tree: HTMLTree) -> str:
+    """The main content by resiliparse's rules, paragraphs and lists kept."""
+    return extract_plain_text(
+        tree, main_content=True, preserve_formatting=True, alt_texts=False, skip_elements=SKIPPED_ELEMENTS
+    )
+
+
+def extract_precise(html: str, tree: HTMLTree) -> str:
+    """The main content by trafilatura, which leaves out more of what is not text, in ten times the time."""
+    import trafilatura
+
+    # Its memory of earlier pages (`deduplicate`) stays off: text must not depend on the order of pages.
+    text = trafilatura.extract(
+        html, favor_precision=True, include_comments=False, include_tables=False, deduplicate=False
+    )
+    return text or ""
+
+
+EXTRACTORS: dict[str, Callable[[str, HTMLTree], str]] = {"fast": extract_fast, "precise": extract_precise}
+
+
+def parse_date(value: str | None) -> str | None:
+    """A date from a header (RFC 9110 in its three forms, and ISO 8601) as ISO 8601 in UTC; None if it is not one."""
+    if not value or len(value) > 100:
+        return None
+    date = None
+    with suppress(ValueError, TypeError, IndexError, OverflowError):
+        date = email.utils.parsedate_to_datetime(value)
+    if date is None:
+        with suppress(ValueError):
+            date = datetime.datetime.fromisoformat(value.strip())
+    if date is None:
+        return None
+    with suppress(ValueError, OverflowError):
+        utc = date.astimezone(datetime.UTC) if date.tzinfo else date.replace(tzinfo=datetime.UTC)
+        return utc.strftime("%Y-%m-%dT%H:%M:%SZ") if utc.year >= 1000 else None
+    return None
+
+
+def plausible_last_modified(value: str | None, crawled: str | None) -> str | None:
+    """`parse_date` of a Last-Modified header, or None if it is before 1990 or later than the crawl."""
+    date = parse_date(value)
+    if date is None or date < "1990" or (crawled is not None and date > crawled):
+        return None
+    return date
