@@ -1,0 +1,201 @@
+"""How often the rules of `quality_rules.py` decide as datatrove's classes do, rule by rule, and where they do not.
+
+    python data_prep/compare_filters.py --input corpus/ --max_documents 2000
+
+Needs datatrove and spaCy (pip install datatrove spacy): their word splitter is the slow part. Prints a table with one
+line for each rule, then each disagreement with what was measured.
+"""
+
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from data_prep.quality_rules import GOPHER_STOP_WORDS, RULE_SETS, RULES, Document, Judgement, WordList, judge
+from data_prep.word_splitter import WordTable
+from shared.command_line import run_script
+from shared.errors import InputError
+from shared.rows import find_sources, read_rows
+
+LISTS = {"gopher_stop_words": {"en": WordList(frozenset(GOPHER_STOP_WORDS))}}
+FINEWEB = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
+
+@dataclass
+class CompareArguments:
+    input: list[str] = field(metadata={"help": "Files or folders of English documents."})
+    max_documents: int = field(default=2000, metadata={"help": "Spread evenly over each file; 0: all of them."})
+    show: int = field(default=10, metadata={"help": "Disagreements to show for each rule."})
+
+
+def reference_filters() -> dict[str, Any]:
+    """datatrove's filters by the name of our rule (all others in them switched off), and whole sets by their name."""
+    try:
+        import datatrove.utils.text
+        import spacy  # noqa: F401
+        from datatrove.pipeline.filters import (
+            C4QualityFilter,
+            FineWebQualityFilter,
+            GopherQualityFilter,
+            GopherRepetitionFilter,
+        )
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed; pip install datatrove spacy") from error
+    # It remembers the words of 5 texts; with more, no text and no line is split twice here.
+    split = datatrove.utils.text.split_into_parts.__wrapped__
+    datatrove.utils.text.split_into_parts = lru_cache(10_000)(split)
+    quality = {
+        "gopher_min_words": "min_doc_words",
+        "gopher_max_words": "max_doc_words",
+        "gopher_min_word_length": "min_avg_word_length",
+        "gopher_max_word_length": "max_avg_word_length",
+        "gopher_bullet_lines": "max_bullet_lines_ratio",
+        "gopher_ellipsis_lines": "max_ellipsis_lines_ratio",
+        "gopher_words_with_letter": "max_non_alpha_words_ratio",
+        "gopher_stop_words": "min_stop_words",
+    }
+    off = dict.fromkeys((*quality.values(), "max_symbol_word_ratio"))
+    filters: dict[str, Any] = {
+        rule: GopherQualityFilter(**off | {flag: RULES[rule].threshold}) for rule, flag in quality.items()
+    }
+    filters["gopher_hashes gopher_ellipses"] = GopherQualityFilter(**off | {"max_symbol_word_ratio": 0.1})
+    repetition = {
+        "gopher_duplicate_paragraphs": "dup_para_frac",
+        "gopher_duplicate_paragraph_characters": "dup_para_char_frac",
+        "gopher_duplicate_lines": "dup_line_frac",
+        "gopher_duplicate_line_characters": "dup_line_char_frac",
+    }
+    off = dict.fromkeys(repetition.values()) | {"top_n_grams": (), "dup_n_grams": ()}
+    for rule, flag in repetition.items():
+        filters[rule] = GopherRepetitionFilter(**off | {flag: RULES[rule].threshold})
+    for n in range(2, 11):
+        rule, flag = (f"gopher_top_{n}_gram", "top") if n < 5 else (f"gopher_repeated_{n}_grams", "dup")
+        filters[rule] = GopherRepetitionFilter(**off | {f"{flag}_n_grams": ((n, RULES[rule].threshold),)})
+    lines = {
+        "c4_long_words": ("max_word_length", -1),
+        "c4_citations": ("remove_citations", False),
+        "c4_terminal_punctuation": ("filter_no_terminal_punct", False),
+        "c4_words_per_line": ("min_words_per_line", -1),
+        "c4_javascript": ("filter_javascript", False),
+        "c4_policy": ("filter_policy", False),
+        "c4_lorem_ipsum": ("filter_lorem_ipsum", False),
+        "c4_curly_bracket": ("filter_curly_bracket", False),
+    }
+    off = dict(lines.values()) | {"min_num_sentences": -1}
+    for rule, (flag, _) in lines.items():
+        filters[rule] = C4QualityFilter(**off | {flag: RULES[rule].threshold or True})
+    # Without a least number of words datatrove counts an empty line as a sentence.
+    filters["c4_words_per_line c4_sentences"] = C4QualityFilter(
+        **off | {"min_words_per_line": 3, "min_num_sentences": 5}
+    )
+    never = {"line_punct_thr": 0, "short_line_thr": 2, "char_duplicates_ratio": 2, "new_line_ratio": float("inf")}
+    for rule, flag in zip(
+        ("fineweb_line_punctuation", "fineweb_short_lines", "fineweb_duplicate_characters", "fineweb_list"),
+        never,
+        strict=True,
+    ):
+        filters[rule] = FineWebQualityFilter(**never | {flag: RULES[rule].threshold})
+    return filters | {
+        "gopher_repetition": GopherRepetitionFilter(),
+        "gopher_quality": GopherQualityFilter(),
+        "c4": C4QualityFilter(),
+        "fineweb": FineWebQualityFilter(),
+    }
+
+
+def limits_of(name: str) -> dict[str, float]:
+    """Thresholds of the rules, or of the rules of the sets, named in `name`."""
+    rules = [rule for part in name.split() for rule in RULE_SETS.get(part, (RULES.get(part),)) if rule]
+    rules = [rule for rule in rules if rule.name != "c4_bad_words"]
+    if "fineweb_short_lines" in name:
+        rules.append(RULES["fineweb_short_line_length"])
+    return {rule.name: rule.threshold or 0 for rule in rules}
+
+
+def ask_reference(reference: Any, text: str) -> tuple[bool, str]:
+    """Whether it keeps the document, and the text as it leaves it (or its reason)."""
+    from datatrove.data import Document as ReferenceDocument
+
+    document = ReferenceDocument(text=text, id="")
+    answer = reference.filter(document)
+    return (True, document.text) if answer is True else (False, answer[1])
+
+
+def same(ours: Judgement, theirs: tuple[bool, str]) -> bool:
+    """The same decision and, where both keep it, the same text. datatrove keeps a text of which nothing is left."""
+    if theirs == (True, ""):
+        return ours.reason.startswith("nothing is left")
+    return (not ours.reason) == theirs[0] and (not theirs[0] or ours.text == theirs[1])
+
+
+def read_texts(args: CompareArguments) -> list[tuple[str, str]]:
+    """Id and text of documents, evenly spread over each file."""
+    found = []
+    sources = find_sources(args.input)
+    for source in sources:
+        rows = [row for _, _, row, _ in read_rows(source) if row and row["text"].strip()]
+        step = max(1, len(rows) * len(sources) // args.max_documents) if args.max_documents else 1
+        found += [(row["url"] or row["id"], row["text"]) for row in rows[::step]]
+    return found
+
+
+def main(args: CompareArguments) -> dict[str, float]:
+    """Print the comparison; return the share of agreement by rule, and of the whole way of FineWeb."""
+    filters = reference_filters()
+    limits = {name: limits_of(name) for name in filters}
+    texts = read_texts(args)
+    table = WordTable()
+    differ: dict[str, list[str]] = {name: [] for name in filters}
+    dropped = {name: [0, 0] for name in filters}
+    for key, text in tqdm(texts, desc="compare_filters"):
+        for name, reference in filters.items():
+            ours = judge(Document(text, table, limits[name], "en", lists=LISTS))
+            theirs = ask_reference(reference, text)
+            dropped[name][0] += bool(ours.reason)
+            dropped[name][1] += not theirs[0]
+            if not same(ours, theirs):
+                exact = judge(Document(text, table, limits[name], "en", exact=True, lists=LISTS)).values
+                numbers = {rule: value for rule, (value, *_) in exact.items()} if len(exact) < 4 else ""
+                verdict = "kept" if theirs[0] else theirs[1]
+                differ[name].append(f"{name}: {key}: {ours.detail or 'kept'} {numbers}; datatrove: {verdict}")
+        table.trim()
+    agree = {name: 1 - len(found) / len(texts) for name, found in differ.items()}
+    print(f"{'rule':42} {'agree':>8} {'differ':>7} {'dropped':>8} {'by datatrove':>13}")
+    for name, share in agree.items():
+        print(f"{name:42} {share:8.2%} {len(differ[name]):7,} {dropped[name][0]:8,} {dropped[name][1]:13,}")
+    agree["whole"] = compare_whole(texts, filters, table)
+    print(f"{'FineWeb, all four one after the other':42} {agree['whole']:8.2%}")
+    print("\nDisagreements:", *(line for found in differ.values() for line in found[: args.show]), sep="\n")
+    return agree
+
+
+def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any], table: WordTable) -> float:
+    """Share of the documents on which FineWeb's four filters, one after the other, decide as all rules do; prints the
+    speed of both."""
+    from datatrove.pipeline.filters import C4QualityFilter
+
+    chain = [filters[name] for name in FINEWEB if name != "c4"]
+    chain.insert(2, C4QualityFilter(filter_no_terminal_punct=False))
+    limits = limits_of(" ".join(FINEWEB))
+    limits.pop("c4_terminal_punctuation")
+    start = time.perf_counter()
+    table = WordTable()
+    ours = [judge(Document(text, table, limits, "en", lists=LISTS)) for _, text in texts]
+    between = time.perf_counter()
+    agree = 0
+    for (_, text), verdict in zip(texts, ours, strict=True):
+        theirs = (True, text)
+        for reference in chain:
+            theirs = ask_reference(reference, theirs[1])
+            if not theirs[0]:
+                break
+        agree += same(verdict, theirs)
+    end = time.perf_counter()
+    print(f"documents a second: {len(texts) / (between - start):,.0f}, datatrove {len(texts) / (end - between):,.0f}")
+    return agree / len(texts)
+
+
+if __name__ == "__main__":
+    run_script(main, CompareArguments)

@@ -1,0 +1,287 @@
+"""Keep the documents that the quality rules of Gopher, C4, FineWeb and BigScience accept.
+
+    python data_prep/filter_documents.py --config data_prep/recipes/filter_web.yaml --input data/web
+
+Reads the output folder of a stage, parquet or JSON lines. Writes what is kept to OUTPUT/*.parquet and the rest, with
+the rule that dropped it and what it measured, to OUTPUT/dropped/; with --explain what every rule measured to
+OUTPUT/explain/. `--why URL` prints that for one document and writes nothing. The rules stand in quality_rules.py. C4's
+rules remove lines and BigScience's words: the text that is kept is the text as they leave it.
+"""
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_prep.model_scores import closest, load_fasttext, load_kenlm
+from data_prep.personal_data import mask_personal_data
+from data_prep.quality_rules import (
+    ENGLISH_STOP_WORDS,
+    GOPHER_STOP_WORDS,
+    RULE_SETS,
+    RULES,
+    Document,
+    Judgement,
+    WordList,
+    judge,
+)
+from data_prep.word_splitter import WordTable
+from shared.command_line import run_script
+from shared.errors import InputError
+from shared.files import sha256_of
+from shared.rows import Source, find_sources, read_rows
+from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+
+MAX_CHARACTERS = 5_000_000  # of a document; longer ones are not text that a model is meant to read, and bound memory
+EXPLAIN = pa.schema(
+    {"id": pa.string(), "url": pa.string(), "decision": pa.string(), "values": pa.string()}  # values: JSON, by rule
+)
+NEEDS_LIST = {"bigscience_flagged_words": "flagged_words", "c4_bad_words": "bad_words"}
+
+
+@dataclass
+class FilterArguments:
+    rules: list[str] = field(
+        default_factory=lambda: ["gopher_repetition", "gopher_quality", "c4", "fineweb"],
+        metadata={
+            "help": "Sets (those of the default, bigscience) or single rules; always applied in FineWeb's order."
+        },
+    )
+    disable: list[str] = field(default_factory=list, metadata={"help": "Rules of these sets to leave out."})
+    thresholds: list[str] = field(
+        default_factory=list, metadata={"help": "Thresholds other than the published ones: gopher_min_words=30 ..."}
+    )
+    languages: list[str] = field(
+        default_factory=list, metadata={"help": "Languages (column `language`) to keep. Default: all."}
+    )
+    min_language_score: float | None = field(
+        default=None, metadata={"help": "Least `language_score`; FineWeb's is 0.65. Rows without one are kept."}
+    )
+    stop_words: list[str] = field(
+        default_factory=list, metadata={"help": "LANGUAGE=FILE, a word a line. Without one only English is judged."}
+    )
+    flagged_words: list[str] = field(
+        default_factory=list, metadata={"help": "LANGUAGE=FILE for bigscience_flagged_words."}
+    )
+    bad_words: list[str] = field(default_factory=list, metadata={"help": "LANGUAGE=FILE for c4_bad_words."})
+    mask_pii: bool = field(default=False, metadata={"help": "Replace e-mail and public IP addresses in what is kept."})
+    fasttext_model: str | None = field(default=None, metadata={"help": "A fastText classifier (.bin or .ftz)."})
+    fasttext_label: str | None = field(default=None, metadata={"help": "The label whose score is compared."})
+    min_fasttext_score: float | None = field(default=None, metadata={"help": "Least score of that label."})
+    kenlm_model: str | None = field(default=None, metadata={"help": "A KenLM language model (ARPA or binary)."})
+    sentencepiece_model: str | None = field(
+        default=None, metadata={"help": "Splits text for --kenlm_model. Default: words between spaces."}
+    )
+    max_perplexity: float | None = field(default=None, metadata={"help": "Highest perplexity under --kenlm_model."})
+    explain: bool = field(
+        default=False, metadata={"help": "Write what every rule measured of every document to OUTPUT/explain/."}
+    )
+    why: str | None = field(
+        default=None, metadata={"help": "A URL or id: print what every rule says of this document, write nothing."}
+    )
+
+
+def chosen_rules(args: FilterArguments) -> dict[str, float]:
+    """The thresholds of the rules that are on, by name, in the order in which they are applied.
+
+    Raises InputError for a name that no rule has, and for a rule that lacks its list.
+    """
+    wanted: set[str] = set()
+    for name in args.rules:
+        if name not in RULE_SETS and name not in RULES:
+            raise closest("rules", name, [*RULE_SETS, *RULES])
+        rules = [rule.name for rule in RULE_SETS.get(name, (RULES.get(name),)) if rule]
+        for rule in rules:
+            if rule in NEEDS_LIST and not getattr(args, NEEDS_LIST[rule]):
+                if name == rule:
+                    raise InputError(f"--rules {rule}: needs a list, --{NEEDS_LIST[rule]} LANGUAGE=FILE")
+            elif name != "models":
+                wanted.add(rule)
+    limits = {name: rule.threshold or 0 for name, rule in RULES.items()}
+    for name in args.disable:
+        if name not in RULES:
+            raise closest("disable", name, list(RULES))
+        wanted.discard(name)
+    for entry in args.thresholds:
+        name, _, value = entry.partition("=")
+        if name not in RULES:
+            raise closest("thresholds", name, list(RULES))
+        if RULES[name].threshold is None:
+            raise InputError(f"--thresholds {entry}: this rule has no threshold; switch it off with --disable {name}")
+        try:
+            limits[name] = float(value)
+        except ValueError:
+            limits[name] = math.nan
+        if math.isnan(limits[name]):
+            raise InputError(f"--thresholds {entry}: write NAME=NUMBER")
+    for name, value in (
+        ("language_score", args.min_language_score),
+        ("min_fasttext_score", args.min_fasttext_score),
+        ("max_perplexity", args.max_perplexity),
+    ):
+        if value is not None:
+            limits[name] = value
+            wanted.add(name)
+    if "fineweb_short_lines" in wanted:
+        wanted.add("fineweb_short_line_length")
+    return {name: limits[name] for name in RULES if name in wanted}
+
+
+def read_lists(flag: str, entries: list[str]) -> dict[str, WordList]:
+    """Word lists by language. Raises InputError."""
+    lists = {}
+    for entry in entries:
+        language, equals, name = entry.partition("=")
+        if not equals or not language or not name:
+            raise InputError(f"--{flag} {entry}: write LANGUAGE=FILE, for example en=words.txt")
+        try:
+            words = Path(name).read_text(encoding="utf-8").lower().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--{flag} {entry}: {error}; the file holds one word a line, in UTF-8") from error
+        lists[language] = WordList(frozenset(filter(None, map(str.strip, words))))
+        if not lists[language].words:
+            raise InputError(f"--{flag} {entry}: the file holds no words")
+    return lists
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The step: judges one document after the other."""
+
+    limits: dict[str, float]
+    languages: tuple[str, ...]
+    lists: dict[str, dict[str, WordList]]
+    mask_pii: bool = False
+    explain: bool = False
+    fasttext: tuple[str, str] | None = None  # model, label
+    kenlm: tuple[str, str | None] | None = None  # model, SentencePiece model
+
+    def models(self) -> dict[str, Callable[[str], float]]:
+        """The models that were named, loaded once a process."""
+        models = {}
+        if self.fasttext:
+            models["fasttext"] = load_fasttext(*self.fasttext)
+        if self.kenlm:
+            models["perplexity"] = load_kenlm(*self.kenlm)
+        return models
+
+    def judge(self, row: dict[str, Any], table: WordTable, models: dict[str, Any], exact: bool = False) -> Judgement:
+        """What the rules say of one row. `exact`: measure with every rule, and to the end."""
+        text = row["text"]
+        if len(text) > MAX_CHARACTERS:
+            return Judgement(text, f"longer than {MAX_CHARACTERS:,} characters", f"{len(text):,}")
+        table.trim()
+        language, score = row["language"], row["language_score"]
+        document = Document(
+            text, table, self.limits, language, score, self.languages, exact or self.explain, self.lists, models
+        )
+        verdict = judge(document)
+        if self.mask_pii and not verdict.reason:
+            verdict.text = mask_personal_data(verdict.text)
+        return verdict
+
+    def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
+        table, models = WordTable(), self.models()
+        for place, share, row, problem in read_rows(source, position):
+            if row is None:
+                yield Outcome(place, share, None, problem, bad=True)
+                continue
+            verdict = self.judge(row, table, models)
+            extra = {"explain": [explanation(row, verdict)]} if self.explain else {}
+            row["text"] = verdict.text
+            yield Outcome(place, share, row, verdict.reason, detail=verdict.detail, extra=extra)
+
+
+def explanation(row: dict[str, Any], verdict: Judgement) -> dict[str, Any]:
+    """One row of OUTPUT/explain/."""
+    values = {
+        rule: round(value, 6) if isinstance(value, float) else value for rule, (value, *_) in verdict.values.items()
+    }
+    values_json = json.dumps(values, ensure_ascii=False)
+    return {"id": row["id"], "url": row["url"], "decision": verdict.reason or "kept", "values": values_json}
+
+
+def tell_why(step: Filter, sources: list[Source], key: str) -> None:
+    """Print what every rule says of the documents with this URL or id. Raises InputError if there is none."""
+    table, models, found = WordTable(), step.models(), 0
+    for source in sources:
+        for _, _, row, _ in read_rows(source):
+            if row is None or key not in (row["id"], row["url"]):
+                continue
+            found += 1
+            verdict = step.judge(row, table, models, exact=True)
+            print(f"{row['url'] or row['id']}: {len(row['text']):,} characters, language {row['language']}")
+            for rule, (value, threshold, accepted) in verdict.values.items():
+                shown = "does not apply" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+                limit = f"{RULES[rule].keep} {threshold:g}" if rule in RULES else f"one of {threshold}"
+                print(f"  {rule:40} {shown!s:>15}   {limit:18}{'' if accepted else ' drops it'}")
+            if verdict.reason:
+                print(f"dropped: {verdict.reason} ({verdict.detail})")
+            else:
+                print(f"kept: {len(verdict.text):,} characters are left")
+    if not found:
+        raise InputError(f"--why {key}: no document of the input has this url or id")
+
+
+def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]:
+    """The step, the settings that its output depends on (files by their hash), and the packages. Raises InputError."""
+    limits = chosen_rules(args)
+    english = {"gopher_stop_words": {"en": frozenset(GOPHER_STOP_WORDS)}, "stop_words": {"en": ENGLISH_STOP_WORDS}}
+    lists = {kind: {"en": WordList(words["en"])} for kind, words in english.items()}
+    more = read_lists("stop_words", args.stop_words)
+    lists["gopher_stop_words"] |= more
+    lists["stop_words"] |= more
+    for flag in ("flagged_words", "bad_words"):
+        lists[flag] = read_lists(flag, getattr(args, flag))
+    fasttext = kenlm = None
+    packages = ["numpy", "regex", "xxhash"]
+    if args.fasttext_model:
+        if args.fasttext_label is None or args.min_fasttext_score is None:
+            raise InputError("--fasttext_model: name --fasttext_label and --min_fasttext_score")
+        fasttext = (str(Path(args.fasttext_model).absolute()), args.fasttext_label)
+    elif args.min_fasttext_score is not None or args.fasttext_label:
+        raise InputError("--min_fasttext_score and --fasttext_label: name the --fasttext_model")
+    if args.kenlm_model:
+        if args.max_perplexity is None:
+            raise InputError("--kenlm_model: name --max_perplexity (BigScience took 1500 for English)")
+        pieces = args.sentencepiece_model
+        kenlm = (str(Path(args.kenlm_model).absolute()), str(Path(pieces).absolute()) if pieces else None)
+    elif args.max_perplexity is not None or args.sentencepiece_model:
+        raise InputError("--max_perplexity and --sentencepiece_model: name the --kenlm_model")
+    step = Filter(limits, tuple(args.languages), lists, args.mask_pii, args.explain, fasttext, kenlm)
+    step.models()
+    for module in [name for name, used in (("fasttext", fasttext), ("kenlm", kenlm)) if used]:
+        packages += importlib.metadata.packages_distributions()[module][:1]
+    settings: dict[str, Any] = {"rules": limits, "languages": args.languages, "mask_pii": args.mask_pii}
+    settings |= {"explain": args.explain, "fasttext_label": args.fasttext_label}
+    for name in ("fasttext_model", "kenlm_model", "sentencepiece_model"):
+        path = getattr(args, name)
+        settings[name] = sha256_of(path) if path else None
+    for name in ("stop_words", "flagged_words", "bad_words"):
+        settings[name] = {
+            language: sha256_of(path)
+            for language, path in sorted(entry.split("=", 1) for entry in getattr(args, name))
+        }
+    return step, settings, packages
+
+
+def main(stage_args: StageArguments, args: FilterArguments) -> dict[str, Any]:
+    """Filter; return the manifest (with --why an empty one)."""
+    step, settings, packages = make_step(args)
+    sources = find_sources(stage_args.input)
+    if args.why is not None:
+        tell_why(step, sources, args.why)
+        return {}
+    phase = document_phase(stage_args, sources, step, {"explain": EXPLAIN})
+    return run_stage(
+        "filter_documents", stage_args, settings_of(stage_args) | settings, sources, [phase], libraries=packages
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, StageArguments, FilterArguments)

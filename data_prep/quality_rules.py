@@ -1,0 +1,585 @@
+"""The rules by which a web page is kept or dropped: measures of a text, their published thresholds, and where these
+were published. Pure functions of one document.
+
+- Gopher: Rae et al. 2021, https://arxiv.org/abs/2112.11446, appendix A.1.1 and table A1.
+- C4: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.2, with what its published code adds.
+- FineWeb: Penedo et al. 2024, https://arxiv.org/abs/2406.17557, section 3.6.
+- BigScience: Laurençon et al. 2022 (ROOTS), https://arxiv.org/abs/2303.03915, the thresholds for English in
+  bigscience-workshop/data-preparation (01b_oscar_cleaning_and_filtering), which OLM ran.
+
+Where papers leave room (what a word is, which n-gram counts), the reading is datatrove's, with which FineWeb was made.
+"""
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any, Literal
+
+import numpy as np
+import regex
+
+from data_prep.word_splitter import SENTENCE_END, SPECIAL, SPECIAL_ENDS, WITHOUT_SPACES, WordTable, hash_of
+
+_ENGLISH = """
+a about above across after again against all almost along already also although always am among an and another any
+anybody anyone anything are around as at away back be became because become been before behind being below between
+both but by came can cannot could did do does doing done down during each either else enough even ever every everybody
+everyone everything except few first for from further get gets getting go goes going gone got had has have having he
+hence her here hers herself him himself his how however i if in instead into is it its itself just last least less let
+like made make many may me might mine more most much must my myself neither never no nobody none nor not nothing now
+of off often on once one only onto or other others our ours ourselves out over own perhaps quite rather same seem
+seemed seems several shall she should since so some somebody someone something still such than that the their theirs
+them themselves then there therefore these they this those though through thus to together too toward towards under
+unless until up upon us use used very was we well were what whatever when whenever where whether which while who
+whoever whole whom whose why will with within without would yet you your yours yourself yourselves don't doesn't
+didn't isn't aren't wasn't weren't won't can't couldn't wouldn't shouldn't it's i'm i've i'll i'd you're you've you'll
+we're we've we'll they're they've they'll he's she's that's there's what's let's
+"""
+ENGLISH_STOP_WORDS = frozenset(_ENGLISH.split())
+GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+POLICY_PHRASES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+LINK_MARKS = ("http", "www", ".com", "href", "//")
+CHARACTER_NGRAM, WORD_NGRAM = 10, 5  # of BigScience's repetition ratios
+
+_PARAGRAPH_END = re.compile(r"\n{2,}")
+_CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
+_LINKS = re.compile("|".join(map(re.escape, LINK_MARKS)))
+_SPECIAL_RUN = regex.compile(rf"[{SPECIAL}]+")
+_WORD_CHARACTERS = re.compile(r"\w+")
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: the base of the rolling hashes
+
+
+@dataclass(frozen=True)
+class WordList:
+    """Words or phrases, all in lower case, of one language."""
+
+    words: frozenset[str]
+
+    @cached_property
+    def hashes(self) -> frozenset[int]:
+        """As in an array of words."""
+        return frozenset(map(hash_of, self.words))
+
+    def found_in(self, text: str, spaces: bool) -> int:
+        """How many of its entries stand in `text`, as whole words where words are divided by spaces."""
+        text = text.lower()
+        if not spaces:
+            return sum(word in text for word in self.words)
+        found = self.words & set(_WORD_CHARACTERS.findall(text))
+        more = (word for word in self.words - found if not _WORD_CHARACTERS.fullmatch(word) and word in text)
+        return len(found) + sum(bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)) for word in more)
+
+
+@dataclass(frozen=True)
+class C4Lines:
+    """What is left of a text after C4's rules for lines, and what they saw."""
+
+    text: str
+    kept: tuple[str, ...]
+    removed: int
+    lorem_ipsum: int
+    curly_brackets: int
+
+
+@dataclass
+class Document:
+    """A text with what the rules measure, each computed when first asked for."""
+
+    text: str
+    table: WordTable
+    limits: Mapping[str, float]  # thresholds of the rules that are on, by name
+    language: str | None = None
+    language_score: float | None = None
+    languages: tuple[str, ...] = ()  # those that are wanted; none: all
+    exact: bool = False  # measure to the end what a threshold settles earlier
+    lists: Mapping[str, Mapping[str, WordList]] = field(default_factory=dict)  # kind -> language -> list
+    models: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # "perplexity", "fasttext"
+
+    def with_text(self, text: str) -> "Document":
+        """The same document after a rule has changed its text; itself if it has not."""
+        if text == self.text:
+            return self
+        return replace(self, text=text)
+
+    @property
+    def spaces(self) -> bool:
+        """Whether its language puts spaces between words; if the language is unknown, it does."""
+        return self.language not in WITHOUT_SPACES
+
+    def list_of(self, kind: str) -> WordList | None:
+        """The word list of a kind for its language, English if that is unknown."""
+        return self.lists.get(kind, {}).get(self.language or "en")
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        return self.table.words_of(self.text)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @cached_property
+    def filled_lines(self) -> list[str]:
+        return [line for line in self.text.split("\n") if line and not line.isspace()]
+
+    @cached_property
+    def duplicate_lines(self) -> tuple[float, float]:
+        lines = list(filter(None, self.text.split("\n")))
+        lines += [""] * (self.text.startswith("\n") + self.text.endswith("\n"))  # as a split at "\n+" gives
+        return _duplicates(lines, len(self.text))
+
+    @cached_property
+    def duplicate_paragraphs(self) -> tuple[float, float]:
+        text = self.text.strip()
+        paragraphs = _PARAGRAPH_END.split(text) if "\n\n\n" in text else text.split("\n\n")
+        return _duplicates(paragraphs, len(self.text))
+
+    @cached_property
+    def token_count(self) -> int:
+        """Words and marks."""
+        return len(self.words) if "words" in self.__dict__ else self.table.count_words(self.text)
+
+    @cached_property
+    def word_count(self) -> int:
+        """Words that are not marks only."""
+        return int(np.count_nonzero(self.words["is_word"]))
+
+    @cached_property
+    def repetition(self) -> dict[int, float]:
+        """Share of the characters in the most frequent n-gram (n of 2, 3, 4) and in repeated ones (5 to 10)."""
+        return ngram_shares(self.words["hash"], self.words["length"], len(self.text))
+
+    @cached_property
+    def bare_words(self) -> np.ndarray:
+        return self.table.bare_words_of(self.text)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The code points of the text."""
+        return np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+    @cached_property
+    def c4(self) -> C4Lines:
+        return clean_as_c4(self.text, self.limits, self.spaces)
+
+
+def _duplicates(parts: list[str], characters: int) -> tuple[float, float]:
+    """Share of the parts that stood there before, and the share of all characters that are in them."""
+    if len(set(parts)) == len(parts):
+        return 0.0, 0.0
+    seen: set[str] = set()
+    count = inside = 0
+    for part in parts:
+        if part in seen:
+            count += 1
+            inside += len(part)
+        else:
+            seen.add(part)
+    return count / len(parts), inside / max(characters, 1)
+
+
+def _sizes(ordered: np.ndarray) -> np.ndarray:
+    """How many there are of each value in an ordered array that is not empty."""
+    bounds = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
+    return bounds[1:] - bounds[:-1]
+
+
+def ngram_shares(hashes: np.ndarray, lengths: np.ndarray, characters: int) -> dict[int, float]:
+    """Share of a text's characters that are in its most frequent 2-, 3- and 4-gram of words (all its occurrences,
+    with the spaces between the words), and in 5- to 10-grams that stood before (words alone, none counted twice).
+
+    A repeated n-gram starts with a repeated (n - 1)-gram, so that each n looks only at what is left of the one before.
+    """
+    shares = dict.fromkeys(range(2, 11), 0.0)
+    hashes = np.ascontiguousarray(hashes)
+    before = np.concatenate([[0], lengths.cumsum(dtype=np.int64)])
+    places, keys = np.arange(len(hashes)), hashes  # where the n-grams start, and their hashes
+    for n in range(2, 11):
+        if len(places) and places[-1] + n > len(hashes):
+            fitting = places + n <= len(hashes)
+            places, keys = places[fitting], keys[fitting]
+        if not len(places) and n > 4:
+            break
+        keys = keys * _FACTOR + hashes[places + (n - 1)]
+        order = keys.argsort()
+        ordered = keys[order]
+        same = ordered[1:] == ordered[:-1]
+        repeated = np.zeros(len(keys), bool)
+        repeated[order[1:]] = same
+        repeated[order[:-1]] |= same
+        if n <= 4 and len(hashes) >= n:
+            most, first = 1, 0  # if none is repeated, the first one is the most frequent
+            if same.any():
+                of_each = np.repeat(sizes := _sizes(ordered), sizes)
+                most = int(of_each.max())
+                first = int(places[order[of_each == most].min()])
+            shares[n] = most * int(before[first + n] - before[first] + n - 1) / max(characters, 1)
+        places, keys = places[repeated], keys[repeated]
+        if n > 4:
+            shares[n] = _characters_repeated(places, keys, before, n) / max(characters, 1)
+    return shares
+
+
+def _characters_repeated(places: np.ndarray, keys: np.ndarray, before: np.ndarray, n: int) -> int:
+    """Characters in n-grams that stood before, read from left to right; what is in one is not part of the next."""
+    seen: set[int] = set()
+    free = total = 0
+    for place, key, start, end in zip(
+        places.tolist(), keys.tolist(), before[places].tolist(), before[places + n].tolist(), strict=True
+    ):
+        if place < free:
+            continue
+        if key in seen:
+            total += end - start
+            free = place + n
+        else:
+            seen.add(key)
+    return total
+
+
+def clean_as_c4(text: str, limits: Mapping[str, float], spaces: bool = True) -> C4Lines:
+    """Remove the lines that C4's rules (those named in `limits`) do not want; lines lose the spaces at their ends.
+
+    Marks of citation are removed from the lines that stay. Without spaces between words, lines are not judged by
+    their words or by English marks at their end.
+    """
+    kept: list[str] = []
+    lower = text.lower()
+    longest = limits.get("c4_long_words", math.inf) if spaces else math.inf
+    least = int(limits.get("c4_words_per_line", 0)) if spaces else 0
+    citations = "c4_citations" in limits and "[" in text
+    ends = "c4_terminal_punctuation" in limits and spaces
+    javascript = "c4_javascript" in limits and "javascript" in lower
+    policy = "c4_policy" in limits and any(phrase in lower for phrase in POLICY_PHRASES)
+    latin, lorem, brackets = "lorem" in lower, 0, 0
+    lines = text.splitlines()
+    for line in lines:
+        line = line.strip()
+        if len(line) > longest and any(len(word) > longest for word in line.split()):
+            continue
+        few = least > 0 and len(line.split(None, least - 1)) < least
+        if citations:
+            line = _CITATION.sub("", line)
+        if few or (ends and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("..."))):
+            continue
+        lorem += latin and "lorem ipsum" in line.lower()
+        if javascript and "javascript" in line.lower():
+            continue
+        brackets += "{" in line
+        if policy and any(phrase in line.lower() for phrase in POLICY_PHRASES):
+            continue
+        kept.append(line)
+    return C4Lines("\n".join(kept).strip(), tuple(kept), len(lines) - len(kept), lorem, brackets)
+
+
+def clean_as_bigscience(text: str, limits: Mapping[str, float]) -> str:
+    """Remove what looks like a link, and words that are too long, as BigScience did before its filters.
+
+    Other than there, lines stay lines. Runs of spaces become one, empty lines go.
+    """
+    links = "bigscience_links" in limits
+    longest = limits.get("bigscience_long_words", math.inf)
+
+    def wanted(piece: str) -> bool:
+        if not (links and _LINKS.search(piece)) and len(piece) <= longest:
+            return True
+        bare = SPECIAL_ENDS.sub("", piece)
+        return not (links and _LINKS.search(bare)) and (len(piece) <= longest or 0 < len(bare) <= longest)
+
+    kept = []
+    for line in text.split("\n"):
+        pieces = line.split()
+        if (links and _LINKS.search(line)) or (len(line) > longest and max(map(len, pieces), default=0) > longest):
+            pieces = list(filter(wanted, pieces))
+        if pieces:
+            kept.append(" ".join(pieces))
+    return "\n".join(kept)
+
+
+def _rolling(codes: np.ndarray, n: int) -> np.ndarray:
+    keys = codes[: len(codes) - n + 1].copy()
+    for offset in range(1, n):
+        keys = keys * _FACTOR + codes[offset : len(codes) - n + 1 + offset]
+    return keys
+
+
+def character_repetition(document: Document) -> float | None:
+    """Share of the most frequent 10-grams of characters (the square root of their number, repeated ones alone)."""
+    codes = document.codes.astype(np.uint64)
+    if len(codes) < CHARACTER_NGRAM:
+        return 0.0
+    sizes = np.sort(_sizes(np.sort(_rolling(codes, CHARACTER_NGRAM))))[::-1]
+    top = min(int(math.sqrt(len(sizes))), int(np.count_nonzero(sizes > 1)))
+    return float(sizes[:top].sum() / sizes.sum())
+
+
+def word_repetition(document: Document) -> float | None:
+    """Share of the 5-grams of words that occur more than once."""
+    words = document.bare_words
+    if len(words) < WORD_NGRAM:
+        return 0.0
+    keys = _rolling(words["hash"], WORD_NGRAM)
+    sizes = _sizes(np.sort(keys))
+    return float(sizes[sizes > 1].sum() / len(keys))
+
+
+@cache
+def _special_table() -> np.ndarray:
+    """For each code point whether it is one of BigScience's special characters."""
+    table = np.zeros(sys.maxunicode + 1, bool)
+    for match in _SPECIAL_RUN.finditer("".join(map(chr, range(len(table))))):
+        table[match.start() : match.end()] = True
+    return table
+
+
+def special_characters(document: Document) -> float | None:
+    """Share of the characters that are marks, symbols, spaces or digits."""
+    return int(np.count_nonzero(_special_table()[document.codes])) / max(len(document.codes), 1)
+
+
+def _share_in_list(kind: str) -> Callable[[Document], float | None]:
+    def measure(document: Document) -> float | None:
+        words, wanted = document.bare_words, document.list_of(kind)
+        if wanted is None or not len(words):
+            return None
+        return sum(map(wanted.hashes.__contains__, words["hash"].tolist())) / len(words)
+
+    return measure
+
+
+def _bad_words(document: Document) -> float | None:
+    bad = document.list_of("bad_words")
+    return None if bad is None else bad.found_in(document.text, document.spaces)
+
+
+def _gopher_stop_words(document: Document) -> float | None:
+    wanted = document.list_of("gopher_stop_words")
+    if wanted is None:
+        return None
+    return len(wanted.hashes.intersection(document.words["hash"].tolist()))
+
+
+def _model(kind: str) -> Callable[[Document], float | None]:
+    return lambda document: document.models[kind](document.text) if kind in document.models else None
+
+
+def _per_word(count: Callable[[str], int]) -> Callable[[Document], float | None]:
+    return lambda document: count(document.text) / document.token_count if document.token_count else None
+
+
+def _share_of_lines(test: Callable[[str], bool]) -> Callable[[Document], float | None]:
+    return lambda document: sum(map(test, document.lines)) / len(document.lines) if document.lines else None
+
+
+def _share_of_filled_lines(test: Callable[[str, Document], bool]) -> Callable[[Document], float | None]:
+    def measure(document: Document) -> float | None:
+        lines = document.filled_lines
+        return sum(test(line, document) for line in lines) / len(lines) if lines else None
+
+    return measure
+
+
+def _mean_word_length(document: Document) -> float | None:
+    if not document.word_count:
+        return None
+    words = document.words
+    return float(words["length"][words["is_word"]].mean())
+
+
+def _words_with_letter(document: Document) -> float | None:
+    words = document.words
+    return int(np.count_nonzero(words["has_letter"])) / len(words) if len(words) else None
+
+
+def _duplicate_characters(document: Document) -> float | None:
+    lines = document.filled_lines
+    share = _duplicates(lines, len(document.text.replace("\n", "")))[1]
+    return share if lines else None
+
+
+def _sentences(document: Document) -> float | None:
+    enough = math.inf if document.exact else document.limits["c4_sentences"]
+    return document.table.sentences_in(document.c4.kept, enough)
+
+
+def _lines_per_word(document: Document) -> float | None:
+    lines, pieces = document.text.count("\n"), len(document.text.split())
+    if not document.exact and pieces and lines / pieces <= document.limits["fineweb_list"]:
+        return lines / pieces  # there are at least as many words as pieces
+    return lines / document.token_count if document.token_count else None
+
+
+def _starts_as_bullet(line: str) -> bool:
+    return line.lstrip().startswith(("•", "-"))
+
+
+def _ends_in_ellipsis(line: str) -> bool:
+    return line.rstrip().endswith(("...", "…"))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: a document stays if its measure is at least, or at most, the threshold.
+
+    A measure of None means that the rule has nothing to say about this document. A rule without a measure changes the
+    text (a line, a word or a mark goes) or is a number that another rule uses.
+    """
+
+    name: str
+    about: str  # why a document is dropped, in words; or what is done to the text
+    keep: Literal["at least", "at most", "changes the text", "is used"]
+    threshold: float | None = None
+    measure: Callable[[Document], float | None] | None = None
+    spaces_only: bool = False  # says nothing of languages that put no spaces between words
+
+    def value(self, document: Document) -> float | None:
+        """What is measured, or None where the rule does not apply."""
+        if self.measure is None or (self.spaces_only and not document.spaces):
+            return None
+        return self.measure(document)
+
+    def accepts(self, value: float | None, threshold: float) -> bool:
+        if value is None:
+            return True
+        return value >= threshold if self.keep == "at least" else value <= threshold
+
+
+def _top_ngram(n: int, threshold: float) -> Rule:
+    about = f"one {n}-gram of words makes up too much"
+    return Rule(f"gopher_top_{n}_gram", about, "at most", threshold, lambda d: d.repetition[n], True)
+
+
+def _repeated_ngrams(n: int, threshold: float) -> Rule:
+    about = f"too much in repeated {n}-grams of words"
+    return Rule(f"gopher_repeated_{n}_grams", about, "at most", threshold, lambda d: d.repetition[n], True)
+
+
+# The sets in the order in which they are applied, which is that of FineWeb; each rule's threshold as published.
+RULE_SETS: dict[str, tuple[Rule, ...]] = {
+    "language": (
+        Rule("language_score", "language not certain enough", "at least", 0.65, lambda d: d.language_score),
+    ),
+    "gopher_repetition": (
+        Rule("gopher_duplicate_paragraphs", "too many duplicate paragraphs", "at most", 0.3,
+             lambda d: d.duplicate_paragraphs[0]),
+        Rule("gopher_duplicate_paragraph_characters", "too much text in duplicate paragraphs", "at most", 0.2,
+             lambda d: d.duplicate_paragraphs[1]),
+        Rule("gopher_duplicate_lines", "too many duplicate lines", "at most", 0.3, lambda d: d.duplicate_lines[0]),
+        Rule("gopher_duplicate_line_characters", "too much text in duplicate lines", "at most", 0.2,
+             lambda d: d.duplicate_lines[1]),
+        _top_ngram(2, 0.2), _top_ngram(3, 0.18), _top_ngram(4, 0.16),
+        _repeated_ngrams(5, 0.15), _repeated_ngrams(6, 0.14), _repeated_ngrams(7, 0.13),
+        _repeated_ngrams(8, 0.12), _repeated_ngrams(9, 0.11), _repeated_ngrams(10, 0.1),
+    ),
+    "gopher_quality": (
+        Rule("gopher_min_words", "too few words", "at least", 50, lambda d: d.word_count, True),
+        Rule("gopher_max_words", "too many words", "at most", 100_000, lambda d: d.word_count, True),
+        Rule("gopher_min_word_length", "words too short on average", "at least", 3, _mean_word_length, True),
+        Rule("gopher_max_word_length", "words too long on average", "at most", 10, _mean_word_length, True),
+        Rule("gopher_hashes", "too many hash signs for its words", "at most", 0.1, _per_word(lambda t: t.count("#")),
+             True),
+        Rule("gopher_ellipses", "too many ellipses for its words", "at most", 0.1,
+             _per_word(lambda t: t.count("...") + t.count("…")), True),
+        Rule("gopher_bullet_lines", "too many lines are bullet points", "at most", 0.9,
+             _share_of_lines(_starts_as_bullet)),
+        Rule("gopher_ellipsis_lines", "too many lines end in an ellipsis", "at most", 0.3,
+             _share_of_lines(_ends_in_ellipsis)),
+        Rule("gopher_words_with_letter", "too few words hold a letter", "at least", 0.8, _words_with_letter, True),
+        Rule("gopher_stop_words", "too few stop words", "at least", 2, _gopher_stop_words),
+    ),
+    "c4": (
+        Rule("c4_long_words", "lines with a word longer than this go", "changes the text", 1000),
+        Rule("c4_citations", "[1], [edit] and [citation needed] go", "changes the text"),
+        Rule("c4_terminal_punctuation", "lines that do not end as a sentence does go", "changes the text"),
+        Rule("c4_words_per_line", "lines with fewer words go", "changes the text", 3),
+        Rule("c4_javascript", "lines that mention Javascript go", "changes the text"),
+        Rule("c4_policy", "lines on cookies, privacy and terms of use go", "changes the text"),
+        Rule("c4_lorem_ipsum", "holds lorem ipsum", "at most", 0, lambda d: d.c4.lorem_ipsum),
+        Rule("c4_curly_bracket", "holds a curly bracket", "at most", 0, lambda d: d.c4.curly_brackets),
+        Rule("c4_sentences", "too few sentences", "at least", 5, _sentences, True),
+        Rule("c4_bad_words", "holds bad words", "at most", 0, _bad_words),
+    ),
+    "fineweb": (
+        Rule("fineweb_line_punctuation", "too few lines end as a sentence does", "at least", 0.12,
+             _share_of_filled_lines(lambda line, d: line[-1] in SENTENCE_END)),
+        Rule("fineweb_short_lines", "too many short lines", "at most", 0.67,
+             _share_of_filled_lines(lambda line, d: len(line) <= d.limits["fineweb_short_line_length"]), True),
+        Rule("fineweb_short_line_length", "characters up to which a line is short", "is used", 30),
+        Rule("fineweb_duplicate_characters", "too much text in duplicate lines", "at most", 0.01,
+             _duplicate_characters),
+        Rule("fineweb_list", "too many lines for its words", "at most", 0.3, _lines_per_word, True),
+    ),
+    "bigscience": (
+        Rule("bigscience_links", "words with http, www, .com, href or // go", "changes the text"),
+        Rule("bigscience_long_words", "words longer than this go", "changes the text", 25),
+        Rule("bigscience_min_words", "too few words", "at least", 20, lambda d: len(d.bare_words), True),
+        Rule("bigscience_max_words", "too many words", "at most", 100_000, lambda d: len(d.bare_words), True),
+        Rule("bigscience_character_repetition", "too much repetition of characters", "at most", 0.106,
+             character_repetition),
+        Rule("bigscience_word_repetition", "too much repetition of words", "at most", 0.19, word_repetition, True),
+        Rule("bigscience_special_characters", "too many special characters", "at most", 0.4, special_characters),
+        Rule("bigscience_stop_words", "too few stop words", "at least", 0.3, _share_in_list("stop_words"), True),
+        Rule("bigscience_flagged_words", "too many flagged words", "at most", 0.01,
+             _share_in_list("flagged_words"), True),
+        Rule("bigscience_language_score", "language not certain enough", "at least", 0.8, lambda d: d.language_score),
+    ),
+    "models": (
+        Rule("max_perplexity", "perplexity too high", "at most", 1500, _model("perplexity")),
+        Rule("min_fasttext_score", "fastText score too low", "at least", 0.5, _model("fasttext")),
+    ),
+}  # fmt: skip
+RULES = {rule.name: rule for rules in RULE_SETS.values() for rule in rules}
+
+
+@dataclass
+class Judgement:
+    """What the rules say of a document."""
+
+    text: str  # as the rules leave it
+    reason: str = ""  # the first rule that drops it, in words; empty: it stays
+    detail: str = ""
+    values: dict[str, tuple[Any, Any, bool]] = field(default_factory=dict)  # rule -> value, threshold, accepted
+
+
+def judge(document: Document) -> Judgement:
+    """Apply the rules that `document.limits` names, in the order of RULE_SETS; stop at the first that drops it, unless
+    `document.exact`. What a set of rules changes in the text is changed for all that follow."""
+    verdict = Judgement(document.text)
+    if document.languages:
+        accepted = document.language in document.languages
+        verdict.values["language"] = (document.language, " ".join(document.languages), accepted)
+        if not accepted:
+            verdict.reason, verdict.detail = "language: not one of those wanted", f"language {document.language}"
+            if not document.exact:
+                return verdict
+    for name, rules in RULE_SETS.items():
+        active = [rule for rule in rules if rule.name in document.limits]
+        if name == "bigscience" and any(rule.keep == "changes the text" for rule in active):
+            document = document.with_text(clean_as_bigscience(document.text, document.limits))
+        for rule in active:
+            if rule.measure is None:
+                continue
+            threshold = document.limits[rule.name]
+            value = rule.value(document)
+            accepted = rule.accepts(value, threshold)
+            verdict.values[rule.name] = (value, threshold, accepted)
+            if not accepted and not verdict.reason:
+                verdict.reason = f"{name.split('_')[0]}: {rule.about}"
+                verdict.detail = f"{rule.name} {_short(value)}, {rule.keep} {_short(threshold)}"
+                if not document.exact:
+                    return verdict
+        if name == "c4" and active:
+            document = document.with_text(document.c4.text)
+        if not document.text.strip() and not verdict.reason:
+            verdict.reason = "nothing is left of its text" if verdict.text.strip() else "no text"
+            if not document.exact:
+                return verdict
+    verdict.text = document.text
+    return verdict
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
