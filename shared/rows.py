@@ -39,6 +39,7 @@ STATE = ".state"  # in a stage's output folder: what is done; see shared/stage.p
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
 NAMED_ONLY = (".json", ".json.gz")  # in a folder these are more often manifests
 MAX_LINE_BYTES = 64 * 2**20
+BATCH_BYTES = 16 * 2**20  # of a parquet file, read at once
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -163,7 +164,9 @@ def _read_parquet(source: Source, start: int) -> Iterator[tuple[int, float, dict
                 position += size
                 continue
             try:
-                for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                average = file.metadata.row_group(group).total_byte_size // max(size, 1) + 1
+                rows_at_once = max(min(256, BATCH_BYTES // average), 1)
+                for batch in file.iter_batches(batch_size=rows_at_once, row_groups=[group]):
                     if position + len(batch) <= start:
                         position += len(batch)
                         continue
