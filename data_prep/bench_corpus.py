@@ -1,0 +1,349 @@
+"""Measure the stages of data_prep on one core, beside datatrove's blocks and other libraries, in turns.
+
+    pip install -r requirements-bench.txt
+    python data_prep/bench_corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
+
+From the texts of `--input` it builds a WARC file of pages (sample_warc.py). Tasks: `web`, from WARC bytes to a
+filtered, signed document, both sides with the same extractor; `filters` and `signatures` on the texts alone;
+`wikipedia` on the dump. Each side runs in a process of its own on one core, once a round; libraries are loaded and
+warm before the clock starts. datatrove's side identifies no language (its model is a download), ours does. Writes
+bench_corpus.json and bench_corpus.md: medians, ratios within a round, peak memory of the process and its children.
+"""
+
+import bz2
+import multiprocessing
+import os
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import psutil
+
+from data_prep.sample_warc import build_warc
+from shared.command_line import run_script
+from shared.documents import Documents
+from shared.errors import InputError, RunError
+from shared.files import atomic_file, write_json
+from shared.rows import Source
+
+WARM_UP = 20  # pages or documents before the clock starts
+BATCH = 64  # documents signed at once
+
+
+@dataclass
+class BenchArguments:
+    output_dir: str = field(metadata={"help": "Folder for the JSON and Markdown tables."})
+    input: list[str] = field(default_factory=list, metadata={"help": "Files or folders of text: the pages' content."})
+    dump: str | None = field(default=None, metadata={"help": "A Wikipedia dump, .xml.bz2, for the task wikipedia."})
+    warc: str | None = field(default=None, metadata={"help": "A WARC file, instead of the one that is built."})
+    pages: int = field(default=500, metadata={"help": "Pages of the WARC file, and texts for the other tasks."})
+    rounds: int = field(default=3, metadata={"help": "Rounds of each side."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["web", "filters", "signatures", "wikipedia"], metadata={"help": "What to measure."}
+    )
+
+
+@dataclass
+class Material:
+    """What the sides read."""
+
+    warc: Path
+    texts: list[str]
+    dump: Path | None
+
+
+def our_filter() -> Callable[[str, str | None, float | None], str | None]:
+    """Text, language and its score -> the kept text, or None: the rules of recipes/filter_web.yaml."""
+    from data_prep.filter_documents import FilterArguments, FilterDocuments
+    from shared.command_line import parse_arguments
+    from shared.stage import StageArguments
+
+    recipe = Path(__file__).parent / "recipes" / "filter_web.yaml"
+    _, args = parse_arguments((StageArguments, FilterArguments), ["--config", str(recipe), "--output_dir", "none"])
+    step = FilterDocuments(args)
+
+    def keep(text: str, language: str | None, score: float | None) -> str | None:
+        verdict = step.judge({"text": text, "language": language, "language_score": score})
+        return None if verdict.reason else cast(str, verdict.text)
+
+    return keep
+
+
+def our_web(material: Material) -> tuple[int, float]:
+    from data_prep.extract_common_crawl import ExtractArguments, ExtractPages
+    from data_prep.minhash import MinHash
+
+    keep, sign = our_filter(), MinHash().sign
+    step = ExtractPages(ExtractArguments(), {})
+    source = Source(0, str(material.warc), material.warc.stat().st_size)
+    count, start, batch = 0, 0.0, []
+    for outcome in step(source, 0):
+        count += 1
+        if count == WARM_UP:
+            start = time.perf_counter()
+        if outcome.document and not outcome.reason:
+            row = outcome.document
+            if (text := keep(row["text"], row["language"], row["language_score"])) is not None:
+                batch.append(text)
+                if len(batch) == BATCH:
+                    sign(batch)
+                    batch = []
+    sign(batch)
+    return count - WARM_UP, time.perf_counter() - start
+
+
+def their_filters() -> list[Any]:
+    from datatrove.pipeline.filters import (
+        C4QualityFilter,
+        FineWebQualityFilter,
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+    )
+
+    return [
+        GopherRepetitionFilter(),
+        GopherQualityFilter(),
+        C4QualityFilter(filter_no_terminal_punct=False),
+        FineWebQualityFilter(),
+    ]
+
+
+def their_minhash(folder: str) -> Any:
+    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
+    from datatrove.utils.hashing import HashConfig
+
+    # Not its default: datatrove 0.10 hands text to xxhash, which xxhash 4 refuses. The words take most of the time.
+    return MinhashDedupSignature(folder, MinhashConfig(hash_config=HashConfig(hash_fc="sha1")))
+
+
+def their_web(material: Material) -> tuple[int, float]:
+    from datatrove.pipeline.extractors.base import BaseExtractor
+    from datatrove.pipeline.readers import WarcReader
+    from resiliparse.parse.html import HTMLTree
+
+    from data_prep.web_page import extract_fast
+
+    class Extractor(BaseExtractor):
+        name = "the same extractor"
+
+        def __init__(self) -> None:
+            super().__init__(timeout=10)
+
+        def extract(self, text: str) -> str:
+            return extract_fast(text, HTMLTree.parse(text))
+
+    count, start = 0, 0.0
+
+    def counted(pages: Iterable[Any]) -> Iterable[Any]:
+        nonlocal count, start
+        for page in pages:
+            count += 1
+            if count == WARM_UP:
+                start = time.perf_counter()
+            yield page
+
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [Extractor(), *their_filters(), their_minhash(folder)]
+        reader = WarcReader(str(material.warc.parent), glob_pattern=material.warc.name)
+        data: Any = counted(reader.run(None, 0, 1))
+        for step in steps:
+            data = step.run(data, 0, 1)
+        for _ in data or ():
+            pass
+        return count - WARM_UP, time.perf_counter() - start
+
+
+def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
+    """Seconds for all texts, after a warm-up on the first ones."""
+    work(texts[:WARM_UP])
+    start = time.perf_counter()
+    work(texts)
+    return len(texts), time.perf_counter() - start
+
+
+def our_filters(material: Material) -> tuple[int, float]:
+    keep = our_filter()
+    return timed(material.texts, lambda texts: [keep(text, "en", 1.0) for text in texts])
+
+
+def their_filters_alone(material: Material) -> tuple[int, float]:
+    from datatrove.data import Document
+
+    filters = their_filters()
+
+    def work(texts: list[str]) -> None:
+        data: Any = (Document(text, str(number)) for number, text in enumerate(texts))
+        for step in filters:
+            data = step.run(data, 0, 1)
+        for _ in data:
+            pass
+
+    return timed(material.texts, work)
+
+
+def our_signatures(material: Material) -> tuple[int, float]:
+    from data_prep.minhash import MinHash
+
+    sign = MinHash().sign
+    return timed(material.texts, lambda texts: [sign(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
+
+
+def their_signatures(material: Material) -> tuple[int, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        step = their_minhash(folder)
+
+        def work(texts: list[str]) -> None:
+            for text in texts:
+                shingles = step.get_shingles(text)
+                if shingles.size:
+                    step.get_signature(shingles)
+
+        return timed(material.texts, work)
+
+
+def our_wikipedia(material: Material) -> tuple[int, float]:
+    from data_prep.extract_wikipedia import ReadArticles, WikipediaArguments
+
+    assert material.dump is not None
+    args = WikipediaArguments()
+    step = ReadArticles(None, args.disambiguation, args.max_page_bytes)
+    source = Source(0, str(material.dump), material.dump.stat().st_size)
+    start = time.perf_counter()
+    count = sum(not outcome.reason for outcome in step(source, 0))
+    return count, time.perf_counter() - start
+
+
+def articles(dump: Path) -> Iterable[str]:
+    """The wikitext of the articles of a trusted dump."""
+    with bz2.open(dump) as file:
+        for _, element in ElementTree.iterparse(file):
+            if element.tag.endswith("}page"):
+                text = element.findtext(".//{*}text") or ""
+                if element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None:
+                    yield text
+                element.clear()
+
+
+def wikitextparser_wikipedia(material: Material) -> tuple[int, float]:
+    import wikitextparser
+
+    assert material.dump is not None
+    start = time.perf_counter()
+    return sum(bool(wikitextparser.remove_markup(text)) for text in articles(material.dump)), (
+        time.perf_counter() - start
+    )
+
+
+def mwparserfromhell_wikipedia(material: Material) -> tuple[int, float]:
+    import mwparserfromhell
+
+    assert material.dump is not None
+    start = time.perf_counter()
+    return sum(bool(mwparserfromhell.parse(text).strip_code()) for text in articles(material.dump)), (
+        time.perf_counter() - start
+    )
+
+
+SIDES: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
+    "web": {"ours": our_web, "datatrove": their_web},
+    "filters": {"ours": our_filters, "datatrove": their_filters_alone},
+    "signatures": {"ours": our_signatures, "datatrove": their_signatures},
+    "wikipedia": {
+        "ours": our_wikipedia,
+        "wikitextparser": wikitextparser_wikipedia,
+        "mwparserfromhell": mwparserfromhell_wikipedia,
+    },
+}
+
+
+def _run_side(task: str, side: str, material: Material, core: int, answer: Any) -> None:
+    os.sched_setaffinity(0, {core})
+    answer.send(SIDES[task][side](material))
+
+
+def measure(task: str, side: str, material: Material, core: int) -> dict[str, float]:
+    """Run one side in a fresh process; documents per second, and peak memory of it and its children in MiB.
+
+    Raises RunError when it fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run_side, args=(task, side, material, core, sender))
+    process.start()
+    sender.close()
+    peak = 0
+    while not receiver.poll(0.05):
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            peak = max(peak, sum(member.memory_info().rss for member in family))
+        except psutil.Error:  # one of them has just ended
+            continue
+    try:
+        count, seconds = receiver.recv()
+    except EOFError as error:
+        raise RunError(f"{task}: the side {side} failed; see above") from error
+    finally:
+        process.join()
+    return {"documents": count, "per_second": count / seconds, "peak_mib": peak / 2**20}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The results as Markdown."""
+    lines = ["| task | side | documents/s | ours is faster by | peak memory, MiB |", "|---|---|---|---|---|"]
+    for row in results:
+        ratio = f"{row['ratio']:.1f}" if row["ratio"] else ""
+        lines.append(
+            f"| {row['task']} | {row['side']} | {row['per_second']:,.0f} | {ratio} | {row['peak_mib']:,.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(args: BenchArguments) -> list[dict[str, Any]]:
+    unknown = sorted(set(args.tasks) - set(SIDES))
+    if unknown:
+        raise InputError(f"--tasks {' '.join(unknown)}: there are {', '.join(SIDES)}")
+    tasks = [task for task in args.tasks if task != "wikipedia" or args.dump]
+    texts = list(islice(Documents(args.input), args.pages)) if args.input else []
+    if not texts and set(tasks) - {"wikipedia"}:
+        raise InputError("--input: name files of text for the pages")
+    core = max(os.sched_getaffinity(0))
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        warc = Path(args.warc) if args.warc else Path(folder, "pages.warc.gz")
+        if not args.warc:
+            with open(warc, "wb") as file:
+                file.writelines(build_warc(texts))
+        material = Material(warc, texts, Path(args.dump) if args.dump else None)
+        for task in tasks:
+            rounds = []
+            for turn in range(args.rounds):
+                rounds.append({side: measure(task, side, material, core) for side in SIDES[task]})
+                shown = ", ".join(f"{side} {found['per_second']:,.1f}/s" for side, found in rounds[-1].items())
+                print(f"{task}, round {turn}: {shown}", flush=True)
+            for side in SIDES[task]:
+                ratios = [turn["ours"]["per_second"] / turn[side]["per_second"] for turn in rounds]
+                results.append(
+                    {
+                        "task": task,
+                        "side": side,
+                        "documents": rounds[0][side]["documents"],
+                        "per_second": median(turn[side]["per_second"] for turn in rounds),
+                        "ratio": None if side == "ours" else median(ratios),
+                        "peak_mib": max(turn[side]["peak_mib"] for turn in rounds),
+                    }
+                )
+    write_json(Path(args.output_dir, "bench_corpus.json"), results)
+    with atomic_file(Path(args.output_dir, "bench_corpus.md")) as temporary:
+        temporary.write_text(table(results), encoding="utf-8")
+    print(table(results))
+    return results
+
+
+if __name__ == "__main__":
+    run_script(main, BenchArguments)
