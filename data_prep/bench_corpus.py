@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -32,7 +32,7 @@ from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
 from shared.rows import Source
 
-WARM_UP = 20  # pages or documents before the clock starts
+WARM_UP = 100  # pages or documents before the clock starts
 BATCH = 64  # documents signed at once
 
 
@@ -60,103 +60,60 @@ class Material:
 
 def our_filter() -> Callable[[str, str | None, float | None], str | None]:
     """Text, language and its score -> the kept text, or None: the rules of recipes/filter_web.yaml."""
-    from data_prep.filter_documents import FilterArguments, FilterDocuments
+    from data_prep.filter_documents import FilterArguments, make_step
+    from data_prep.word_splitter import WordTable
     from shared.command_line import parse_arguments
     from shared.stage import StageArguments
 
     recipe = Path(__file__).parent / "recipes" / "filter_web.yaml"
-    _, args = parse_arguments((StageArguments, FilterArguments), ["--config", str(recipe), "--output_dir", "none"])
-    step = FilterDocuments(args)
+    _, args = parse_arguments((StageArguments, FilterArguments), ["--config", str(recipe)])
+    step, _, _ = make_step(args)
+    table = WordTable()
 
     def keep(text: str, language: str | None, score: float | None) -> str | None:
-        verdict = step.judge({"text": text, "language": language, "language_score": score})
-        return None if verdict.reason else cast(str, verdict.text)
+        verdict = step.judge({"text": text, "language": language, "language_score": score}, table, {})
+        return None if verdict.reason else verdict.text
 
     return keep
 
 
 def our_web(material: Material) -> tuple[int, float]:
+    """One stage after the other, as they run."""
     from data_prep.extract_common_crawl import ExtractArguments, ExtractPages
     from data_prep.minhash import MinHash
 
     keep, sign = our_filter(), MinHash().sign
     step = ExtractPages(ExtractArguments(), {})
     source = Source(0, str(material.warc), material.warc.stat().st_size)
-    count, start, batch = 0, 0.0, []
+    pages, seconds = 0, 0.0
+    rows: list[dict[str, Any]] = []
     for outcome in step(source, 0):
-        count += 1
-        if count == WARM_UP:
-            start = time.perf_counter()
+        pages += 1
+        if pages == WARM_UP:
+            seconds = -time.perf_counter()
         if outcome.document and not outcome.reason:
-            row = outcome.document
-            if (text := keep(row["text"], row["language"], row["language_score"])) is not None:
-                batch.append(text)
-                if len(batch) == BATCH:
-                    sign(batch)
-                    batch = []
-    sign(batch)
-    return count - WARM_UP, time.perf_counter() - start
-
-
-def their_filters() -> list[Any]:
-    from datatrove.pipeline.filters import (
-        C4QualityFilter,
-        FineWebQualityFilter,
-        GopherQualityFilter,
-        GopherRepetitionFilter,
-    )
-
-    return [
-        GopherRepetitionFilter(),
-        GopherQualityFilter(),
-        C4QualityFilter(filter_no_terminal_punct=False),
-        FineWebQualityFilter(),
-    ]
-
-
-def their_minhash(folder: str) -> Any:
-    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-    from datatrove.utils.hashing import HashConfig
-
-    # Not its default: datatrove 0.10 hands text to xxhash, which xxhash 4 refuses. The words take most of the time.
-    return MinhashDedupSignature(folder, MinhashConfig(hash_config=HashConfig(hash_fc="sha1")))
+            rows.append(outcome.document)
+    seconds += time.perf_counter()
+    warm_up = len(rows) * WARM_UP // pages
+    kept: list[str] = []
+    for index, row in enumerate(rows):
+        if index == warm_up:
+            seconds -= time.perf_counter()
+        if (text := keep(row["text"], row["language"], row["language_score"])) is not None:
+            kept.append(text)
+    seconds += time.perf_counter()
+    signed = len(kept) * WARM_UP // pages
+    sign(kept[:signed])
+    seconds -= time.perf_counter()
+    for index in range(signed, len(kept), BATCH):
+        sign(kept[index : index + BATCH])
+    return pages - WARM_UP, seconds + time.perf_counter()
 
 
 def their_web(material: Material) -> tuple[int, float]:
-    from datatrove.pipeline.extractors.base import BaseExtractor
-    from datatrove.pipeline.readers import WarcReader
-    from resiliparse.parse.html import HTMLTree
+    from data_prep import bench_datatrove
 
-    from data_prep.web_page import extract_fast
-
-    class Extractor(BaseExtractor):
-        name = "the same extractor"
-
-        def __init__(self) -> None:
-            super().__init__(timeout=10)
-
-        def extract(self, text: str) -> str:
-            return extract_fast(text, HTMLTree.parse(text))
-
-    count, start = 0, 0.0
-
-    def counted(pages: Iterable[Any]) -> Iterable[Any]:
-        nonlocal count, start
-        for page in pages:
-            count += 1
-            if count == WARM_UP:
-                start = time.perf_counter()
-            yield page
-
-    with tempfile.TemporaryDirectory() as folder:
-        steps = [Extractor(), *their_filters(), their_minhash(folder)]
-        reader = WarcReader(str(material.warc.parent), glob_pattern=material.warc.name)
-        data: Any = counted(reader.run(None, 0, 1))
-        for step in steps:
-            data = step.run(data, 0, 1)
-        for _ in data or ():
-            pass
-        return count - WARM_UP, time.perf_counter() - start
+    return bench_datatrove.web(material.warc)
 
 
 def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
@@ -172,19 +129,10 @@ def our_filters(material: Material) -> tuple[int, float]:
     return timed(material.texts, lambda texts: [keep(text, "en", 1.0) for text in texts])
 
 
-def their_filters_alone(material: Material) -> tuple[int, float]:
-    from datatrove.data import Document
+def their_filters(material: Material) -> tuple[int, float]:
+    from data_prep import bench_datatrove
 
-    filters = their_filters()
-
-    def work(texts: list[str]) -> None:
-        data: Any = (Document(text, str(number)) for number, text in enumerate(texts))
-        for step in filters:
-            data = step.run(data, 0, 1)
-        for _ in data:
-            pass
-
-    return timed(material.texts, work)
+    return bench_datatrove.filter_texts(material.texts)
 
 
 def our_signatures(material: Material) -> tuple[int, float]:
@@ -195,16 +143,9 @@ def our_signatures(material: Material) -> tuple[int, float]:
 
 
 def their_signatures(material: Material) -> tuple[int, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        step = their_minhash(folder)
+    from data_prep import bench_datatrove
 
-        def work(texts: list[str]) -> None:
-            for text in texts:
-                shingles = step.get_shingles(text)
-                if shingles.size:
-                    step.get_signature(shingles)
-
-        return timed(material.texts, work)
+    return bench_datatrove.sign_texts(material.texts)
 
 
 def our_wikipedia(material: Material) -> tuple[int, float]:
@@ -252,7 +193,7 @@ def mwparserfromhell_wikipedia(material: Material) -> tuple[int, float]:
 
 SIDES: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
     "web": {"ours": our_web, "datatrove": their_web},
-    "filters": {"ours": our_filters, "datatrove": their_filters_alone},
+    "filters": {"ours": our_filters, "datatrove": their_filters},
     "signatures": {"ours": our_signatures, "datatrove": their_signatures},
     "wikipedia": {
         "ours": our_wikipedia,

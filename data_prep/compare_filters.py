@@ -9,17 +9,21 @@ line for each rule, then each disagreement with what was measured.
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from data_prep.data_card import table
 from data_prep.quality_rules import GOPHER_STOP_WORDS, RULE_SETS, RULES, Document, Judgement, WordList, judge
 from data_prep.word_splitter import WordTable
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import write_json
 from shared.rows import find_sources, read_rows
 
 LISTS = {"gopher_stop_words": {"en": WordList(frozenset(GOPHER_STOP_WORDS))}}
+WHOLE = "FineWeb, all four sets one after the other"
 FINEWEB = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 
 
@@ -28,6 +32,7 @@ class CompareArguments:
     input: list[str] = field(metadata={"help": "Files or folders of English documents."})
     max_documents: int = field(default=2000, metadata={"help": "Spread evenly over each file; 0: all of them."})
     show: int = field(default=10, metadata={"help": "Disagreements to show for each rule."})
+    output: str | None = field(default=None, metadata={"help": "A JSON file for the table and the disagreements."})
 
 
 def reference_filters() -> dict[str, Any]:
@@ -146,32 +151,46 @@ def main(args: CompareArguments) -> dict[str, float]:
     filters = reference_filters()
     limits = {name: limits_of(name) for name in filters}
     texts = read_texts(args)
-    table = WordTable()
+    words = WordTable()
     differ: dict[str, list[str]] = {name: [] for name in filters}
     dropped = {name: [0, 0] for name in filters}
     for key, text in tqdm(texts, desc="compare_filters"):
         for name, reference in filters.items():
-            ours = judge(Document(text, table, limits[name], "en", lists=LISTS))
+            ours = judge(Document(text, words, limits[name], "en", lists=LISTS))
             theirs = ask_reference(reference, text)
             dropped[name][0] += bool(ours.reason)
             dropped[name][1] += not theirs[0]
             if not same(ours, theirs):
-                exact = judge(Document(text, table, limits[name], "en", exact=True, lists=LISTS)).values
+                exact = judge(Document(text, words, limits[name], "en", exact=True, lists=LISTS)).values
                 numbers = {rule: value for rule, (value, *_) in exact.items()} if len(exact) < 4 else ""
                 verdict = "kept" if theirs[0] else theirs[1]
                 differ[name].append(f"{name}: {key}: {ours.detail or 'kept'} {numbers}; datatrove: {verdict}")
-        table.trim()
+        words.trim()
     agree = {name: 1 - len(found) / len(texts) for name, found in differ.items()}
-    print(f"{'rule':42} {'agree':>8} {'differ':>7} {'dropped':>8} {'by datatrove':>13}")
-    for name, share in agree.items():
-        print(f"{name:42} {share:8.2%} {len(differ[name]):7,} {dropped[name][0]:8,} {dropped[name][1]:13,}")
-    agree["whole"] = compare_whole(texts, filters, table)
-    print(f"{'FineWeb, all four one after the other':42} {agree['whole']:8.2%}")
+    agree[WHOLE] = compare_whole(texts, filters)
+    report = {
+        "documents": len(texts),
+        "agree": agree,
+        "dropped": {name: {"ours": ours, "datatrove": theirs} for name, (ours, theirs) in dropped.items()},
+        "differ": differ,
+    }
+    print(make_table(report))
     print("\nDisagreements:", *(line for found in differ.values() for line in found[: args.show]), sep="\n")
+    if args.output:
+        write_json(Path(args.output), report)
     return agree
 
 
-def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any], table: WordTable) -> float:
+def make_table(report: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    rows = []
+    for name, share in report["agree"].items():
+        dropped = report["dropped"].get(name, {})
+        rows.append((name, f"{share:.2%}", dropped.get("ours", ""), dropped.get("datatrove", "")))
+    return table(("rule", "the same decision", "dropped by ours", "by datatrove's"), rows)
+
+
+def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any]) -> float:
     """Share of the documents on which FineWeb's four filters, one after the other, decide as all rules do; prints the
     speed of both."""
     from datatrove.pipeline.filters import C4QualityFilter
@@ -181,8 +200,8 @@ def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any], table: 
     limits = limits_of(" ".join(FINEWEB))
     limits.pop("c4_terminal_punctuation")
     start = time.perf_counter()
-    table = WordTable()
-    ours = [judge(Document(text, table, limits, "en", lists=LISTS)) for _, text in texts]
+    words = WordTable()
+    ours = [judge(Document(text, words, limits, "en", lists=LISTS)) for _, text in texts]
     between = time.perf_counter()
     agree = 0
     for (_, text), verdict in zip(texts, ours, strict=True):

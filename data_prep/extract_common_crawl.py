@@ -33,7 +33,7 @@ from shared.stage import Outcome, StageArguments, document_phase, run_stage, set
 WARC = (".warc.gz", ".warc")
 WET = (".warc.wet.gz", ".warc.wet", ".wet.gz", ".wet")
 WAT = (".warc.wat.gz", ".warc.wat", ".wat.gz", ".wat")
-LANGUAGE_BYTES = 1500  # of a text in UTF-8, from which its language is told: 99.9% as from 2,000, in 3/4 of the time
+LANGUAGE_BYTES = 1000  # of a text in UTF-8, from which its language is told: as from 2,000 in 4,300 of 4,300 articles
 WAT_ENTRIES = 500_000  # ten times what a file of the crawl holds; bounds memory
 WAT_LINE_BYTES = 8 * 2**20
 

@@ -51,6 +51,7 @@ _TOO_DEEP = " > ".join("*" * MAX_DEPTH)
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, byte order mark
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _ODD_LINE_ENDS = re.compile("[\u2028\u2029\u0085]")
+_ODD = re.compile(f"{_ODD_LINE_ENDS.pattern}|{_INVISIBLE.pattern}|{_ODD_SPACES.pattern}")
 _RUNS = re.compile(r"(?:  |\t | \t|\t\t)[ \t]*")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
@@ -188,11 +189,14 @@ def tidy(text: str) -> str:
     """Valid text with one kind of space and line end, one space (or tab) at a time behind a line's indentation, none
     at its end, and no two empty lines in a row."""
     text = clean_text(text.replace("\r\n", "\n").replace("\r", "\n"))
-    if not text.isascii():
+    if not text.isascii() and _ODD.search(text):
         text = _ODD_SPACES.sub(" ", _INVISIBLE.sub("", _ODD_LINE_ENDS.sub("\n", text)))
     text = "\n".join(line.rstrip() for line in text.split("\n"))
-    text = _RUNS.sub(_one_space, text)
-    return _EMPTY_LINES.sub("\n\n", text).strip()
+    if "  " in text or "\t" in text:
+        text = _RUNS.sub(_one_space, text)
+    if "\n\n\n" in text:
+        text = _EMPTY_LINES.sub("\n\n", text)
+    return text.strip()
 
 
 def _one_space(run: re.Match[str]) -> str:
