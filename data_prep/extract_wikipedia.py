@@ -33,7 +33,7 @@ from shared.files import flush
 from shared.rows import NAMES, Source, clean_text, find_sources
 from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 
-CLEANING = 1  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
+CLEANING = 2  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
 SUFFIXES = (".xml", ".bz2")
 JOB = "articlesdump"  # in dumpstatus.json: the articles in parts; the "recombine" jobs hold them once more
 DAY = re.compile(r"\d{8}")

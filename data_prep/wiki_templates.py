@@ -207,6 +207,7 @@ def _table() -> dict[str, Callable[[Arguments], str]]:
             _nth("2", "text"),
         ),
         ("color box, legend, background color, bg, highlight", _nth("2", "1")),
+        ("audio, audio-nohelp", _nth("2")),
         ("transl, transliteration, translit", lambda arguments: (arguments.positional or [REMOVED])[-1]),
         ("sup, superscript", lambda arguments: superscript(arguments.get("1"))),
         ("sub, subscript", _nth("1")),

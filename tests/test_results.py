@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 from faults import tables
 
+from data_prep import bench_stages
 from evaluation.bench_pretraining import make_table
 
 FILES = sorted((ROOT / "pretraining" / "results").glob("*.json"))
@@ -42,3 +43,14 @@ def test_the_tables_of_the_speed_benchmark_are_those_of_their_record():
     assert make_table(json.loads((folder / "pretraining_cpu.json").read_text())) in page
     knobs = make_table(json.loads((folder / "knobs_cpu.json").read_text()))
     assert knobs[knobs.index("| model | vocabulary | length | variant") :] in page
+
+
+def test_the_tables_of_the_data_stages_are_those_of_their_records():
+    folder, page = ROOT / "data_prep" / "results", (ROOT / "data_prep" / "README.md").read_text()
+    assert bench_stages.make_table(json.loads((folder / "real_files.json").read_text())) in page
+    speed = json.loads((folder / "speed.json").read_text())
+    for row in speed:
+        assert f"| {row['task']} | {row['side']} | {row['per_second']:,.0f} |" in page
+    rate = {(row["task"], row["side"]): row for row in speed}
+    assert rate["web", "ours"]["per_second"] >= 100 and rate["web", "datatrove"]["ratio"] >= 2
+    assert rate["wikipedia", "ours"]["per_second"] >= 60 and rate["signatures", "ours"]["per_second"] >= 800

@@ -33,6 +33,7 @@ SENTENCE = "The committee met again in the spring, and nobody was absent from th
         ("A {{convert|5|km|mi}} walk, {{convert|3|to|4|sqmi|km2|0}}", "A 5 km walk, 3 to 4 sq mi"),
         ("{{convert|6|ft|2|in|m}} tall, {{cvt|20|C}}", "6 ft 2 in tall, 20 °C"),
         ("{{lang|fr|bonjour}} {{lang-de|Guten Tag}} {{nowrap|a b}}", "bonjour Guten Tag a b"),
+        ("{{Audio|a.ogg|Vädersolstavlan}} (Swedish)", "Vädersolstavlan (Swedish)"),
         ("a{{nbsp}}b{{snd}}c{{'}}s 10{{sup|6}} H{{sub|2}}O", "a b – c's 10⁶ H2O"),
         ("{{As of|2010|5}}, and {{as of|2011|lc=y}}", "As of May 2010, and as of 2011"),
         ("{{formatnum:12345}} {{lc:ABC}} {{#if:a|b|c}}d {{PAGENAME}}", "12345 abc d The title"),
