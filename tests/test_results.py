@@ -54,3 +54,9 @@ def test_the_tables_of_the_data_stages_are_those_of_their_records():
     rate = {(row["task"], row["side"]): row for row in speed}
     assert rate["web", "ours"]["per_second"] >= 100 and rate["web", "datatrove"]["ratio"] >= 2
     assert rate["wikipedia", "ours"]["per_second"] >= 60 and rate["signatures", "ours"]["per_second"] >= 800
+
+
+def test_the_filters_decide_as_the_reference_does():
+    report = json.loads((ROOT / "data_prep" / "results" / "filters.json").read_text())
+    assert report["documents"] >= 1000 and len(report["agree"]) >= 40
+    assert min(report["agree"].values()) >= 0.995
