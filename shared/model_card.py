@@ -18,6 +18,7 @@ class ModelCardFacts:
     dataset: str
     metrics: dict[str, str]
     base_model: str | None = None
+    loss: str = "loss (nats per masked token)"
 
 
 def readable(value: float) -> str:
@@ -25,8 +26,8 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
 
 
-def draw_curve(log_history: list[dict[str, Any]], path: Path) -> None:
-    """Draw training and evaluation loss, in nats, over steps; writes nothing when neither was logged."""
+def draw_curve(log_history: list[dict[str, Any]], path: Path, unit: str) -> None:
+    """Draw training and evaluation loss, in `unit`, over steps; writes nothing when neither was logged."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -38,7 +39,7 @@ def draw_curve(log_history: list[dict[str, Any]], path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
     if axes.lines:
-        axes.set(xlabel="step", ylabel="loss (nats per masked token)")
+        axes.set(xlabel="step", ylabel=unit)
         axes.grid(alpha=0.3)
         axes.legend()
         with atomic_file(path) as file:

@@ -123,7 +123,7 @@ class RunRecord:
             "seconds": round(time.time() - self.start, 1),
             "results": metrics,
         }
-        draw_curve(trainer.state.log_history, self.folder / "curve.png")
+        draw_curve(trainer.state.log_history, self.folder / "curve.png", card.loss)
         write_model_card(self.folder, metrics, self.recipe, self.manifest | self.identity, card)
         self._write_manifest()  # last: it says that the run has ended well
         if self.args.push_to_hub:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -110,6 +110,10 @@ class ExactTrainer(Trainer):
             worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # its own, so that workers take no number from the model's
         )
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
+        """Rows in their order: Trainer shuffles them with group_by_length, and predictions then fit no input."""
+        return SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         if self.already_over:  # Trainer would train one step more

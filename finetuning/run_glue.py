@@ -1,0 +1,293 @@
+"""Fine-tune an encoder to classify or to score sentences and pairs of them: GLUE's tasks, or a set of one's own.
+
+    accelerate launch finetuning/run_glue.py --config finetuning/recipes/mrpc.yaml --model_name_or_path runs/tiny
+
+Reads a dataset of the Hub, a local folder, or parquet, CSV, TSV and JSON files. Writes a model that plain
+`AutoModelForSequenceClassification.from_pretrained` loads, its label names in the configuration, results, an error
+analysis, and with --do_predict predictions.jsonl, for GLUE's tasks also in the format of its server. Reports the
+task's metrics; with --seeds 1 2 3 their mean and standard deviation.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import evaluate
+import numpy as np
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
+
+from finetuning.glue_server import why_not_for_server, write_server_file
+from finetuning.sentence_labels import (
+    MULTI,
+    REGRESSION,
+    SINGLE,
+    encode_labels,
+    find_label_names,
+    find_problem_type,
+    read_labels,
+)
+from shared.command_line import run_script
+from shared.error_analysis import write_error_analysis
+from shared.errors import InputError
+from shared.files import atomic_file
+from shared.fine_tuning import (
+    CheckpointArguments,
+    FineTuningArguments,
+    as_before,
+    choose_best_by,
+    data_identity,
+    dry_run,
+    load_config,
+    load_model,
+    longest_first,
+    run_seeds,
+    search,
+)
+from shared.labelled_data import (
+    LabelledDataArguments,
+    Split,
+    check_columns,
+    choose_splits,
+    load_splits,
+    split_off,
+)
+from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
+from shared.metrics.glue_tasks.glue_tasks import main_metric
+from shared.model_card import ModelCardFacts, readable
+from shared.run_arguments import RunArguments
+from shared.run_record import RunRecord
+from shared.tokenizer import load_tokenizer
+from shared.trainer import ExactTrainer
+
+METRICS = str(Path(__file__).parent.parent / "shared" / "metrics" / "glue_tasks")
+PAIRS = {  # the text columns of GLUE's tasks
+    "ax": ("premise", "hypothesis"),
+    "cola": ("sentence", None),
+    "mnli": ("premise", "hypothesis"),
+    "mrpc": ("sentence1", "sentence2"),
+    "qnli": ("question", "sentence"),
+    "qqp": ("question1", "question2"),
+    "rte": ("sentence1", "sentence2"),
+    "sst2": ("sentence", None),
+    "stsb": ("sentence1", "sentence2"),
+    "wnli": ("sentence1", "sentence2"),
+}
+MNLI = {"validation_matched": "validation", "test_matched": "test"}
+LOSSES = {SINGLE: cross_entropy_loss, MULTI: multi_label_loss, REGRESSION: regression_loss}
+
+
+@dataclass
+class DataArguments(LabelledDataArguments):
+    task_name: str | None = field(default=None, metadata={"help": f"A task of GLUE: {', '.join(PAIRS)}."})
+    text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
+    label_column: str = field(default="label", metadata={"help": "The column of the label, number or list of labels."})
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
+        default=None, metadata={"help": "What the labels are. Default: as the task or the type of the column says."}
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens of a text or pair; longer ones are cut."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task_name is not None:
+            if self.task_name not in PAIRS:
+                raise InputError(f"--task_name {self.task_name}: must be one of {', '.join(PAIRS)}")
+            self.text_column, self.text_pair_column = PAIRS[self.task_name]
+            self.problem_type = REGRESSION if self.task_name == "stsb" else SINGLE
+
+    @property
+    def text_columns(self) -> list[str]:
+        return [name for name in (self.text_column, self.text_pair_column) if name]
+
+
+def tokenize(split: Split, labels: list[Any] | None, data_args: DataArguments, tokenizer: Any) -> Any:
+    """The rows as tokens, with their number in `length`, and `labels` where there are any."""
+    columns = data_args.text_columns
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, Any]:
+        texts = tokenizer(*(batch[name] for name in columns), truncation=True, max_length=data_args.max_seq_length)
+        return texts | {"length": [len(row) for row in texts["input_ids"]]}
+
+    rows = split.rows.select_columns(columns)
+    rows = rows.map(encode, batched=True, remove_columns=columns, desc=f"tokenizing {Path(split.where).name}")
+    return rows if labels is None else rows.add_column("labels", labels)
+
+
+def load_data(
+    model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
+) -> tuple[dict[str, Split], dict[str, Any], Any, Any, dict[str, str]]:
+    """The splits that are asked for, as text and as tokens, the configuration with their labels, the tokenizer, and
+    the hashes of what was read."""
+    splits, hashes = load_splits(data_args, data_args.task_name, renamed=MNLI)
+    splits = choose_splits(splits, data_args, training_args)
+    for name, split in splits.items():
+        check_columns(split, data_args.text_columns, "text")
+        if not name.startswith("test"):
+            check_columns(split, [data_args.label_column])
+    first = next(iter(splits.values()))
+    kind = data_args.problem_type = data_args.problem_type or find_problem_type(first, data_args.label_column)
+    labels = {name: read_labels(split, data_args.label_column, kind) for name, split in splits.items()}
+    names = None
+    if training_args.do_train:
+        names = find_label_names(labels["train"], splits["train"], data_args.label_column, kind)
+    config = load_config(model_args, AutoModelForSequenceClassification, names, problem_type=kind)
+    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    rows = {}
+    for name, split in splits.items():
+        if labels[name] is not None:
+            labels[name] = encode_labels(labels[name], config.label2id, split, kind)
+        rows[name] = tokenize(split, labels[name], data_args, tokenizer)
+    return splits, rows, config, tokenizer, hashes
+
+
+def as_predictions(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,)."""
+    if problem_type == REGRESSION:
+        return logits[:, 0]
+    return (logits > 0).astype(int) if problem_type == MULTI else logits.argmax(1)
+
+
+def as_probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
+    """Probabilities of the labels, (rows, labels) float64."""
+    logits = logits.astype(np.float64)
+    if problem_type == MULTI:
+        return 1 / (1 + np.exp(-logits))
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def write_predictions(
+    path: Path, logits: np.ndarray, names: list[str], problem_type: str, gold: list[Any] | None = None
+) -> None:
+    """One JSON line for each row, in the order of the set: the prediction, the probability of each label, and the
+    right label where `gold`, as the loss takes it, is given."""
+    predictions, probabilities = as_predictions(logits, problem_type), as_probabilities(logits, problem_type)
+
+    def named(label: Any) -> Any:
+        if problem_type == MULTI:
+            return [name for name, is_on in zip(names, label, strict=True) if is_on]
+        return label if problem_type == REGRESSION else names[label]
+
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for index, (found, shares) in enumerate(zip(predictions.tolist(), probabilities.tolist(), strict=True)):
+            row: dict[str, Any] = {"index": index} | ({} if gold is None else {"gold": named(gold[index])})
+            row["prediction"] = named(found)
+            if problem_type != REGRESSION:
+                row["probabilities"] = dict(zip(names, shares, strict=True))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_for_server(folder: Path, task: str, logits: np.ndarray, names: list[str]) -> str:
+    """Write what GLUE's server reads, if this is a whole test set of it; say what was done."""
+    found = logits[:, 0].tolist() if task == "stsb" else [names[index] for index in logits.argmax(1)]
+    reason = why_not_for_server(task, names, len(found))
+    return (
+        f"Not for GLUE's server: {reason}"
+        if reason
+        else f"For GLUE's server: {write_server_file(folder, task, found)}"
+    )
+
+
+def main(
+    model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
+) -> dict[str, Any]:
+    if training_args.seeds:
+        return run_seeds(main, model_args, data_args, training_args)
+
+    # 1. Start the run.
+    record = RunRecord(training_args, model_args, data_args)
+    if record.finished and not training_args.dry_run:
+        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+        return record.finished["results"]
+    folder = Path(training_args.output_dir)
+
+    # 2. Data, labels and tokenizer.
+    with training_args.main_process_first(desc="preparing data"):
+        splits, rows, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
+    record.use_inputs(hashes, data_identity(hashes, tokenizer))
+    kind, names = config.problem_type, list(config.label2id)
+    task = data_args.task_name or {SINGLE: "single_label", MULTI: "multi_label", REGRESSION: "regression"}[kind]
+    metric = evaluate.load(METRICS, task, keep_in_memory=True)  # or it writes into the user's cache
+    choose_best_by(training_args, main_metric(task))
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        predictions = as_predictions(prediction.predictions, kind)
+        return metric.compute(predictions=predictions, references=prediction.label_ids)
+
+    # 3. Model and Trainer.
+    def load() -> Any:
+        return load_model(model_args, AutoModelForSequenceClassification, config, tokenizer, data_args.max_seq_length)
+
+    def build_trainer(args: RunArguments, *parts: Any) -> ExactTrainer:
+        """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
+        train, held_out = parts or (rows.get("train"), rows.get("validation"))
+        set_seed(args.seed)
+        return ExactTrainer(
+            model=None if parts else load(),
+            model_init=load if parts else None,
+            args=args,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            train_dataset=train,
+            eval_dataset=None if held_out is None else longest_first(held_out)[0],
+            processing_class=tokenizer,
+            compute_loss_func=LOSSES[kind],
+            compute_metrics=compute_metrics,
+            callbacks=args.callbacks,
+            identity=record.identity,
+        )
+
+    if training_args.search_trials:
+        parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
+        found = search(lambda args: build_trainer(args, *parts), training_args, f"eval_{main_metric(task)}")
+        record.print(f"The search found {found}.")
+    if training_args.dry_run:
+        plan = dry_run(build_trainer, training_args, rows["train"])
+        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
+        return plan
+    trainer = build_trainer(training_args)
+
+    # 4. Train.
+    metrics: dict[str, Any] = {}
+    if training_args.do_train:
+        metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
+        trainer.save_model()
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+
+    # 5. Evaluate, predict and report.
+    for name in [name for name in rows if name != "train"]:
+        ordered, order = longest_first(rows[name])
+        prefix = name.replace("validation", "eval")
+        output = trainer.predict(ordered, metric_key_prefix=prefix)
+        logits = as_before(output.predictions, order)
+        found = output.metrics
+        if name.startswith("test") and record.is_writer:
+            write_predictions(folder / f"{name.replace('test', 'predictions')}.jsonl", logits, names, kind)
+            if data_args.task_name:
+                record.print(write_for_server(folder, name.replace("test", data_args.task_name), logits, names))
+        elif record.is_writer:
+            facts = (splits[name].rows, data_args.text_columns, rows[name]["length"][:], rows[name]["labels"][:])
+            predicted = logits[:, 0] if kind == REGRESSION else as_probabilities(logits, kind)
+            place = folder / prefix.replace("eval", "errors")
+            errors = write_error_analysis(place, kind, *facts, predicted, names)
+            write_predictions(place / "predictions.jsonl", logits, names, kind, rows[name]["labels"][:])
+            found |= {f"{prefix}_{key}": value for key, value in errors.items()}
+        trainer.save_metrics(prefix, found)
+        metrics |= found
+    shown = {key: key.replace("_", " ") for key in metrics if key.startswith(("eval_", "test_"))}
+    if training_args.do_train:
+        source = data_args.task_name or data_args.dataset_name or Path(data_args.train_file).name
+        title = f"A {config.model_type} encoder fine-tuned on {source}."
+        card = ModelCardFacts(title, "text-classification", source, shown, model_args.model_name_or_path, "loss")
+        record.finish(trainer, metrics, card)
+    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
+    return metrics
+
+
+if __name__ == "__main__":
+    run_script(main, CheckpointArguments, DataArguments, FineTuningArguments)

@@ -1,0 +1,290 @@
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from transformers import AutoConfig, AutoModelForMaskedLM, pipeline, set_seed
+
+from finetuning.run_glue import DataArguments, main
+from shared.command_line import parse_arguments
+from shared.errors import InputError
+from shared.fine_tuning import CheckpointArguments, FineTuningArguments
+from shared.labelled_data import read_rows
+
+KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)
+TRAIN, VALIDATION = "tests/data/opinions_train.csv", "tests/data/opinions_validation.csv"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, wordpiece):
+    """A tiny encoder as pretraining leaves it, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    sizes |= {"vocab_size": len(wordpiece), "max_position_embeddings": 64}
+    set_seed(0)
+    config = AutoConfig.for_model("modernbert", pad_token_id=wordpiece.pad_token_id, **sizes)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return str(folder)
+
+
+def run(checkpoint, output_dir, *flags, recipe="finetuning/recipes/glue_smoke.yaml"):
+    words = ["--config", recipe] if recipe else ["--use_cpu", "--learning_rate", "3e-3", "--max_seq_length", "64"]
+    words += ["--num_train_epochs", "3"] if "--max_steps" in flags else []  # one budget
+    words += ["--model_name_or_path", checkpoint, "--output_dir", str(output_dir), *map(str, flags)]
+    return main(*parse_arguments(KINDS, words))
+
+
+def predictions(folder, name="predictions.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def finished(checkpoint, tmp_path_factory):
+    """The smoke run, which also predicts the validation file as a test set."""
+    folder = tmp_path_factory.mktemp("glue") / "run"
+    return folder, run(checkpoint, folder, "--do_predict", "--test_file", VALIDATION)
+
+
+def test_the_smoke_recipe_learns(finished):
+    folder, metrics = finished
+    assert metrics["eval_accuracy"] == metrics["test_accuracy"] >= 0.95
+    assert {"recipe.yaml", "manifest.json", "README.md", "curve.png", "model.safetensors"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert (folder / "errors" / "errors.md").is_file() and (folder / "errors" / "reliability.png").is_file()
+    assert json.loads((folder / "all_results.json").read_text())["eval_accuracy"] == metrics["eval_accuracy"]
+
+
+def test_the_pipeline_gives_the_same_answers(finished):
+    folder, _ = finished
+    texts = read_rows(VALIDATION)["sentence"][:]
+    answers = pipeline("text-classification", model=str(folder), device="cpu")(texts)
+    rows = predictions(folder)
+    assert [row["index"] for row in rows] == list(range(len(texts)))
+    assert [row["prediction"] for row in rows] == [answer["label"] for answer in answers]
+    scores = [row["probabilities"][row["prediction"]] for row in rows]
+    assert np.allclose(scores, [answer["score"] for answer in answers], atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl", ".parquet"])
+def test_formats_give_the_same_rows(suffix, tmp_path):
+    rows = read_rows(VALIDATION)
+    path = str(tmp_path / f"file{suffix}")
+    if suffix == ".parquet":
+        rows.to_parquet(path)
+    elif suffix == ".jsonl":
+        rows.to_json(path)
+    else:
+        rows.to_csv(path, sep="\t", index=False, quoting=3)
+    assert read_rows(path).to_dict() == rows.to_dict()
+
+
+def save_folder(folder, names_of):
+    """A dataset folder as load_dataset reads it, with ClassLabel columns, each split with its own order of names."""
+    for split, names in names_of.items():
+        rows = read_rows(TRAIN if split == "train" else VALIDATION)
+        values = {"sentence": rows["sentence"][:], "label": [names.index(label) for label in rows["label"][:]]}
+        if split == "test":
+            values["label"] = [-1] * len(rows)
+        features = Features({"sentence": Value("string"), "label": ClassLabel(names=names)})
+        folder.mkdir(exist_ok=True)
+        Dataset.from_dict(values, features=features).to_parquet(str(folder / f"{split}.parquet"))
+    return folder
+
+
+def test_the_order_of_labels_changes_no_score(finished, checkpoint, tmp_path):
+    """Names decide: in other data, and in a checkpoint that goes on from another order."""
+    trained, metrics = finished
+    for number, names in enumerate((["praise", "blame"], ["blame", "praise"])):
+        folder = save_folder(tmp_path / str(number), {"validation": names, "test": names})
+        found = run(str(trained), tmp_path / f"out{number}", "--no_do_train", "--dataset_name", folder, recipe=None)
+        assert found["eval_accuracy"] == metrics["eval_accuracy"]
+        assert math.isclose(found["eval_loss"], metrics["eval_loss"], rel_tol=1e-5)
+    folder = save_folder(tmp_path / "again", {"train": ["praise", "blame"], "validation": ["praise", "blame"]})
+    more = ("--dataset_name", folder, "--max_steps", 1, "--learning_rate", 1e-9)
+    assert run(str(trained), tmp_path / "more", *more, recipe=None)["eval_accuracy"] == metrics["eval_accuracy"]
+    assert AutoConfig.from_pretrained(tmp_path / "more").label2id == {"blame": 0, "praise": 1}
+
+
+def test_a_test_set_without_labels_is_predicted_and_not_scored(finished, tmp_path):
+    trained, metrics = finished
+    folder = save_folder(tmp_path / "data", {"test": ["blame", "praise"]})
+    flags = ("--no_do_train", "--no_do_eval", "--do_predict", "--dataset_name", folder)
+    found = run(str(trained), tmp_path / "out", *flags, recipe=None)
+    assert not [key for key in found if "accuracy" in key or "loss" in key]
+    same = [
+        row["prediction"] == label
+        for row, label in zip(predictions(tmp_path / "out"), read_rows(VALIDATION)["label"], strict=True)
+    ]
+    assert np.mean(same) == metrics["eval_accuracy"]
+
+
+def test_glue_predictions_for_its_server(checkpoint, tmp_path):
+    texts = [f"The book was number {i}." for i in range(146)]
+    rows = {"sentence1": texts, "sentence2": texts[::-1]}
+    features = {"sentence1": Value("string"), "sentence2": Value("string")}
+    names = ClassLabel(names=["not_entailment", "entailment"])
+    DatasetDict(
+        {
+            "train": Dataset.from_dict(rows | {"label": [0, 1] * 73}, Features(features | {"label": names})),
+            "test": Dataset.from_dict(rows | {"label": [-1] * 146}, Features(features | {"label": names})),
+        }
+    )["train"].to_parquet(str(tmp_path / "train.parquet"))
+    Dataset.from_dict(rows | {"label": [-1] * 146}, Features(features | {"label": names})).to_parquet(
+        str(tmp_path / "test.parquet")
+    )
+    flags = ("--task_name", "wnli", "--dataset_name", tmp_path, "--max_steps", 2, "--no_do_eval", "--do_predict")
+    run(checkpoint, tmp_path / "out", *flags, recipe=None)
+    lines = (tmp_path / "out" / "WNLI.tsv").read_text().splitlines()
+    found = predictions(tmp_path / "out")
+    number = {"not_entailment": "0", "entailment": "1"}
+    assert lines == ["index\tprediction", *(f"{row['index']}\t{number[row['prediction']]}" for row in found)]
+
+
+def test_regression_and_several_labels(checkpoint, tmp_path):
+    rows = read_rows(TRAIN)
+    texts, praise = rows["sentence"][:], [label == "praise" for label in rows["label"][:]]
+    numbers = Dataset.from_dict({"sentence": texts, "label": [5.0 * is_on for is_on in praise]})
+    several = Dataset.from_dict(
+        {
+            "sentence": texts,
+            "label": [
+                (["praise"] if is_on else []) + (["song"] if "song" in text else [])
+                for text, is_on in zip(texts, praise, strict=True)
+            ],
+        },
+        Features({"sentence": Value("string"), "label": Sequence(Value("string"))}),
+    )
+    for name, dataset, metric in (("numbers", numbers, "pearson"), ("several", several, "micro_f1")):
+        file = str(tmp_path / f"{name}.parquet")
+        dataset.to_parquet(file)
+        files = ("--train_file", file, "--validation_file", file, "--test_file", file, "--do_predict")
+        found = run(checkpoint, tmp_path / name, *files, "--num_train_epochs", 4, recipe=None)
+        assert found[f"eval_{metric}"] > 0.9
+        first = predictions(tmp_path / name)[0]
+        assert isinstance(first["prediction"], float if name == "numbers" else list)
+    assert AutoConfig.from_pretrained(tmp_path / "several").problem_type == "multi_label_classification"
+
+
+def test_seeds_give_mean_and_deviation_and_are_not_run_again(checkpoint, tmp_path, capsys):
+    flags = ("--seeds", 1, 2, "--max_steps", 20, "--learning_rate", 1e-3)
+    summary = run(checkpoint, tmp_path, *flags)
+    one, two = (run["eval_loss"] for run in summary["runs"])
+    assert one != two and summary["eval_loss_mean"] == pytest.approx((one + two) / 2)
+    assert summary["eval_loss_std"] == pytest.approx(abs(one - two) / 2**0.5)
+    assert json.loads((tmp_path / "all_results.json").read_text())["eval_loss_mean"] == summary["eval_loss_mean"]
+    capsys.readouterr()
+    assert run(checkpoint, tmp_path, *flags) == summary
+    assert capsys.readouterr().out.count("This run finished") == 2
+
+
+def test_a_search_looks_at_training_data_alone(checkpoint, tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "wrong.csv").write_text("sentence,label\nThe book was dull.,praise\nThe song was lovely.,blame\n")
+    flags = ("--search_trials", 2, "--search_space", "learning_rate=1e-9,3e-3", "--num_train_epochs", 2)
+    found = run(checkpoint, tmp_path / "out", *flags, "--validation_file", tmp_path / "wrong.csv")
+    report = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert len(report["trials"]) == 2 and report["value"] == max(t["eval_accuracy"] for t in report["trials"])
+    assert found["eval_accuracy"] < 1  # of two wrong labels
+
+
+BAD = {
+    "no column": ("sentence,class\na b,x\n", "has no column label; there are sentence, class"),
+    "one class": ("sentence,label\na b,x\nc d,x\n", "every row is x; there is nothing to learn"),
+    "empty": ("sentence,label\n", "holds no rows"),
+    "null text": ("sentence,label\na,x\n,y\n", "row 2 (of 2): column sentence is empty"),
+    "null label": ("sentence,label\na,x\nb,\n", "row 2 (of 2): column label is empty"),
+    "numbers": ("sentence,label\na,3\nb,4\n", "say by --problem_type what they mean"),
+    "text is a number": ("sentence,label\n1,x\n2,y\n", "column sentence holds int64, not text"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_training_data_is_refused_before_the_model_loads(case, checkpoint, tmp_path):
+    text, message = BAD[case]
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        run("no/such/model", tmp_path / "out", "--train_file", path)
+    assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_other_errors_name_what_is_wrong(finished, checkpoint, tmp_path):
+    trained, _ = finished
+    path = tmp_path / "validation.csv"
+    path.write_text("sentence,label\na,praise\nb,neither\n")
+    three = tmp_path / "three.csv"
+    three.write_text("sentence,label\na,x\nb,y\nc,z\n")
+    for flags, model, message in (
+        (("--validation_file", path), checkpoint, r"validation\.csv: row 2: label neither is not one of the model's"),
+        (("--train_file", three, "--validation_file", three), str(trained), "was fine-tuned for 2 labels"),
+        (("--do_predict",), checkpoint, "--do_predict: there is no test split"),
+        (("--train_file", tmp_path / "no.csv"), checkpoint, "no such file"),
+        (("--train_file", ROOT / "README.md"), checkpoint, "unknown kind of file"),
+        (("--task_name", "sst3"), checkpoint, "must be one of"),
+        (("--no_do_train",), checkpoint, "has no head for this task"),
+        (("--max_seq_length", 100), checkpoint, "the model has only 64 positions"),
+        (("--early_stopping_patience", 2), checkpoint, "needs --load_best_model_at_end"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(model, tmp_path / "out", *flags)
+    with pytest.raises(InputError, match="no/such/model"):
+        run("no/such/model", tmp_path / "out")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_very_small_sets(rows, checkpoint, tmp_path):
+    path = tmp_path / "small.csv"
+    path.write_text("sentence,label\n" + "".join(f"The {w} was dull.,{i % 2}.5\n" for i, w in enumerate("abc"[:rows])))
+    found = run(checkpoint, tmp_path / "out", "--train_file", path, "--validation_file", path, "--max_steps", 2)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(checkpoint, tmp_path):
+    """Batches are grouped by length, which stock Trainer does not resume exactly."""
+    flags = ["--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint]
+    flags += ["--num_train_epochs", "6", "--save_steps", "5", "--eval_strategy", "no", "--save_total_limit", "2"]
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    main(*parse_arguments(KINDS, [*flags, "--output_dir", whole]))
+    process = subprocess.Popen(
+        [sys.executable, "finetuning/run_glue.py", *flags, "--output_dir", killed], stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(Path(killed).glob("checkpoint-[3-9][05]")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() != 0, "it was not killed in time"
+    found = main(*parse_arguments(KINDS, [*flags, "--output_dir", killed]))
+    assert json.loads(Path(killed, "manifest.json").read_text())["resumed_from"]
+    assert Path(whole, "model.safetensors").read_bytes() == Path(killed, "model.safetensors").read_bytes()
+    assert found["eval_accuracy"] >= 0.9
+
+
+def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, tmp_path):
+    alone, metrics = finished
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"),
+            *("shared/launch/zero2_cpu.yaml", "--main_process_port", "29641", "finetuning/run_glue.py"),
+            *("--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint, "--do_predict"),
+            *("--test_file", VALIDATION, "--output_dir", str(tmp_path), "--use_cpu", "false"),
+            *("--per_device_train_batch_size", "8"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["processes"], manifest["engine"]) == (2, "zero2")
+    assert manifest["results"]["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-3)
+    assert [row["prediction"] for row in predictions(tmp_path)] == [row["prediction"] for row in predictions(alone)]
