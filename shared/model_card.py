@@ -8,6 +8,10 @@ import yaml
 
 from shared.files import atomic_file
 
+PIPELINE = """from transformers import pipeline
+
+model = pipeline("{}", "path/or/id/of/this/model")"""
+
 
 @dataclasses.dataclass
 class ModelCardFacts:
@@ -19,6 +23,7 @@ class ModelCardFacts:
     metrics: dict[str, str]
     base_model: str | None = None
     loss: str = "loss (nats per masked token)"
+    usage: str | None = None  # Python code; by default the pipeline of the task
 
 
 def readable(value: float) -> str:
@@ -85,9 +90,7 @@ def write_model_card(
 ![training curve](curve.png)
 
 ```python
-from transformers import pipeline
-
-model = pipeline("{facts.task}", "path/or/id/of/this/model")
+{facts.usage or PIPELINE.format(facts.task)}
 ```
 
 The text was not checked for truth or bias; the model repeats what it read.

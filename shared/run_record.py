@@ -67,7 +67,7 @@ class RunRecord:
         self.identity: dict[str, Any] = {
             "recipe": {name: value for name, value in self.recipe.items() if not name.startswith(FREE)},
             "samples_per_step": training_args.samples_per_step,
-            "versions": _versions(),
+            "versions": versions(),
             "engine": engine_name(training_args),
             "processes": training_args.world_size,
         }
@@ -78,7 +78,7 @@ class RunRecord:
             "command": _without_secrets(sys.argv),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": _git_commit(),
-            "hardware": _hardware(training_args.device.type),
+            "hardware": hardware(training_args.device.type),
         }
         if training_args.dry_run:
             return
@@ -263,14 +263,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool)) else None
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that results depend on, where they are installed."""
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _without_secrets(command: list[str]) -> list[str]:
@@ -284,8 +285,11 @@ def _without_secrets(command: list[str]) -> list[str]:
     return hidden
 
 
-def _hardware(device_type: str) -> dict[str, Any]:
+def hardware(device_type: str | None = None) -> dict[str, Any]:
+    """What this runs on: `device` in words, and its parts. Default: the GPU where there is one."""
     import torch
+
+    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
 
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):

@@ -29,7 +29,7 @@ def launch(stage, folder):
     words += ["--per_device_train_batch_size", 8, *FLAGS]
     done = subprocess.run(
         [str(BIN / words[0]), *map(str, words[1:]), "--output_dir", folder],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, capture_output=True, text=True, timeout=900,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
