@@ -288,3 +288,38 @@ def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, fi
     assert (manifest["processes"], manifest["engine"]) == (2, "zero2")
     assert manifest["results"]["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-3)
     assert [row["prediction"] for row in predictions(tmp_path)] == [row["prediction"] for row in predictions(alone)]
+
+
+def test_evaluation_takes_no_more_memory_for_more_rows(finished, tmp_path):
+    code = """if True:
+        import re, sys
+        from finetuning.run_glue import DataArguments, main
+        from shared.command_line import parse_arguments
+        from shared.fine_tuning import CheckpointArguments, FineTuningArguments
+        main(*parse_arguments((CheckpointArguments, DataArguments, FineTuningArguments), sys.argv[1:]))
+        print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+    """
+    trained, _ = finished
+    few = Path(VALIDATION).read_text().splitlines()
+    peaks = []
+    for times in (5, 60):
+        file = tmp_path / f"{times}.csv"
+        file.write_text("\n".join(few[:1] + few[1:] * times))
+        flags = ["--model_name_or_path", str(trained), "--no_do_train", "--validation_file", str(file), "--use_cpu"]
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                code,
+                *flags,
+                "--output_dir",
+                str(tmp_path / f"out{times}"),
+                "--max_seq_length",
+                "64",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] < 1.05 * peaks[0], peaks  # in KiB, for 400 and 4,800 rows
