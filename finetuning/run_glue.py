@@ -45,6 +45,7 @@ from shared.fine_tuning import (
     load_config,
     load_model,
     longest_first,
+    names_of_scores,
     run_seeds,
     search,
 )
@@ -279,7 +280,7 @@ def main(
             found |= {f"{prefix}_{key}": value for key, value in errors.items()}
         trainer.save_metrics(prefix, found)
         metrics |= found
-    shown = {key: key.replace("_", " ") for key in metrics if key.startswith(("eval_", "test_"))}
+    shown = names_of_scores(metrics)
     if training_args.do_train:
         source = data_args.task_name or data_args.dataset_name or Path(data_args.train_file).name
         title = f"A {config.model_type} encoder fine-tuned on {source}."

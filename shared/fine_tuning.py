@@ -82,6 +82,10 @@ class FineTuningArguments(RunArguments):
             raise InputError("--early_stopping_patience: needs --load_best_model_at_end, to keep the best epoch")
         if bool(self.search_trials) != bool(self.search_space):
             raise InputError("--search_trials and --search_space: give both or none")
+        if not self.do_train and self.deepspeed_plugin is not None:
+            raise InputError(
+                "--do_train false: DeepSpeed evaluates only what it trains; start without its launch file"
+            )
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
         if not 0 < self.search_fraction < 1:
@@ -174,6 +178,12 @@ def as_before(values: np.ndarray, order: np.ndarray) -> np.ndarray:
     result = np.empty_like(values)
     result[order] = values
     return result
+
+
+def names_of_scores(metrics: dict[str, Any]) -> dict[str, str]:
+    """The scores among the metrics, with names for readers: what was measured on held-out data, but for its speed."""
+    keys = (key for key in metrics if key.startswith(("eval_", "test_")))
+    return {key: key.replace("_", " ") for key in keys if not any(part in key for part in NOT_RESULTS)}
 
 
 def choose_best_by(args: FineTuningArguments, metric: str) -> None:

@@ -1,0 +1,137 @@
+"""The files of a question-answering run: its answers, and where it errs."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetuning.answer_spans import BestAnswers
+from shared.error_analysis import (
+    length_table,
+    markdown_table,
+    mistake_lines,
+    score_by_length,
+    worst_rows,
+    write_json_lines,
+    write_page,
+)
+from shared.files import atomic_file
+from shared.metrics.squad_answers.squad_answers import score_answer
+
+_KIND = re.compile(r"\b(how many|how much|how|what|which|whose|whom|who|when|where|why)\b", re.IGNORECASE)
+OTHER_KIND = "other"
+# For the model card: transformers has had no pipeline for this task since 5.3.
+USAGE = """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+name, question, context = "path/or/id/of/this/model", "Who ...?", "..."
+tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForQuestionAnswering.from_pretrained(name)
+inputs = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
+places, sides = inputs.pop("offset_mapping")[0], inputs.sequence_ids()
+outputs = model(**inputs)
+scores = (outputs.start_logits[0, :, None] + outputs.end_logits[0]).detach()  # of first and last token; [0, 0]: none
+pairs = [(i, j) for i in range(len(sides)) for j in range(i, min(i + 30, len(sides))) if sides[i] == sides[j] == 1]
+start, end = max(pairs, key=lambda pair: scores[pair])
+print(context[places[start, 0] : places[end, 1]], float(scores[start, end] - scores[0, 0]))"""
+
+
+def question_kind(question: str) -> str:
+    """Its first question word in lower case, or "other"."""
+    found = _KIND.search(question)
+    return found[1].lower() if found else OTHER_KIND
+
+
+def kind_table(kinds: list[str], exact: np.ndarray, f1: np.ndarray) -> str:
+    """Scores of each kind of question as Markdown, the most frequent kind first."""
+    of_kind = np.array(kinds)
+    names, counts = np.unique(of_kind, return_counts=True)
+    rows = [
+        [name, int(count), f"{exact[of_kind == name].mean():.3f}", f"{f1[of_kind == name].mean():.3f}"]
+        for name, count in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    ]
+    return markdown_table(["question word", "questions", "exact match", "F1"], rows)
+
+
+def given_answers(questions: Any, best: BestAnswers, threshold: float | None) -> list[str]:
+    """The answer to each question, "" where no answer scores by more than `threshold` better."""
+    texts = best.texts(questions["context"])
+    return [
+        "" if threshold is not None and value > threshold else text
+        for text, value in zip(texts, best.odds.tolist(), strict=True)
+    ]
+
+
+def write_predictions(folder: Path, prefix: str, questions: Any, best: BestAnswers, threshold: float | None) -> None:
+    """Write the answers in the order of the questions, as SQuAD's scripts do.
+
+    predictions.json: id to text, "" for no answer. nbest_predictions.json: id to `BestAnswers.n_best`. With a
+    threshold also null_odds.json: id to how much more no answer scores than the best one.
+    """
+    ids, answers = questions["id"][:], given_answers(questions, best, threshold)
+    n_best = best.n_best(questions["context"], with_null=threshold is not None)
+    _write_object(folder / f"{prefix}predictions.json", zip(ids, answers, strict=True))
+    _write_object(folder / f"{prefix}nbest_predictions.json", zip(ids, n_best, strict=True))
+    if threshold is not None:
+        _write_object(folder / f"{prefix}null_odds.json", zip(ids, best.odds.tolist(), strict=True))
+
+
+def _write_object(path: Path, entries: Iterable[tuple[str, Any]]) -> None:
+    """A JSON object with an entry per line, one of which at a time is in memory."""
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for number, (name, value) in enumerate(entries):
+            key, content = json.dumps(name, ensure_ascii=False), json.dumps(value, ensure_ascii=False, allow_nan=False)
+            file.write(("," if number else "{") + f"\n{key}: {content}")
+        file.write("\n}\n")
+
+
+def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, threshold: float | None) -> None:
+    """Write errors.md and worst_mistakes.jsonl into `folder`.
+
+    `questions`: a Dataset with id, question, context and answers, and `best` what was found for them. A mistake is the
+    worse the lower its F1 and the higher the probability of what was answered.
+    """
+    answers = given_answers(questions, best, threshold)
+    shares, null_shares = best.probabilities(with_null=threshold is not None)
+    confidence = np.where([bool(text) for text in answers], shares[:, 0], null_shares)
+    golds = [value["text"] for value in questions["answers"]]
+    scores = [score_answer(text, gold, threshold is not None) for text, gold in zip(answers, golds, strict=True)]
+    exact, f1 = np.array(scores).T
+    folder.mkdir(parents=True, exist_ok=True)
+    words = np.array([len(context.split()) for context in questions["context"][:]])
+    is_answered, is_answerable = (np.array([bool(value) for value in values]) for values in (answers, golds))
+    table = markdown_table(
+        ["", "answered", "not answered"],
+        [
+            ["has an answer", int((is_answerable & is_answered).sum()), int((is_answerable & ~is_answered).sum())],
+            ["has none", int((~is_answerable & is_answered).sum()), int((~is_answerable & ~is_answered).sum())],
+        ],
+    )
+    mistakes = []
+    for row in worst_rows((1 - f1) * confidence, f1 < 1):
+        question = questions[row]
+        mistakes.append(
+            {
+                "index": row,
+                "id": question["id"],
+                "predicted": answers[row],
+                "gold": question["answers"]["text"],
+                "probability": float(confidence[row]),
+                "f1": float(f1[row]),
+                "text": {"question": question["question"], "context": question["context"]},
+            }
+        )
+    write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
+    wrong = (
+        f"Exact match {exact.mean():.3f}, F1 {f1.mean():.3f} on {len(f1):,} questions; the answers to "
+        f"{int((f1 == 0).sum()):,} share no word with a right one."
+    )
+    more = f"Likeliest and most wrong first; `worst_mistakes.jsonl` holds {len(mistakes)}, with their whole context."
+    sections = {
+        "Overview": f"{wrong}\n\n{table}",
+        "Scores by question word": kind_table([question_kind(text) for text in questions["question"][:]], exact, f1),
+        "F1 by length of the context": length_table(score_by_length(words, f1), "F1", "words"),
+        "Worst mistakes": f"{more}\n\n{mistake_lines(mistakes)}",
+    }
+    write_page(folder / "errors.md", "Error analysis", sections)

@@ -1,0 +1,246 @@
+"""Fine-tune an encoder to answer questions about a text by a part of it: SQuAD 1.1, SQuAD 2.0, or a set of one's own.
+
+    accelerate launch finetuning/run_qa.py --config finetuning/recipes/qa.yaml --model_name_or_path runs/tiny_modern
+
+Reads a dataset of the Hub, a local folder, SQuAD's JSON, or parquet, CSV and JSON files with the columns id, question,
+context and answers. Writes a model that plain `AutoModelForQuestionAnswering.from_pretrained` loads, results, an error
+analysis, and predictions.json and nbest_predictions.json in the format of SQuAD, of the test set with --do_predict.
+Reports exact match and F1 as the official scripts do. With --version_2_with_negative a question may have no answer:
+the threshold above which none is given is tuned on the validation split and saved in the model's configuration.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import evaluate
+from transformers import AutoModelForQuestionAnswering, EvalPrediction, set_seed
+
+from finetuning.answer_files import USAGE, write_answer_errors, write_predictions
+from finetuning.answer_spans import (
+    BestAnswers,
+    WindowCollator,
+    Windows,
+    WindowSettings,
+    cut_windows,
+    keep_best_spans,
+    pass_context_on,
+)
+from finetuning.squad_files import Questions, check_questions, has_answers, read_questions
+from shared.command_line import run_script
+from shared.error_analysis import write_json_lines
+from shared.errors import InputError
+from shared.fine_tuning import (
+    CheckpointArguments,
+    FineTuningArguments,
+    choose_best_by,
+    data_identity,
+    dry_run,
+    load_config,
+    load_model,
+    names_of_scores,
+    run_seeds,
+    search,
+)
+from shared.labelled_data import LabelledDataArguments, choose_splits, load_splits, split_off
+from shared.loss import rule_out_padding, span_loss
+from shared.model_card import ModelCardFacts, readable
+from shared.run_arguments import RunArguments
+from shared.run_record import RunRecord
+from shared.tokenizer import load_tokenizer
+from shared.trainer import ExactTrainer
+
+METRIC = str(Path(__file__).parent.parent / "shared" / "metrics" / "squad_answers")
+THRESHOLD = "no_answer_threshold"  # in the model's configuration
+
+
+@dataclass
+class DataArguments(LabelledDataArguments):
+    version_2_with_negative: bool = field(
+        default=False, metadata={"help": "Some questions have no answer, as in SQuAD 2.0."}
+    )
+    max_seq_length: int = field(default=384, metadata={"help": "Tokens of a window: question and part of a context."})
+    doc_stride: int = field(default=128, metadata={"help": "Tokens of the context that two windows share."})
+    max_question_length: int = field(default=64, metadata={"help": "Tokens of a question; longer ones are cut."})
+    max_answer_length: int = field(default=30, metadata={"help": "Tokens of an answer at most."})
+    n_best_size: int = field(default=20, metadata={"help": "Answers of each question in nbest_predictions.json."})
+    drop_misplaced_answers: bool = field(
+        default=False, metadata={"help": "Leave out answers that do not stand at their answer_start, and list them."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_seq_length", "max_question_length", "max_answer_length", "n_best_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+
+
+def load_data(
+    model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
+) -> tuple[dict[str, Questions], Any, Any, dict[str, str]]:
+    """The questions of the splits that are asked for, the configuration, the tokenizer, and the hashes of what was
+    read."""
+    splits, hashes = load_splits(data_args, read_file=read_questions)
+    questions = {}
+    for name, split in choose_splits(splits, data_args, training_args).items():
+        with_negative = data_args.version_2_with_negative
+        split = check_questions(split, name != "test", with_negative, data_args.drop_misplaced_answers)
+        if with_negative and name != "test":
+            has_answer = has_answers(split.rows)
+            if has_answer.all() or not has_answer.any():
+                every = "every question has an answer" if has_answer.all() else "no question has an answer"
+                raise InputError(f"--version_2_with_negative: {split.where}: {every}: there is nothing to tell apart")
+        questions[name] = split
+    names = ["LABEL_0", "LABEL_1"] if training_args.do_train else None  # as checkpoints call start and end
+    config = load_config(model_args, AutoModelForQuestionAnswering, names)
+    if data_args.version_2_with_negative and "validation" not in questions and not hasattr(config, THRESHOLD):
+        raise InputError(
+            f"--version_2_with_negative: {model_args.model_name_or_path} knows no {THRESHOLD}; find it by --do_eval"
+        )
+    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    return questions, config, tokenizer, hashes
+
+
+def score(metric: Any, questions: Any, best: BestAnswers, threshold: float | None) -> dict[str, float]:
+    """Exact match and F1 in percent, and those of questions with and without an answer. Without a threshold the best
+    one is taken; what it adds shows against `untuned_f1`, where no answer is given when it scores more than the best.
+    """
+    ids, texts, odds = questions["id"][:], best.texts(questions["context"]), best.odds.tolist()
+    found = zip(ids, texts, odds, strict=True)
+    facts = {
+        "predictions": [{"id": i, "prediction_text": text, "no_answer_probability": p} for i, text, p in found],
+        "references": [{"id": i, "answers": a} for i, a in zip(ids, questions["answers"], strict=True)],
+    }
+    result = metric.compute(**facts, no_answer_threshold=0.0)
+    if metric.config_name == "v1.1":
+        return result
+    threshold = result["best_f1_threshold"] if threshold is None else threshold
+    tuned = metric.compute(**facts, no_answer_threshold=threshold)
+    tuned = {name: value for name, value in tuned.items() if not name.startswith("best_")}
+    return tuned | {"untuned_f1": result["f1"], THRESHOLD: threshold}
+
+
+def main(
+    model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
+) -> dict[str, Any]:
+    if training_args.seeds:
+        return run_seeds(main, model_args, data_args, training_args)
+
+    # 1. Start the run.
+    record = RunRecord(training_args, model_args, data_args)
+    if record.finished and not training_args.dry_run:
+        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+        return record.finished["results"]
+    folder = Path(training_args.output_dir)
+    settings = WindowSettings(data_args.max_seq_length, data_args.doc_stride, data_args.max_question_length)
+    training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
+    training_args.label_names = ["labels"]  # Trainer would look for the stock model's two
+
+    # 2. Data and tokenizer.
+    with training_args.main_process_first(desc="preparing data"):
+        questions, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
+        settings.check(tokenizer)
+        parts = {
+            name: cut_windows(split.rows, tokenizer, settings, name == "train") for name, split in questions.items()
+        }
+    record.use_inputs(hashes, data_identity(hashes, tokenizer))
+    misplaced = [answer for split in questions.values() for answer in split.misplaced]
+    if misplaced and record.is_writer:
+        write_json_lines(folder / "misplaced_answers.jsonl", misplaced)
+        dropped = sum(split.dropped for split in questions.values())
+        record.print(f"Left out {len(misplaced):,} misplaced answers and {dropped:,} questions that have no other.")
+    metric = evaluate.load(METRIC, "v2.0" if data_args.version_2_with_negative else "v1.1", keep_in_memory=True)
+    choose_best_by(training_args, "f1")
+    reduce = partial(keep_best_spans, n_best_size=data_args.n_best_size, max_answer_length=data_args.max_answer_length)
+
+    # 3. Model and Trainer.
+    def load() -> Any:
+        model = load_model(model_args, AutoModelForQuestionAnswering, config, tokenizer, data_args.max_seq_length)
+        rule_out_padding(model)
+        pass_context_on(model)
+        return model
+
+    def build_trainer(args: RunArguments, *halves: Windows) -> ExactTrainer:
+        """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
+        train, held_out = halves or (parts.get("train"), parts.get("validation"))
+        set_seed(args.seed)
+
+        def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+            return score(metric, held_out.questions, held_out.find_answers(prediction.predictions), None)
+
+        return ExactTrainer(
+            model=None if halves else load(),
+            model_init=load if halves else None,
+            args=args,
+            data_collator=WindowCollator(tokenizer, AutoModelForQuestionAnswering._model_mapping[type(config)]),
+            train_dataset=train and train.windows,
+            eval_dataset=held_out and held_out.ordered,
+            processing_class=tokenizer,
+            compute_loss_func=span_loss,
+            compute_metrics=compute_metrics,
+            preprocess_logits_for_metrics=lambda logits, _: reduce(*logits),
+            callbacks=args.callbacks,
+            identity=record.identity,
+        )
+
+    if training_args.search_trials:
+        rows = split_off(questions["train"].rows, training_args.search_fraction, training_args.seed)
+        halves = [
+            cut_windows(half, tokenizer, settings, is_train)
+            for half, is_train in zip(rows, (True, False), strict=True)
+        ]
+        found = search(lambda args: build_trainer(args, *halves), training_args, "eval_f1")
+        record.print(f"The search found {found}.")
+    if training_args.dry_run:
+        plan = dry_run(build_trainer, training_args, parts["train"].windows)
+        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
+        return plan
+    trainer = build_trainer(training_args)
+
+    # 4. Train.
+    metrics: dict[str, Any] = {}
+    if training_args.do_train:
+        metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
+        trainer.save_model()
+        trainer.save_metrics("train", metrics)
+        trainer.save_state()
+
+    # 5. Evaluate, predict and report.
+    threshold = None if training_args.do_train else getattr(config, THRESHOLD, None)
+    trainer.compute_metrics = None  # what follows needs the answers themselves
+    for name, part in parts.items():
+        if name == "train":
+            continue
+        prefix = name.replace("validation", "eval")
+        output = trainer.predict(part.ordered, metric_key_prefix=prefix)
+        best, found = part.find_answers(output.predictions), output.metrics
+        if "answers" in part.questions.column_names:
+            scores = score(metric, part.questions, best, threshold)
+            threshold = scores.get(THRESHOLD)
+            found |= {f"{prefix}_{key}": value for key, value in scores.items()}
+        if record.is_writer:
+            write_predictions(folder, "" if name == "test" else "eval_", part.questions, best, threshold)
+            if "answers" in part.questions.column_names:
+                write_answer_errors(folder / prefix.replace("eval", "errors"), part.questions, best, threshold)
+        trainer.save_metrics(prefix, found)
+        metrics |= found
+    if training_args.do_train and threshold is not None:
+        setattr(trainer.model.config, THRESHOLD, threshold)
+        trainer.save_model()
+    shown = names_of_scores(metrics)
+    if training_args.do_train:
+        source = data_args.dataset_name or Path(data_args.train_file).name
+        title = f"A {config.model_type} encoder fine-tuned to answer questions, on {source}."
+        card = ModelCardFacts(title, "question-answering", source, shown, model_args.model_name_or_path, "loss", USAGE)
+        record.finish(trainer, metrics, card)
+    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
+    return metrics
+
+
+if __name__ == "__main__":
+    run_script(main, CheckpointArguments, DataArguments, FineTuningArguments)

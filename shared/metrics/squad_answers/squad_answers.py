@@ -1,0 +1,124 @@
+"""SQuAD's exact match and F1, versions 1.1 and 2.0, without the network.
+
+    metric = evaluate.load("shared/metrics/squad_answers", "v1.1")
+    metric.compute(predictions=[{"id": "1", "prediction_text": "Paris", "no_answer_probability": 0.0}],
+                   references=[{"id": "1", "answers": {"text": ["Paris", "in Paris"], "answer_start": [3, 0]}}])
+
+The definitions are those of the official scripts, evaluate-v1.1.py (Rajpurkar et al., 2016) and evaluate-v2.0.py
+(2018): texts are compared without case, punctuation, articles and extra white space; of several right answers the
+best counts; values are in percent. The two differ in a rare case. A right answer of which nothing is left ("the") is
+in v1.1 an exact match for every other such text and has an F1 of 0; in v2.0 it is passed over, and where no other is
+left, no answer is right. Configuration v2.0 scores questions with and without an answer also apart.
+
+`no_answer_probability` is any number that grows with it, such as log-odds; where it is above `no_answer_threshold`, by
+default nowhere, a prediction counts as no answer. The best threshold for each of the two measures is found as by the
+official script, but it lies halfway between the numbers of two questions, and never between equal ones.
+"""
+
+import re
+import string
+from collections import Counter
+
+import datasets
+import evaluate
+import numpy as np
+
+CONFIGURATIONS = ("v1.1", "v2.0")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize(text: str) -> str:
+    """Lower case, without ASCII punctuation and then articles, with single spaces."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(found: str, gold: str) -> float:
+    """1.0 or 0.0, of two normalized texts."""
+    return float(found == gold)
+
+
+def f1(found: str, gold: str, version_2: bool) -> float:
+    """The harmonic mean of precision and recall of words, of two normalized texts."""
+    words, right = found.split(), gold.split()
+    if version_2 and not (words and right):
+        return float(words == right)
+    common = sum((Counter(words) & Counter(right)).values())
+    return 2 * common / (len(words) + len(right)) if common else 0.0
+
+
+def score_answer(found: str, golds: list[str], version_2: bool) -> tuple[float, float]:
+    """Exact match and F1 of one prediction against the right answers; without any, "" alone is right."""
+    found, golds = normalize(found), [normalize(gold) for gold in golds]
+    if version_2:
+        golds = [gold for gold in golds if gold] or [""]
+    return max(exact_match(found, gold) for gold in golds), max(f1(found, gold, version_2) for gold in golds)
+
+
+def best_threshold(scores: np.ndarray, odds: np.ndarray, is_answerable: np.ndarray) -> tuple[float, float]:
+    """The highest mean score that a threshold on `odds` can reach, and the threshold, for arrays of (questions,).
+
+    `scores`: of the answers, if all are given; for a question that has none, giving no answer scores 1. Of thresholds
+    that are as good, the one that answers least.
+    """
+    order = np.argsort(odds, kind="stable")
+    sorted_odds = odds[order].astype(np.float64)
+    gains = np.where(is_answerable, scores, scores - 1.0)[order]  # of answering a question more
+    totals = np.concatenate([[0.0], np.cumsum(gains)]) + np.count_nonzero(~is_answerable)
+    edges = np.concatenate([[True], np.diff(sorted_odds) > 0, [True]])  # not between equal odds
+    best = int(np.argmax(np.where(edges, totals, -np.inf)))
+    around = np.concatenate([[sorted_odds[0] - 2.0], sorted_odds, [sorted_odds[-1] + 2.0]])
+    return float(totals[best]) / len(odds), float(around[best] + around[best + 1]) / 2
+
+
+class SquadAnswers(evaluate.Metric):
+    """SQuAD's measures of one version; `compute` returns a dict of floats and counts."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in CONFIGURATIONS:
+            raise ValueError(
+                f"squad_answers: unknown configuration {self.config_name!r}; there are {', '.join(CONFIGURATIONS)}"
+            )
+        text = datasets.Value("string")
+        answers = {"text": datasets.Sequence(text), "answer_start": datasets.Sequence(datasets.Value("int32"))}
+        prediction = {"id": text, "prediction_text": text, "no_answer_probability": datasets.Value("float64")}
+        return evaluate.MetricInfo(
+            description="Exact match and F1 of SQuAD 1.1 and 2.0.",
+            citation="Rajpurkar et al., 2016 and 2018",
+            inputs_description="predictions: id, prediction_text, no_answer_probability; references: id, answers",
+            features=datasets.Features({"predictions": prediction, "references": {"id": text, "answers": answers}}),
+        )
+
+    def _compute(
+        self, predictions: list[dict], references: list[dict], no_answer_threshold: float = float("inf")
+    ) -> dict[str, float]:
+        ids = [prediction["id"] for prediction in predictions]
+        if ids != [reference["id"] for reference in references]:
+            raise ValueError("squad_answers: predictions and references are not of the same ids in the same order")
+        golds = [reference["answers"]["text"] for reference in references]
+        texts = [prediction["prediction_text"] for prediction in predictions]
+        odds = np.array([prediction["no_answer_probability"] for prediction in predictions], dtype=np.float64)
+        is_answerable = np.array([bool(gold) for gold in golds])
+        version_2 = self.config_name == "v2.0"
+        if not version_2:
+            if not is_answerable.all():
+                row = int(np.argmin(is_answerable))
+                raise ValueError(f"squad_answers: question {ids[row]} has no answer, which v1.1 does not know")
+            scores = np.array([score_answer(text, gold, False) for text, gold in zip(texts, golds, strict=True)])
+            return dict(zip(("exact_match", "f1"), (100 * scores.mean(axis=0)).tolist(), strict=True))
+        if np.isnan(odds).any():
+            raise ValueError(
+                f"squad_answers: the no_answer_probability of {ids[int(np.argmax(np.isnan(odds)))]} is NaN"
+            )
+        answered = np.array([score_answer(text, gold, True) for text, gold in zip(texts, golds, strict=True)])
+        nothing = np.array([score_answer("", gold, True) for gold in golds])
+        scores = np.where((odds > no_answer_threshold)[:, None], nothing, answered)
+        result: dict[str, float] = {}
+        for column, name in enumerate(("exact_match", "f1")):
+            result[name] = 100 * float(scores[:, column].mean())
+            for part, rows in (("has_answer", is_answerable), ("no_answer", ~is_answerable)):
+                if rows.any():
+                    result[f"{part}_{name}"] = 100 * float(scores[rows, column].mean())
+            best, threshold = best_threshold(answered[:, column], odds, is_answerable)
+            result |= {f"best_{name}": 100 * best, f"best_{name}_threshold": threshold}
+        return result
