@@ -17,16 +17,6 @@ PART_RECORDS = 10
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    """A mirror, and the output of each stage as the input of the next."""
-    folder = tmp_path_factory.mktemp("inputs")
-    texts = prose()
-    make_crawl(folder / "mirror", [f"{text}\n\nPage {i}." for i in range(6) for text in texts], files=3)
-    make_dump(folder / "mirror", [f"{text} Number {i}." for i in range(4) for text in texts])
-    return folder
-
-
 STAGES = {
     "fetch_common_crawl": ["--base_url", "{inputs}/mirror", "--snapshot", "CC-MAIN-2026-43", "--sampling_ratio", "1"],
     "extract_common_crawl": ["--input", "{inputs}/fetch_common_crawl"],
@@ -36,6 +26,24 @@ STAGES = {
     "build_corpus": ["--input", "{inputs}/filter_documents", "{inputs}/extract_wikipedia", "--shard_mb", "0.2"],
     "analyse_corpus": ["--input", "{inputs}/filter_documents", "{inputs}/extract_wikipedia"],
 }
+
+
+def start(stage, inputs, output_dir):
+    command = [sys.executable, f"data_prep/{stage}.py", *(word.format(inputs=inputs) for word in STAGES[stage])]
+    command += ["--part_records", str(PART_RECORDS), "--workers", "2", "--output_dir", str(output_dir)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A mirror, and the output of each stage, which was never killed, as the input of the next."""
+    folder = tmp_path_factory.mktemp("inputs")
+    texts = prose()
+    make_crawl(folder / "mirror", [f"{text}\n\nPage {i}." for i in range(6) for text in texts], files=3)
+    make_dump(folder / "mirror", [f"{text} Number {i}." for i in range(4) for text in texts])
+    for stage in STAGES:
+        assert start(stage, folder, folder / stage).wait(timeout=600) == 0
+    return folder
 
 
 def records_done(folder):
@@ -48,27 +56,16 @@ def records_done(folder):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_random_moments(stage, inputs, tmp_path):
-    command = [sys.executable, f"data_prep/{stage}.py", *(word.format(inputs=inputs) for word in STAGES[stage])]
-    command += ["--part_records", str(PART_RECORDS), "--workers", "2"]
-
-    def start(output_dir):
-        return subprocess.Popen(
-            [*command, "--output_dir", str(output_dir)],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    whole = inputs / stage
+    folder, whole = tmp_path / stage, inputs / stage  # of one name, which the data card shows
     begin = time.monotonic()
-    assert start(whole).wait(timeout=300) == 0
+    assert start(stage, inputs, folder).wait(timeout=600) == 0
     seconds = time.monotonic() - begin
+    shutil.rmtree(folder)
 
     chance = random.Random(stage)
     kills, lost = 0, 0
-    folder = tmp_path / "out"
     for attempt in range(10 * KILLS):
-        process = start(folder)
+        process = start(stage, inputs, folder)
         try:
             process.wait(timeout=chance.uniform(0.3, 1.0) * seconds if kills < KILLS else 300)
         except subprocess.TimeoutExpired:
