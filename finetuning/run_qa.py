@@ -189,7 +189,7 @@ def main(
         )
 
     if training_args.search_trials:
-        rows = split_off(questions["train"].rows, training_args.search_fraction, training_args.seed)
+        rows = split_off(questions["train"].rows, training_args.search_fraction, training_args.search_seed)
         halves = [
             cut_windows(half, tokenizer, settings, is_train)
             for half, is_train in zip(rows, (True, False), strict=True)

@@ -77,7 +77,7 @@ class RunRecord:
         self.manifest: dict[str, Any] = {
             "command": _without_secrets(sys.argv),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _git_commit(),
+            "commit": git_commit(),
             "hardware": hardware(training_args.device.type),
         }
         if training_args.dry_run:
@@ -301,7 +301,7 @@ def hardware(device_type: str | None = None) -> dict[str, Any]:
     return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """The commit of this repository, `-dirty` behind it when tracked files were changed; 'unknown' without git."""
     root = Path(__file__).parent.parent
     try:

@@ -1,0 +1,261 @@
+import json
+import random
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
+
+from finetuning.tagged_words import (
+    Sentences,
+    check_labels,
+    check_types,
+    find_columns,
+    find_entities,
+    find_scheme,
+    find_types,
+    is_legal,
+    labels_of,
+    read_columns,
+    read_sentences,
+    types_of,
+    write_predictions,
+    write_tags,
+)
+from shared.errors import InputError
+from shared.labelled_data import Split, read_rows
+
+# Three words, another entity of that type at once, one of another type, and one alone.
+ENTITIES = [("PER", 0, 3), ("PER", 3, 4), ("LOC", 4, 6), ("creative-work", 7, 8)]
+WRITTEN = {
+    "IOB1": "I-PER I-PER I-PER B-PER I-LOC I-LOC O I-creative-work",
+    "IOB2": "B-PER I-PER I-PER B-PER B-LOC I-LOC O B-creative-work",
+    "BIOES": "B-PER I-PER E-PER S-PER B-LOC E-LOC O S-creative-work",
+}
+BILOU = "B-PER I-PER L-PER U-PER B-LOC L-LOC O U-creative-work"
+
+
+def read(rows, repair=False, **features):
+    split = Split(Dataset.from_dict(rows, Features(features) if features else None), "data.json")
+    return read_sentences(split, *find_columns(split, None, None, needs_tags=False), repair)
+
+
+@pytest.mark.parametrize("scheme", WRITTEN)
+def test_schemes_by_hand(scheme):
+    tags = WRITTEN[scheme].split()
+    assert find_entities(tags) == ENTITIES
+    assert write_tags(ENTITIES, 8, scheme) == tags
+    assert [is_legal(tags, other) for other in WRITTEN] == [other == scheme for other in WRITTEN]
+    assert find_scheme([["O"], tags]) == (scheme, [])
+    assert read({"tokens": [list("abcdefgh")], "tags": [tags]}).tags == [WRITTEN["IOB2"].split()]
+
+
+def test_bilou_is_bioes_by_other_letters():
+    assert find_entities(BILOU.split()) == ENTITIES
+    assert find_scheme([BILOU.split()]) == ("BIOES", [])
+
+
+def test_any_sentence_goes_there_and_back():
+    chance = random.Random(0)
+    for _ in range(2000):
+        entities, at = [], 0
+        while at < 20:
+            end = at + chance.randint(1, 4)
+            if chance.random() < 0.6:
+                entities.append((chance.choice("AB"), at, end))
+            at = end
+        for scheme in WRITTEN:
+            tags = write_tags(entities, 24, scheme)
+            assert find_entities(tags) == entities
+            assert find_scheme([tags]) == (scheme if entities else "IOB2", [])
+
+
+def test_the_classes_of_a_model():
+    assert labels_of(["PER", "LOC"], "IOB2") == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    assert labels_of(["X"], "BIOES") == ["O", "B-X", "I-X", "E-X", "S-X"]
+    assert types_of(["O", "I-b", "B-a", "B-b"]) == ["b", "a"]
+    assert check_labels(["I-X", "O", "B-X"], None) == "IOB2"
+    assert check_labels(["I-X", "O", "B-X"], "IOB1") == "IOB1"
+    assert check_labels(labels_of(["X"], "BIOES"), None) == "BIOES"
+    for labels in (["LABEL_0", "LABEL_1"], ["O", "I-X"], ["O", "B-X", "I-X", "E-X"], ["NOUN", "O"]):
+        with pytest.raises(InputError, match="the labels of this model are not those of"):
+            check_labels(labels, None)
+
+
+def test_class_labels_have_the_names_and_their_order():
+    names = ["I-LOC", "B-LOC", "O", "I-PER", "B-PER"]
+    features = {"words": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}
+    rows = {"words": [["a", "b", "c"]], "ner_tags": [[4, 3, 2]]}
+    assert read(rows, **features).tags == [["B-PER", "I-PER", "O"]]
+    split = Split(Dataset.from_dict(rows, Features(features)), "data")
+    assert find_types(split, "ner_tags") == ["LOC", "PER"]  # LOC was declared, and not used
+    rows["ner_tags"] = [["B-b", "O", "B-a"]]
+    assert find_types(Split(Dataset.from_dict(rows), "data"), "ner_tags") == ["a", "b"]
+
+
+def test_a_set_without_tags():
+    words = [["a", "b"], ["c"]]
+    for tags in (None, [None, None], [[None, None], [None]], [[-1, -1], [-1]]):
+        features = {"tokens": List(Value("string"))}
+        if tags and tags[0] == [-1, -1]:
+            features["ner_tags"] = List(ClassLabel(names=["O", "B-X"]))
+        elif tags:
+            features["ner_tags"] = List(Value("string"))
+        assert read({"tokens": words} | ({"ner_tags": tags} if tags else {}), **features) == Sentences(words, None)
+
+
+def test_repair_reads_what_is_meant_and_counts():
+    rows = {"tokens": [["a", "b"], ["c", "d"]], "tags": [["B-X", "I-X"], ["O", "I-X"]]}
+    with pytest.raises(
+        InputError, match=r"data.json: row 2: I-X of word 2 \('d'\) is not IOB2, as those of row 1 are"
+    ) as error:
+        read(rows)
+    assert "--repair_tags" in str(error.value)
+    assert read(rows, repair=True) == Sentences(rows["tokens"], [["B-X", "I-X"], ["O", "B-X"]], repaired=1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"tokens": [["a"], ["b", "c"]], "tags": [["O"], ["O"]]}, "row 2: 2 words and 1 tags"),
+        ({"tokens": [["a"], ["b"]], "tags": [["O"], ["PER"]]}, "row 2: column tags: 'PER' is no tag"),
+        ({"tokens": [["a"], ["b"]], "tags": [["O"], ["B--X"]]}, "row 2: column tags: 'B--X' is no tag"),
+        ({"tokens": [["a"], ["b"]], "tags": [["O"], [None]]}, "row 2: column tags: None is no tag"),
+        ({"tokens": [["a"], ["b"]], "tags": [["O"], None]}, "row 2: column tags is empty"),
+        ({"tokens": [["a"], ["b", None]]}, "row 2: column tokens: a word is missing"),
+        ({"tokens": [["a"], None]}, "row 2: column tokens: a word is missing"),
+        ({"tokens": ["a b", "c"]}, r"column tokens holds Value\('string'\), not a list"),
+        ({"tokens": [[1, 2]]}, "column tokens holds .*int64.*, not words"),
+        ({"tokens": [["a"]], "tags": [[3]]}, "column tags holds int64 without names"),
+        ({"text": [["a"]]}, "has no column tokens or words .there are text.; name it with --text_column_name"),
+        ({"tokens": [["a"], ["b"], ["c"]], "id": ["x", "y", "x"]}, "row 3: has the id 'x', as row 1"),
+        ({"tokens": [[], []]}, "holds no words"),
+        (
+            {"tokens": [["a", "b"]] * 2, "tags": [["I-X", "O"], ["S-X", "O"]]},
+            "row 2: S-X .* not IOB1, .*are mixed in 1 of 2 rows",
+        ),
+        ({"tokens": [["a", "b"]] * 2, "tags": [["B-X", "E-Y"], ["S-X", "O"]]}, "row 1: B-X of word 1 .*not BIOES"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(InputError, match="data.json: " + message):
+        read(rows)
+
+
+def test_class_labels_that_are_no_tags():
+    features = {"tokens": List(Value("string")), "tags": List(ClassLabel(names=["NOUN", "O"]))}
+    with pytest.raises(InputError, match="'NOUN' is no tag"):
+        read({"tokens": [["a"]], "tags": [[0]]}, **features)
+    features["tags"] = List(ClassLabel(names=["O", "B-X"]))
+    with pytest.raises(InputError, match="row 2: column tags: -1 is no tag"):
+        read({"tokens": [["a"], ["b"]], "tags": [[0], [-1]]}, **features)
+
+
+def test_types_and_classes_that_training_does_not_have():
+    split = Split(Dataset.from_dict({"tokens": [["a"]]}), "data.json")
+    check_types({"test": Sentences([["a"]], None)}, {"test": split}, ["X"])
+    with pytest.raises(InputError, match=r"data.json: row 1: an entity of type Y, which training has not seen .*X"):
+        check_types({"validation": Sentences([["a"]], [["B-Y"]])}, {"validation": split}, ["X"])
+    with pytest.raises(InputError, match="every tag is O; there is nothing to learn"):
+        check_types({"train": Sentences([["a"]], [["O"]])}, {"train": split}, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a O\nb B-X\n\nc I-X\n",
+        "\ufeffa O\r\nb B-X\r\n\r\n\r\nc I-X",
+        "-DOCSTART- -X- -X- O\n\na NN x O\nb NN x B-X\n\nc NN x I-X\n\n",
+        "a\tO\nb\tB-X\n\t\nc\tI-X\n",
+        "# id 1\na  O\nb  B-X\n\n# text = c\nc  I-X\n",
+    ],
+)
+def test_files_of_columns(text, tmp_path):
+    path = tmp_path / "file.conll"
+    path.write_bytes(text.encode())
+    rows = read_columns(str(path))
+    assert (rows["tokens"][:], rows["tags"][:]) == ([["a", "b"], ["c"]], [["O", "B-X"], ["I-X"]])
+
+
+def test_words_that_look_like_something_else(tmp_path):
+    """Hashes of tweets, other white space, line ends that only Python knows."""
+    path = tmp_path / "file.txt"
+    path.write_text("#\tO\n#news\tB-X\n\n# \tO\n\u00a0\tO\na\u2028b\tO\n \tO\n", encoding="utf-8")
+    rows = read_columns(str(path))
+    assert rows["tokens"][:] == [["#", "#news"], ["# ", "\u00a0", "a\u2028b", " "]]
+
+
+def test_columns_by_number_and_files_of_words_alone(tmp_path):
+    path = tmp_path / "file.tsv"
+    path.write_text("1\tThe\tO\tO\n2\tSpree\tB-LOC\tO\n")
+    rows = read_columns(str(path), "2", "3")
+    assert (rows["tokens"][:], rows["tags"][:]) == ([["The", "Spree"]], [["O", "B-LOC"]])
+    path.write_text("The\nSpree\n\nflows\n")
+    rows = read_columns(str(path))
+    assert rows["tokens"][:] == [["The", "Spree"], ["flows"]] and "tags" not in rows.column_names
+    split = Split(rows, "file.tsv")
+    assert find_columns(split, "1", "2", needs_tags=False) == ("tokens", None)
+    with pytest.raises(InputError, match=r"has no column ner_tags or tags"):
+        find_columns(split, None, None, needs_tags=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a O\nb\n", "line 2: 1 columns, where the lines before have 2"),
+        (b"a O\nb NN\n", "line 2: 'NN' is no tag"),
+        (b"a O\n\xff O\n", "byte 5: not UTF-8"),
+    ],
+)
+def test_damaged_files_of_columns(content, message, tmp_path):
+    path = tmp_path / "file.conll"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"file.conll: {message}"):
+        read_columns(str(path))
+    with pytest.raises(InputError, match="No such file"):
+        read_columns(str(tmp_path / "other.conll"))
+
+
+def test_columns_are_numbers():
+    with pytest.raises(InputError, match="columns of such a file are numbers"):
+        read_columns("tests/data/tagged_validation.conll", "tokens")
+
+
+def test_lines_are_named_in_files_of_columns(tmp_path):
+    path = tmp_path / "file.conll"
+    path.write_text("a B-X\n\nb O\nc I-X\n")
+    split = Split(read_columns(str(path)), "file.conll")
+    with pytest.raises(InputError, match=r"file.conll: sentence 2, from line 3: I-X of word 2 \('c'\)"):
+        read_sentences(split, "tokens", "tags", False)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
+def test_tables_have_the_rows_of_the_columns(suffix, tmp_path):
+    rows = read_columns("tests/data/tagged_validation.conll").remove_columns("line")
+    path = str(tmp_path / f"file{suffix}")
+    if suffix == ".parquet":
+        rows.to_parquet(path)
+    elif suffix == ".jsonl":
+        rows.to_json(path)
+    else:
+        (tmp_path / "file.json").write_text(json.dumps(rows.to_list()))
+    assert read_rows(path).to_dict() == rows.to_dict()
+
+
+def test_predictions_are_read_back(tmp_path):
+    words = [["a", "b c", "", "\n\u2028"], [], ["d"]]
+    tags = [["O", "I-X", "I-X", "B-Y"], [], ["B-X"]]
+    write_predictions(tmp_path / "p.conll", words, tags, [[0.5] * 4, [], [1.0]], "IOB2")
+    lines = (tmp_path / "p.conll").read_text(encoding="utf-8").split("\n")
+    assert lines[:3] == ["a\tO\t0.5000\tO", "b c\tI-X\t0.5000\tB-X", "\tI-X\t0.5000\tI-X"]
+    rows = read_columns(str(tmp_path / "p.conll"))
+    assert rows["tokens"][:] == [["a", "b c", "", ""], ["d"]]
+    assert rows["tags"][:] == [["O", "B-X", "I-X", "B-Y"], ["B-X"]]
+
+
+def test_dividing_for_a_search():
+    some = Sentences([[str(i)] for i in range(10)], [["O"] for _ in range(10)])
+    train, held_out = some.divide(0.3, seed=1)
+    assert (len(train.words), len(held_out.words)) == (7, 3)
+    assert sorted(train.words + held_out.words) == some.words and some.divide(0.3, seed=1)[1] == held_out
+    assert some.divide(0.3, seed=2)[1] != held_out
+    with pytest.raises(InputError, match="one sentence cannot be divided"):
+        Sentences([["a"]], [["O"]]).divide(0.5, 0)
