@@ -1,0 +1,369 @@
+"""The report of run_benchmark.py: its result file, made of runs, and Markdown and picture, made of the result file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import yaml
+
+from evaluation.benchmark_tasks import TASKS
+from evaluation.significance import RESAMPLES, Examples, Sample, average, describe, holm, p_value
+from shared.error_analysis import escape
+from shared.errors import InputError
+from shared.files import atomic_file, write_json
+
+RANDOM, MAJORITY = "random weights", "majority class"  # the controls
+SIGNIFICANT = 0.05
+METRICS = {"matthews_correlation": "Matthews", "accuracy": "accuracy", "pearson": "Pearson", "f1": "F1"}
+OTHER_METRICS = ("f1", "spearmanr", "mismatched_accuracy", "precision", "recall", "strict_f1", "exact_match")
+REFERENCE_KEYS = ("model", "parameters", "split", "protocol", "source", "scores")
+
+
+# Of one task: what came out by model and seed (`value` and `metrics`, or `failure`), examples and samples by model.
+TaskResult = tuple[dict[str, dict[int, dict[str, Any]]], dict[str, Examples], dict[str, Sample]]
+
+
+def read_references(path: str | Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """The published results that have a score of one of the tasks. Raises InputError for a file of another form."""
+    try:
+        rows = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or []
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"--references {path}: cannot be read: {' '.join(str(error).split())}") from error
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        missing = [key for key in REFERENCE_KEYS if not isinstance(row, dict) or key not in row]
+        if missing:
+            raise InputError(f"--references {path}: entry {number}: has no {missing[0]}")
+        for task, scores in row["scores"].items():
+            metric = TASKS[task].metric if task in TASKS else "of a known task"
+            if not isinstance(scores, dict) or not isinstance(scores.get(metric), (int, float)):
+                raise InputError(f"--references {path}: entry {number}: {task}: there must be a number {metric}")
+    return [row for row in rows if set(row["scores"]) & set(tasks)]
+
+
+def build_report(
+    args: Any,
+    models: dict[str, str],
+    hashes: dict[str, dict[str, str]],
+    results: dict[str, TaskResult],
+    references: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """All that tables and pictures need, of the tasks that have been run so far.
+
+    `results` has what `run_benchmark.run_task` returned of each task.
+    """
+    names = [*models, MAJORITY]
+    samples = {task: found[2] for task, found in results.items()}
+    report: dict[str, Any] = {
+        "kind": "benchmark",
+        "settings": {"seeds": args.seeds, "tasks": args.tasks, "baseline": args.baseline, "resamples": RESAMPLES}
+        | {"learning_rates": args.learning_rates, "search_seed": args.search_seed, "max_samples": args.max_samples}
+        | {"overrides": args.overrides},
+        "tasks": {},
+        "models": {name: {"path": models.get(name), "hashes": hashes.get(name), "parameters": None} for name in names},
+        "results": {name: {} for name in names},
+        "averages": {},
+        "comparisons": [],
+        "references": references,
+    }
+    for task, (outcomes, examples, _) in results.items():
+        one = next(iter(examples.values()), None)
+        rows = None if one is None else one.parts.shape[1]
+        report["tasks"][task] = {"metric": TASKS[task].metric, "script": TASKS[task].script, "rows": rows}
+        report["tasks"][task] |= {} if one is None else {"score": one.score, "key": one.key}
+        for name, runs in outcomes.items():
+            report["results"][name][task] = summarize(runs, samples[task].get(name))
+            for found in runs.values():
+                if "value" in found and "folder" in found:
+                    _add_facts(report, task, name, Path(found["folder"]))
+    for name in names:
+        report["averages"][name] = _average(report, samples, name)
+    report["comparisons"] = _compare(report, samples, names)
+    return report
+
+
+def summarize(runs: dict[int, dict[str, Any]], sample: Sample | None) -> dict[str, Any]:
+    """One cell: mean and sample deviation over the seeds, the intervals, other metrics, and what failed."""
+    values = {str(seed): found["value"] for seed, found in runs.items() if "value" in found}
+    cell: dict[str, Any] = {
+        "seeds": values,
+        "failures": {str(seed): found["failure"] for seed, found in runs.items() if "failure" in found},
+    }
+    if values:
+        found = [run["metrics"] for run in runs.values() if "value" in run]
+        cell |= {"mean": mean(values.values()), "std": _deviation([*values.values()])}
+        cell["metrics"] = {
+            key: {"mean": mean(row[key] for row in found), "std": _deviation([row[key] for row in found])}
+            for key in OTHER_METRICS
+            if all(key in row for row in found)
+        }
+    return cell | ({} if sample is None else describe(sample))
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def _add_facts(report: dict[str, Any], task: str, name: str, folder: Path) -> None:
+    """What the folder of a run says of itself: parameters, learning rate, hardware, versions."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    report |= {key: manifest[key] for key in ("hardware", "versions", "commit")}
+    report["models"][name]["parameters"] = count_parameters(folder / "model.safetensors")
+    cell = report["results"][name][task]
+    cell["seconds"] = cell.get("seconds", 0.0) + manifest["seconds"]
+    search = folder.parent / "search.json"
+    if search.is_file():
+        cell["learning_rate"] = json.loads(search.read_text(encoding="utf-8"))["best"]["learning_rate"]
+    else:
+        cell["learning_rate"] = manifest["recipe"].get("learning_rate")
+
+
+def count_parameters(path: Path) -> int | None:
+    """The numbers in a file of weights, by its header; None without such a file."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(int(np.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__")
+
+
+def _average(report: dict[str, Any], samples: dict[str, dict[str, Sample]], name: str) -> dict[str, Any] | None:
+    """The mean over tasks of a model that has a score of each, its deviation over seeds, and intervals."""
+    cells = [report["results"][name].get(task, {}) for task in report["settings"]["tasks"]]
+    if not all("mean" in cell for cell in cells):
+        return None
+    found: dict[str, Any] = {"mean": mean(cell["mean"] for cell in cells), "std": None}
+    seeds = [*cells[0]["seeds"]]
+    if all([*cell["seeds"]] == seeds for cell in cells):
+        found["std"] = _deviation([mean(cell["seeds"][seed] for cell in cells) for seed in seeds])
+    if all(name in samples[task] for task in samples):
+        found |= describe(average([samples[task][name] for task in samples]))
+    return found
+
+
+def _compare(report: dict[str, Any], samples: dict[str, dict[str, Sample]], names: list[str]) -> list[dict[str, Any]]:
+    """The difference of each model to the baseline, by task; p-values are corrected for the tasks of a model."""
+    base = report["settings"]["baseline"]
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        pairs = {
+            task: (found[name], found[base]) for task, found in samples.items() if name in found and base in found
+        }
+        if name == base or not pairs:
+            continue
+        found = {task: a - b for task, (a, b) in pairs.items()}
+        corrected = dict(zip(found, holm([p_value(one) for one in found.values()]), strict=True))
+        if len(found) == len(report["settings"]["tasks"]) > 1:
+            found["average"] = average([*found.values()])
+        rows += [
+            {"model": name, "task": task, "difference": one.mean, "p": p_value(one)}
+            | {"p_corrected": corrected.get(task, p_value(one))}
+            | describe(one)
+            for task, one in found.items()
+        ]
+    return rows
+
+
+def write_results(folder: Path, report: dict[str, Any], examples: dict[str, dict[str, Examples]]) -> None:
+    """Write benchmark.json, and examples.safetensors: TASK/MODEL, (seeds, examples, parts) float32."""
+    from safetensors.numpy import save_file
+
+    parts = {f"{task}/{name}": one.parts for task, found in examples.items() for name, one in found.items()}
+    with atomic_file(folder / "examples.safetensors") as file:
+        save_file({name: np.ascontiguousarray(values, np.float32) for name, values in parts.items()}, file)
+    write_json(folder / "benchmark.json", report)
+
+
+def write_report(folder: str | Path, report: dict[str, Any], examples: dict[str, dict[str, Examples]]) -> None:
+    """Write the results, and benchmark.md and benchmark.png, which show them."""
+    folder = Path(folder)
+    write_results(folder, report, examples)
+    with atomic_file(folder / "benchmark.md") as file:
+        file.write_text(make_page(report), encoding="utf-8")
+    draw(report, folder / "benchmark.png")
+
+
+def percent(value: float | None, deviation: float | None = None) -> str:
+    """A share as percent with one decimal, and its deviation where there is one."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _millions(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.1f}M"
+
+
+def make_table(report: dict[str, Any]) -> str:
+    """The table of scores as Markdown, with the notes without which it cannot be read."""
+    tasks, averages = report["settings"]["tasks"], report["averages"]
+    base, seeds = report["settings"]["baseline"], report["settings"]["seeds"]
+    marks = {
+        (row["model"], row["task"]): ("▲" if row["difference"] > 0 else "▼")
+        for row in report["comparisons"]
+        if row["p_corrected"] < SIGNIFICANT
+    }
+    metrics = [METRICS.get(TASKS[task].metric, TASKS[task].metric) for task in tasks]
+    columns = [f"{task} {metric}" for task, metric in zip(tasks, metrics, strict=True)]
+    rows = []
+    for name, cells in report["results"].items():
+        row = [f"**{escape(name)}**" if name == base else escape(name)]
+        row.append(_millions(report["models"][name]["parameters"]))
+        for task in tasks:
+            row.append(_cell(cells.get(task), marks.get((name, task), "")))
+        mean_of = averages[name]
+        mark = marks.get((name, "average"), "")
+        row.append("–" if mean_of is None else percent(mean_of["mean"], mean_of["std"]) + (mark and f" {mark}"))
+        rows.append(row)
+    errors = [report["results"].get(base, {}).get(task, {}).get("set_error") for task in tasks]
+    mean_error = (averages.get(base) or {}).get("set_error")
+    rows.append(["standard error of the set", "", *map(percent, errors), percent(mean_error)])
+    for number, row in enumerate(report["references"], 1):
+        scores = [row["scores"].get(task, {}).get(TASKS[task].metric) for task in tasks]
+        average_of = None if None in scores else mean(scores)
+        rows.append([f"*{escape(row['model'])}* [{number}]", row["parameters"], *map(percent, scores)])
+        rows[-1].append(percent(average_of))
+    notes = [
+        f"In percent; mean ± standard deviation over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, on the "
+        "validation split. ▲ and ▼: better and worse than the baseline, in bold (paired bootstrap over examples and "
+        f"seeds, p < {SIGNIFICANT} after Holm's correction for the tasks). The majority class is the mean for stsb.",
+        *([_changes(report["settings"])] if _changes(report["settings"]) else []),
+        *([] if not report["references"] else ["Rows in italics are published, **not measured here**:"]),
+    ]
+    notes += [
+        f"[{number}] {row['split']} split; {row['protocol']}; {row['source']}."
+        for number, row in enumerate(report["references"], 1)
+    ]
+    return _table(["model", "parameters", *columns, "average"], rows) + "\n\n" + "\n\n".join(notes) + "\n"
+
+
+def _changes(settings: dict[str, Any]) -> str:
+    """What makes these runs others than those of the tasks' recipes on all of their data."""
+    parts = [f"only the first {settings['max_samples']:,} rows"] if settings["max_samples"] else []
+    parts += [f"`{' '.join(settings['overrides'])}`"] if settings["overrides"] else []
+    return f"Runs with {' and '.join(parts)}." if parts else ""
+
+
+def _cell(cell: dict[str, Any] | None, mark: str) -> str:
+    if cell is None:
+        return "–"
+    if "mean" not in cell:
+        return "failed"
+    done, count = len(cell["seeds"]), len(cell["seeds"]) + len(cell["failures"])
+    text = percent(cell["mean"], cell["std"]) + (mark and f" {mark}")
+    return text if done == count else f"{text} ({done} of {count})"
+
+
+def make_page(report: dict[str, Any]) -> str:
+    """The whole report as Markdown."""
+    settings, base = report["settings"], report["settings"]["baseline"]
+    parts = ["# Benchmark", make_table(report), "![scores with 95% intervals](benchmark.png)"]
+    failures = [
+        [escape(name), task, seed, escape(reason, 300)]
+        for name, cells in report["results"].items()
+        for task, cell in cells.items()
+        for seed, reason in cell["failures"].items()
+    ]
+    if failures:
+        parts += ["## Failures", _table(["model", "task", "seed", "reason"], failures, left=4)]
+    if report["comparisons"]:
+        rows = [
+            [
+                *(escape(row["model"]), row["task"], signed(row["difference"])),
+                *(f"{signed(row['low'])} to {signed(row['high'])}", f"{row['p']:.3f}", f"{row['p_corrected']:.3f}"),
+            ]
+            for row in report["comparisons"]
+        ]
+        head = ["model", "task", "difference", "95% interval", "p", "p, corrected"]
+        parts += [f"## Against {escape(base)}", _table(head, rows, left=2)]
+        parts.append(
+            f"Points of percent. {settings['resamples']:,} resamples of the examples, the same for all models, and of "
+            "the seeds of each; the correction is Holm's, for the tasks of a model."
+        )
+    others = [
+        [
+            *(escape(name), task, key.replace("_", " "), f"{value['mean']:.3f}"),
+            "" if value["std"] is None else f"{value['std']:.3f}",
+        ]
+        for name, cells in report["results"].items()
+        for task, cell in cells.items()
+        for key, value in cell.get("metrics", {}).items()
+        if key != TASKS[task].metric
+    ]
+    if others:
+        parts += ["## Other metrics", _table(["model", "task", "metric", "mean", "deviation"], others, left=3)]
+    trained = [
+        [escape(name), task, f"{cell['learning_rate']:g}", f"{cell['seconds']:,.0f}"]
+        for name, cells in report["results"].items()
+        for task, cell in cells.items()
+        if cell.get("learning_rate") is not None
+    ]
+    if trained:
+        chosen = ", chosen on a part of the training data" if settings["learning_rates"] else ""
+        parts += [f"## Learning rates{chosen}", _table(["model", "task", "learning rate", "seconds"], trained, left=2)]
+    facts = [f"Seeds {' '.join(map(str, settings['seeds']))}"]
+    facts += [report["hardware"]["device"]] if "hardware" in report else []
+    facts += [f"{name} {version}" for name, version in report.get("versions", {}).items()]
+    return "\n\n".join([part.strip() for part in [*parts, "; ".join(facts) + "."]]) + "\n"
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """A panel for each task: means with their 95% intervals, seeds as small dots, published results hollow, and the
+    majority class as a line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tasks = report["settings"]["tasks"]
+    names = [name for name in report["results"] if name != MAJORITY]
+    references = report["references"]
+    columns = min(3, len(tasks))
+    lines = -(-len(tasks) // columns)
+    figure = Figure(
+        figsize=(3.2 * columns + 2.4, lines * (0.9 + 0.28 * (len(names) + len(references)))), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    labels = [*names, *(f"{row['model']} [{i}]" for i, row in enumerate(references, 1))]
+    for panel, task in zip(panels, tasks, strict=False):
+        majority = report["results"][MAJORITY].get(task, {}).get("mean")
+        if majority is not None:
+            panel.axvline(100 * majority, color="0.45", linestyle="--", linewidth=1)
+        for place, name in enumerate(names):
+            cell = report["results"][name].get(task, {})
+            if "mean" not in cell:
+                continue
+            color = "0.45" if name == RANDOM else f"C{place % 10}"
+            seeds = [100 * value for value in cell["seeds"].values()]
+            panel.plot(seeds, [place] * len(seeds), ".", color=color, alpha=0.35, markersize=6)
+            if "low" in cell:
+                panel.plot([100 * cell["low"], 100 * cell["high"]], [place] * 2, color=color, linewidth=2)
+            panel.plot(100 * cell["mean"], place, "o", color=color, markersize=7)
+        for place, row in enumerate(references, len(names)):
+            value = row["scores"].get(task, {}).get(TASKS[task].metric)
+            if value is not None:
+                panel.plot(100 * value, place, "D", color="0.3", markerfacecolor="white", markersize=5)
+        panel.set_title(f"{task}, {METRICS.get(TASKS[task].metric, TASKS[task].metric)}", fontsize=10)
+        panel.grid(axis="x", alpha=0.3)
+        panel.tick_params(labelsize=8)
+        panel.set_yticks(range(len(labels)), labels)
+        panel.set_ylim(len(labels) - 0.5, -0.5)
+    for panel in panels[len(tasks) :]:
+        panel.set_visible(False)
+    figure.supxlabel(
+        "percent; bars: 95% intervals, dots: seeds, dashed: majority class, hollow: published, not measured here",
+        fontsize=8,
+    )
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=150)

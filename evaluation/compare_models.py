@@ -1,0 +1,316 @@
+"""Compare last month's model with this month's: a gate that fails when anything fell by more than noise explains.
+
+    python evaluation/compare_models.py --before runs/benchmark-10 --after runs/benchmark-11 --max_drop 0.5
+
+Reads two results, which may also stand first and without their flags: result files of this folder (benchmark.json and
+others), or folders of them, with :MODEL behind one that has several models. Shows every number with its 95% interval.
+
+The rule: a number fails if it got worse by more than is allowed, plus noise. Noise is the standard error of the
+difference times the normal quantile at which all numbers together raise a false alarm with a probability of 5%
+(--confidence 0.95; Bonferroni's correction). Where both benchmarks kept what they made of the same examples, the
+standard error is that of a paired bootstrap; else the two are added as if independent, which is too much for one set,
+so that the gate sees less. A number without an error fails on the allowance alone, and one that AFTER lacks fails.
+The exit code is 1 if anything fails.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from math import hypot, isfinite, sqrt
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from evaluation.significance import Examples, Sample, average, resample
+from shared.command_line import run_script
+from shared.errors import InputError, RunError
+from shared.files import atomic_file, write_json
+
+# Of scores more is better, and they are shown in percent; of losses less. Others, such as the loss per token, hang on
+# the tokenizer.
+SHARES = ("accuracy", "f1", "matthews_correlation", "pearson", "average", "score")
+LOSSES = ("bits_per_byte", "pll_bits_per_byte")
+# What must be the same for two results to be comparable, of the settings of all scripts.
+SETTINGS = ("max_samples", "overrides", "input", "within_word", "max_seq_length", "validation_fraction", "pll_samples")
+SETTINGS += ("questions", "period", "held_out", "min_documents", "max_characters", "seed")
+NO_RESULTS = ("settings", "versions", "hardware", "speed", "references")
+CONTROLS = ("random weights", "majority class")
+
+
+@dataclass
+class CompareArguments:
+    before: str = field(metadata={"help": "A result file or folder, and :MODEL if it has several."})
+    after: str = field(metadata={"help": "The same of the newer model."})
+    max_drop: float = field(default=0.0, metadata={"help": "Points (percent) that a score may fall beyond noise."})
+    max_rise: float = field(
+        default=0.0, metadata={"help": "How much a loss may rise beyond noise, such as bits per byte."}
+    )
+    allow: list[str] = field(
+        default_factory=list, metadata={"help": "NAME=value: another allowance for a task, bucket or metric."}
+    )
+    confidence: float = field(default=0.95, metadata={"help": "Probability of no false alarm at all."})
+    accept_changes: bool = field(
+        default=False, metadata={"help": "Compare results that were got with other settings."}
+    )
+    output_dir: str | None = field(default=None, metadata={"help": "Folder for comparison.json and comparison.md."})
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(f"--confidence {self.confidence}: must be from 0.5 to below 1")
+        if self.max_drop < 0 or self.max_rise < 0:
+            raise InputError("--max_drop, --max_rise: must not be below 0")
+        for entry in self.allow:
+            name, _, value = entry.partition("=")
+            try:
+                if not name or float(value) < 0:
+                    raise ValueError
+            except ValueError as error:
+                raise InputError(f"--allow {entry}: write NAME=value, a number from 0") from error
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a result: its metric, value and standard error if known; what it made of each example if kept."""
+
+    metric: str
+    value: float
+    error: float | None
+    examples: Examples | None = None
+
+    @property
+    def unit(self) -> float:
+        """100 for shares, which are shown and allowed in percent."""
+        return 100.0 if self.metric in SHARES else 1.0
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.metric in LOSSES else 1
+
+
+@dataclass(frozen=True)
+class Result:
+    numbers: dict[str, Number]
+    settings: dict[str, Any]
+
+
+def read_result(text: str) -> Result:
+    """The numbers of a result file, or of all in a folder, for one model. Raises InputError."""
+    path, model = text, ""
+    if not Path(path).exists() and ":" in text:
+        path, _, model = text.rpartition(":")
+    if not Path(path).exists():
+        raise InputError(f"{text}: there is no such result")
+    files = [Path(path)] if Path(path).is_file() else sorted(Path(path).glob("*.json"))
+    numbers: dict[str, Number] = {}
+    settings: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: is no JSON: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("models"), (dict, list)):
+            continue  # of another kind, such as models.json beside benchmark.json
+        if "settings" not in content:
+            raise InputError(f"{file}: has no settings; is it a whole result file?")
+        name = choose_model(content["models"], model, file)
+        is_benchmark = content.get("kind") == "benchmark"
+        found = read_benchmark(content, name, file) if is_benchmark else dict(find_numbers(content, name))
+        clashes = {*found} & {*numbers}
+        if clashes:
+            raise InputError(f"{file}: {min(clashes)} is also in another file of {path}; name one of the files")
+        numbers |= found
+        known = [key for key in SETTINGS if key in content["settings"]]
+        settings |= {f"{file.stem}: {key}": content["settings"][key] for key in known}
+    if not numbers:
+        raise InputError(f"{text}: holds no result with numbers and their errors")
+    return Result(numbers, settings)
+
+
+def choose_model(models: Iterable[str], wanted: str, file: Path) -> str:
+    """The model that is asked for, or the only one. Raises InputError."""
+    names = [name for name in models if name not in CONTROLS]
+    if wanted in models:
+        return wanted
+    if wanted or len(names) != 1:
+        asked = f"no model {wanted}" if wanted else "more than one model"
+        raise InputError(f"{file}: {asked}: write {file}:MODEL with one of {', '.join(models)}")
+    return names[0]
+
+
+def read_benchmark(content: dict[str, Any], model: str, file: Path) -> dict[str, Number]:
+    """The score of each task and their average. Raises InputError for a file that lacks a key."""
+    from safetensors import safe_open
+
+    numbers: dict[str, Number] = {}
+    kept = file.with_name("examples.safetensors")
+    try:
+        for task, facts in content["tasks"].items():
+            cell = content["results"][model].get(task, {})
+            if "mean" not in cell:
+                continue
+            examples = None
+            if kept.is_file() and "key" in facts:
+                with safe_open(kept, "numpy") as tensors:
+                    if f"{task}/{model}" in [*tensors.keys()]:
+                        parts = tensors.get_tensor(f"{task}/{model}").astype(float)
+                        examples = Examples(parts, facts["score"], facts["key"])
+            numbers[task] = Number(facts["metric"], cell["mean"], _error(cell), examples)
+        cell = content["averages"][model]
+        if cell is not None and len(numbers) > 1:
+            numbers["average"] = Number("average", cell["mean"], _error(cell))
+    except KeyError as error:
+        raise InputError(f"{file}: not a whole result of run_benchmark.py: {error} is missing") from error
+    return numbers
+
+
+def _error(cell: dict[str, Any]) -> float | None:
+    """The standard error: as it is given, or of the interval, or by the deviation over seeds."""
+    if cell.get("standard_error") is not None:
+        return float(cell["standard_error"])
+    if cell.get("low") is not None and cell.get("high") is not None:
+        return float(cell["high"] - cell["low"]) / (2 * NormalDist().inv_cdf(0.975))
+    if cell.get("std") is not None and len(cell.get("seeds", ())) > 1:
+        return float(cell["std"]) / sqrt(len(cell["seeds"]))
+    return None
+
+
+def find_numbers(content: Any, model: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Number]]:
+    """The numbers of a known metric that have an error beside them, wherever they are in a result, named by the keys
+    that lead to them; of what stands under `models` only those of this model.
+
+    An error is METRIC_interval, of two numbers, or what `_error` finds.
+    """
+    if isinstance(content, list):  # of rows that say what they are
+        rows = [row for row in content if isinstance(row, dict) and "name" in row]
+        content = {str(row["name"]): row for row in rows}
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key in (*SHARES, *LOSSES) and isinstance(value, (int, float)):
+            low, high = content.get(f"{key}_interval") or (None, None)
+            error = _error(content if low is None else {"low": low, "high": high})
+            if error is not None and isfinite(value):
+                name = [*path, key] if key.startswith("pll") or not path else path
+                yield " ".join(name), Number(key, float(value), error)
+        elif key == "models":
+            yield from find_numbers(value.get(model) if isinstance(value, dict) else None, model, path)
+        elif key not in NO_RESULTS:
+            yield from find_numbers(value, model, path if key == "periods" else (*path, key))
+
+
+def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[str, Any]]:
+    """A row for each number of either: values with errors, change, noise, what is allowed, and the verdict."""
+    allowed = {name: float(value) for name, _, value in (entry.partition("=") for entry in args.allow)}
+    known = {*before.numbers, *after.numbers, *(n.metric for n in before.numbers.values())}
+    for name in allowed:
+        if name not in known:
+            raise InputError(f"--allow {name}: there are {', '.join(sorted(known))}")
+    both = [name for name in before.numbers if name in after.numbers]
+    if not both:
+        raise InputError(f"{args.before}, {args.after}: have no number in common")
+    quantile = NormalDist().inv_cdf(1 - (1 - args.confidence) / len(both))
+    tasks = {name: pair(before.numbers[name], after.numbers[name]) for name in both}
+    samples = [sample for name, sample in tasks.items() if sample and name != "average"]
+    if "average" in tasks and len(samples) == len([n for n in before.numbers.values() if n.metric != "average"]):
+        tasks["average"] = average(samples)
+    rows = []
+    for name in dict.fromkeys([*before.numbers, *after.numbers]):
+        old, new = before.numbers.get(name), after.numbers.get(name)
+        number = old or new
+        row: dict[str, Any] = {"name": name, "metric": number.metric, "unit": number.unit}
+        row |= {"before": old and old.value, "before_error": old and old.error}
+        row |= {"after": new and new.value, "after_error": new and new.error}
+        if old is None or new is None:
+            rows.append(row | {"verdict": "new" if old is None else "missing"})
+            continue
+        if old.metric != new.metric:
+            raise InputError(f"{name}: is {old.metric} in {args.before} and {new.metric} in {args.after}")
+        default = args.max_rise if number.metric in LOSSES else args.max_drop
+        limit = allowed.get(name, allowed.get(number.metric, default)) / number.unit
+        error = noise_of(old, new, tasks[name])
+        noise = 0.0 if error is None else quantile * error
+        change = new.value - old.value
+        row |= {"change": change, "change_error": error, "is_paired": tasks[name] is not None}
+        row |= {"allowed": limit, "fails_beyond": limit + noise}
+        gain = number.sign * change
+        verdict = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"
+        rows.append(row | {"verdict": verdict})
+    return rows
+
+
+def pair(old: Number, new: Number) -> Sample | None:
+    """The resampled difference of two numbers on the same examples; None if they are not known to be."""
+    if old.examples is None or new.examples is None or old.examples.key != new.examples.key:
+        return None
+    return resample(new.examples, "after") - resample(old.examples, "before")
+
+
+def noise_of(old: Number, new: Number, difference: Sample | None) -> float | None:
+    """The standard error of a difference."""
+    if difference is not None:
+        return float(difference.values.std())
+    return None if old.error is None or new.error is None else hypot(old.error, new.error)
+
+
+def make_table(rows: list[dict[str, Any]]) -> str:
+    """The comparison as Markdown."""
+    z = NormalDist().inv_cdf(0.975)
+
+    def shown(row: dict[str, Any], key: str, sign: str = "") -> str:
+        value, error, unit = row.get(key), row.get(f"{key}_error"), row["unit"]
+        if value is None:
+            return "–"
+        digits = 1 if unit == 100 else 4
+        text = f"{round(unit * value, digits) + 0.0:{sign}.{digits}f}".replace("-", "−")
+        return text if error is None else f"{text} ± {unit * z * error:.{digits}f}"
+
+    lines = ["| number | metric | before | after | change | fails beyond | verdict |"]
+    lines += ["|---|---|---:|---:|---:|---:|---|"]
+    for row in rows:
+        verdict = f"**{row['verdict']}**" if row["verdict"] in ("worse", "missing") else row["verdict"]
+        limit = "–"
+        if "fails_beyond" in row:
+            mark = "+" if row["metric"] in LOSSES else "−"
+            limit = f"{mark}{row['unit'] * row['fails_beyond']:.{1 if row['unit'] == 100 else 4}f}"
+        cells = [row["name"], row["metric"].replace("_", " "), shown(row, "before"), shown(row, "after")]
+        cells += [shown(row, "change", "+") + ("" if row.get("is_paired", True) else " (unpaired)"), limit, verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "± is half of a 95% interval. Shares are in percent."]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: CompareArguments) -> list[dict[str, Any]]:
+    before, after = read_result(args.before), read_result(args.after)
+    changed = [
+        f"{key}: {before.settings.get(key)} -> {after.settings.get(key)}"
+        for key in sorted({*before.settings, *after.settings})
+        if before.settings.get(key) != after.settings.get(key)
+    ]
+    if changed and not args.accept_changes:
+        raise InputError(
+            f"{args.before}, {args.after}: other settings ({'; '.join(changed)}); insist with --accept_changes"
+        )
+    rows = compare(before, after, args)
+    table = make_table(rows)
+    if args.output_dir is not None:
+        write_json(Path(args.output_dir, "comparison.json"), {"settings": asdict(args), "rows": rows})
+        with atomic_file(Path(args.output_dir, "comparison.md")) as file:
+            file.write_text(table, encoding="utf-8")
+    print(table)
+    bad = [row["name"] for row in rows if row["verdict"] in ("worse", "missing")]
+    if bad:
+        raise RunError(f"{len(bad)} of {len(rows)} numbers got worse or are missing: {', '.join(bad)}")
+    return rows
+
+
+def name_words(words: list[str]) -> list[str]:
+    """The command line with the first two words as --before and --after."""
+    if len(words) >= 2 and not words[0].startswith("-") and not words[1].startswith("-"):
+        return ["--before", words[0], "--after", words[1], *words[2:]]
+    return words
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = name_words(sys.argv[1:])
+    run_script(main, CompareArguments)
