@@ -1,0 +1,130 @@
+"""The tables of run_cpu_benchmark.py, made of its result file alone."""
+
+from typing import Any
+
+from shared.error_analysis import escape
+
+MOST_POINTS = 0.5  # a variant that loses more of the score is not recommended
+TORCH = ("eager", "compile", "torch_int8")
+TITLES = {
+    "eager": "PyTorch, eager",
+    "compile": "torch.compile",
+    "torch_int8": "PyTorch, dynamic int8",
+    "onnx": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime, dynamic int8",
+    "onnx_static": "ONNX Runtime, static int8",
+}
+METRICS = {"matthews_correlation": "Matthews correlation", "pearson": "Pearson correlation"}
+
+
+def make_table(report: dict[str, Any]) -> str:
+    """All models as Markdown."""
+    parts = []
+    for name, model in report["models"].items():
+        parts += [f"## {escape(name)}", introduce(model), *tables(model)]
+    settings = report["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    parts.append(
+        f"{report['hardware']['device']}. Rows that are timed are full; times are medians over {settings['rounds']} "
+        f"rounds in which the variants took turns, each in a process of its own, and ratios medians of the ratios to "
+        "eager PyTorch of each round. Start: from the launch of Python to the first answer, tokenizer included. "
+        "Memory: resident, after the first answer and at most. Agreement: the share of predictions that are those of "
+        f"eager PyTorch, in batches of {settings['batch_size']} rows. {versions}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def introduce(model: dict[str, Any]) -> str:
+    """What the model is, what it was compared on, and which variant to take."""
+    data = model["data"]
+    facts = f"{model['model_type']}, {model['task'].replace('_', ' ')}, {model['parameters'] / 1e6:.1f}M parameters. "
+    source = data["source"]
+    facts += f"Compared on {data['rows']:,} {source if source == 'made-up rows' else f'rows of {escape(source)}'}"
+    facts += "" if data["places"] is None else f" ({data['places']:,} tokens)"
+    facts += "." if data["metric"] else ", without labels: no score."
+    best = recommend(model)
+    return f"{facts} {best}" if best else facts
+
+
+def find_best(model: dict[str, Any]) -> tuple[str, str, str]:
+    """The fastest variant for one row of the greatest length on the fewest threads, of those that lose little; and
+    these threads and this length."""
+    threads, run = next(iter(model["variants"]["eager"]["threads"].items()))
+    length = list(run["latency"])[-1]
+    found = {
+        variant: cell["threads"][threads]["latency"][length]["ratio"]
+        for variant, cell in model["variants"].items()
+        if "failure" not in cell and (cell["parity"]["points"] or 0) >= -MOST_POINTS
+    }
+    return max(found, key=lambda variant: found[variant]), threads, length
+
+
+def recommend(model: dict[str, Any]) -> str:
+    """A sentence on that variant."""
+    best, threads, length = find_best(model)
+    if best == "eager":
+        return (
+            f"Nothing is faster than eager PyTorch for one row of {length} tokens without losing {MOST_POINTS} points."
+        )
+    found = model["variants"][best]
+    ratio, points = found["threads"][threads]["latency"][length]["ratio"], found["parity"]["points"]
+    lost = "" if points is None else f", for {_signed(points)} points of {_metric(model)}"
+    return (
+        f"Fastest for one row of {length} tokens on {_threads(threads)}: {TITLES[best]}, {ratio:.1f} times as fast as "
+        f"eager{lost}."
+    )
+
+
+def tables(model: dict[str, Any]) -> list[str]:
+    """What each variant weighs and loses, how fast it is for each number of threads, and what failed."""
+    variants = {name: cell for name, cell in model["variants"].items() if "failure" not in cell}
+    failures = {name: cell["failure"] for name, cell in model["variants"].items() if "failure" in cell}
+    first = next(iter(model["variants"]["eager"]["threads"]))
+    metric = [_metric(model), "change, points"] if model["data"]["metric"] else []
+    head = ["variant", "file, MiB", "start, s", "memory, MiB", "largest logit difference", "agreement", *metric]
+    rows = []
+    for name, cell in variants.items():
+        parity, run = cell["parity"], cell["threads"][first]
+        row = [TITLES[name], "" if cell["file_bytes"] is None else f"{cell['file_bytes'] / 2**20:.1f}"]
+        row += [f"{run['start_seconds']:.2f}", f"{run['start_memory_mib']:.0f} / {run['peak_memory_mib']:.0f}"]
+        row += [f"{parity['largest_logit_difference']:.2g}"]
+        row += ["" if parity["agreement"] is None else f"{parity['agreement']:.1%}"]
+        row += [f"{100 * parity['score']:.2f}", _signed(parity["points"])] if metric else []
+        rows.append(row)
+    parts = [table(head, rows)]
+    for threads, run in model["variants"]["eager"]["threads"].items():
+        lengths = list(run["latency"])
+        head = ["variant", *(f"{n} tokens: ms p50 (p95)" for n in lengths), *(f"{n}: rows/s" for n in lengths)]
+        rows = []
+        for name, cell in variants.items():
+            row = [TITLES[name]]
+            for one in (cell["threads"][threads]["latency"][n] for n in lengths):
+                row.append(f"{one['p50_ms']:.2f} ({one['p95_ms']:.2f}){_ratio(name, one)}")
+            for one in (cell["threads"][threads]["throughput"][n] for n in lengths):
+                row.append(f"{one['rows_per_second']:,.0f}{_ratio(name, one)}")
+            rows.append(row)
+        parts += [f"On {_threads(threads)}: one row at a time, and many at once.", table(head, rows)]
+    return parts + [f"Failed: {TITLES[name]}: {escape(reason, 400)}" for name, reason in failures.items()]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown, the first column to the left."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _metric(model: dict[str, Any]) -> str:
+    metric = model["data"]["metric"]
+    return "masked accuracy" if model["task"] == "masked_lm" else METRICS.get(metric, metric.replace("_", " "))
+
+
+def _threads(count: str) -> str:
+    return "one thread" if count == "1" else f"{count} threads"
+
+
+def _ratio(name: str, cell: dict[str, Any]) -> str:
+    return "" if name == "eager" else f" **{cell['ratio']:.1f}x**"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

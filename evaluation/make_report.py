@@ -1,0 +1,242 @@
+"""Make one page of a model's results: a self-contained HTML page, and a model card with metadata for the Hub.
+
+    python evaluation/make_report.py --pretraining runs/tiny_modern --benchmark runs/bench --output_dir runs/report
+
+Reads what the scripts wrote: the folder of a pretraining run and the result files of run_benchmark.py,
+run_mlm_eval.py, run_freshness.py, run_blimp.py and run_cpu_benchmark.py, each as a file or the folder that holds it.
+No number is typed in: what is not there is "not measured", and a file that lacks a key is an error. Writes
+report.html, which needs no network and no other file, and README.md with the pictures beside it.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evaluation.report_page import draw_lines, render_page
+from evaluation.report_sections import (
+    NOT_MEASURED,
+    SCRIPTS,
+    cost_section,
+    data_section,
+    freshness_lines,
+    make_metadata,
+    results_section,
+    summary_rows,
+    training_lines,
+    training_section,
+)
+from shared.command_line import run_script
+from shared.error_analysis import escape
+from shared.errors import InputError
+from shared.files import atomic_file
+
+RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "cpu_benchmark")
+PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness", "benchmark.png": "benchmark"}
+
+
+@dataclass
+class ReportArguments:
+    output_dir: str = field(metadata={"help": "Folder for report.html, README.md and its pictures."})
+    model_name: str | None = field(
+        default=None,
+        metadata={"help": "The model that this is about, as result files call it. Default: the run's folder."},
+    )
+    title: str | None = field(default=None, metadata={"help": "Heading of the page. Default: the model's name."})
+    pretraining: str | None = field(default=None, metadata={"help": "The output_dir of run_mlm.py."})
+    benchmark: str | None = field(default=None, metadata={"help": "What run_benchmark.py wrote."})
+    mlm_eval: str | None = field(default=None, metadata={"help": "What run_mlm_eval.py wrote."})
+    freshness: str | None = field(default=None, metadata={"help": "What run_freshness.py wrote."})
+    blimp: str | None = field(default=None, metadata={"help": "What run_blimp.py wrote."})
+    cpu_benchmark: str | None = field(default=None, metadata={"help": "What run_cpu_benchmark.py wrote."})
+    data: str | None = field(default=None, metadata={"help": "The corpus, for its data card (README.md)."})
+    device_watts: float | None = field(
+        default=None, metadata={"help": "Power of one device (GPU, or the whole CPU) under load, to estimate energy."}
+    )
+    power_usage_effectiveness: float = field(
+        default=1.0, metadata={"help": "Energy of the building over that of its machines, for the same."}
+    )
+    license: str | None = field(default=None, metadata={"help": "The model's licence, for the Hub: apache-2.0."})
+    language: list[str] = field(default_factory=list, metadata={"help": "The languages of the text, for the Hub: en."})
+    hub_datasets: list[str] = field(default_factory=list, metadata={"help": "Hub ids of the text, for the Hub."})
+
+    def __post_init__(self) -> None:
+        if self.device_watts is not None and not 0 < self.device_watts < 1e5:
+            raise InputError(f"--device_watts {self.device_watts}: is the power of one device in watts")
+        if self.power_usage_effectiveness < 1:
+            raise InputError(f"--power_usage_effectiveness {self.power_usage_effectiveness}: is 1 or more")
+        if not any(getattr(self, name) for name in ("pretraining", *RESULTS)):
+            raise InputError(f"--{', --'.join(('pretraining', *RESULTS))}: name at least one of them")
+
+    @property
+    def name(self) -> str:
+        return self.model_name or (Path(self.pretraining).resolve().name if self.pretraining else "model")
+
+
+@dataclass
+class Inputs:
+    """What was read, by flag, with the file that it came from for messages; None for what there is not."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    recipe: str | None = None
+    card: str | None = None
+
+    def use(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What `function` makes of a result, None if there is none. Raises InputError for a missing key."""
+        if self.results.get(name) is None:
+            return None
+        try:
+            return function(self.results[name], *arguments)
+        except KeyError as error:
+            raise InputError(
+                f"{self.files[name]}: has no key {error}; is it a whole result file of {SCRIPTS[name]}?"
+            ) from error
+        except (TypeError, AttributeError, IndexError, ValueError, StopIteration) as error:
+            raise InputError(f"{self.files[name]}: is not as {SCRIPTS[name]} writes it: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file, None if there is no such file. Raises InputError."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def read_inputs(args: ReportArguments) -> Inputs:
+    """All result files. Raises InputError for a path that is not there; a folder may lack the file."""
+    found = Inputs()
+    for name in ("pretraining", "data", *RESULTS):
+        if (path := getattr(args, name)) and not Path(path).exists():
+            raise InputError(f"--{name} {path}: there is no such file or folder")
+    for name in RESULTS:
+        if path := getattr(args, name):
+            file = Path(path, f"{name}.json") if Path(path).is_dir() else Path(path)
+            found.results[name], found.files[name] = read_json(file), file
+    if args.pretraining:
+        folder = Path(args.pretraining)
+        for name, file in (("pretraining", "manifest.json"), ("trainer_state", "trainer_state.json")):
+            found.results[name], found.files[name] = read_json(folder / file), folder / file
+        if (folder / "recipe.yaml").is_file():
+            found.recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    if args.data and Path(args.data, "README.md").is_file():
+        text = Path(args.data, "README.md").read_text(encoding="utf-8")
+        found.card = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return found
+
+
+def shift(markdown: str, level: int = 3) -> str:
+    """Markdown whose highest heading is of this level, without lines for pictures."""
+    lines, fence = [], ""
+    for line in markdown.splitlines():
+        if found := re.match(r"`{3,}", line):
+            fence = "" if fence == found[0] else fence or found[0]
+        if fence or not line.startswith("!["):
+            lines.append((line, not fence and re.match(r"#+(?= )", line)))
+    highest = min((len(found[0]) for _, found in lines if found), default=1)
+    return "\n".join(
+        "#" * min(6, len(found[0]) - highest + level) + line[found.end() :] if found else line for line, found in lines
+    ).strip()
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code, with a fence that the text does not hold."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.strip()}\n{fence}"
+
+
+def again_section(inputs: Inputs) -> str:
+    """Commands, recipes, versions: what is needed to get the numbers again."""
+    parts = []
+    if manifest := inputs.results.get("pretraining"):
+        command, commit = inputs.use("pretraining", lambda m: (m["command"], m["commit"]))
+        versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+        parts += [
+            "### Pretraining",
+            f"At commit `{commit}`, with {versions}:",
+            fenced(shlex.join(["python", *command]), "bash"),
+        ]
+        parts += ["All that differs from the defaults:", fenced(inputs.recipe, "yaml")] if inputs.recipe else []
+    for name in RESULTS:
+        if inputs.results.get(name):
+            settings = inputs.use(name, lambda result: result["settings"])
+            settings = {key: value for key, value in settings.items() if value not in (None, [], "")}
+            text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+            parts += [f"### {SCRIPTS[name]}", f"`python evaluation/{SCRIPTS[name]} --config` a file with:"]
+            parts.append(fenced(text, "yaml"))
+    return "\n\n".join(parts) or NOT_MEASURED.capitalize() + "."
+
+
+def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
+    """The report without its metadata."""
+    rows = summary_rows(inputs, args.name, args)
+    table = ["| measure | value | note |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    sections = {"Summary": "\n".join(table)}
+    sections["Training"] = training_section(inputs)
+    for name, heading in (
+        ("benchmark", "Tasks"),
+        ("mlm_eval", "Hidden words"),
+        ("freshness", "Freshness"),
+        ("blimp", "Grammar"),
+        ("cpu_benchmark", "On a CPU"),
+    ):
+        sections[heading] = shift(results_section(name, inputs))
+        if name == "freshness" and inputs.results.get(name):
+            sections[heading] = (
+                f"![Bits per byte on held-out text by date, with 95% intervals](freshness.png)\n\n{sections[heading]}"
+            )
+    sections["Cost"] = cost_section(inputs, args)
+    sections["Data"] = "\n\n".join(filter(None, [data_section(inputs), shift(inputs.card) if inputs.card else ""]))
+    sections["How to get it again"] = again_section(inputs)
+    title = escape(args.title or args.name)
+    return "\n\n".join([f"# {title}", *(f"## {heading}\n\n{text}" for heading, text in sections.items())]) + "\n"
+
+
+def draw(inputs: Inputs) -> dict[str, str]:
+    """The pictures of the page, by the name of the file that the model card shows in their place."""
+    pictures = {}
+    if lines := inputs.use("trainer_state", training_lines):
+        pictures["curve.png"] = draw_lines(lines, "step", "loss, nats per hidden token")
+    if found := inputs.use("freshness", freshness_lines):
+        pictures["freshness.png"] = draw_lines(found[0], "text of", "bits per byte (lower is better)", found[1])
+    return pictures
+
+
+def main(args: ReportArguments) -> dict[str, Path]:
+    inputs = read_inputs(args)
+    markdown = make_markdown(args, inputs)
+    page = render_page(markdown, draw(inputs))
+    metadata = make_metadata(inputs, args)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = markdown
+    for name, source in PICTURES.items():
+        path = inputs.files[source].parent / name if source in inputs.files else None
+        if path and path.is_file():
+            with atomic_file(folder / name) as file:
+                shutil.copyfile(path, file)
+        else:  # the card shows no picture that is not there
+            card = re.sub(rf"^!\[.*\]\({re.escape(name)}\)\n\n?", "", card, flags=re.MULTILINE)
+    for name, text in (("report.html", page), ("README.md", f"---\n{metadata}---\n\n{card}")):
+        with atomic_file(folder / name) as file:
+            file.write_text(text, encoding="utf-8")
+    print(f"{folder / 'report.html'} and {folder / 'README.md'}")
+    return {"page": folder / "report.html", "card": folder / "README.md"}
+
+
+if __name__ == "__main__":
+    run_script(main, ReportArguments)

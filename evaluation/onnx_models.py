@@ -1,0 +1,180 @@
+"""Encoders as ONNX files: exported, quantized to int8, in folders that are ready to load."""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import InputError
+from shared.files import atomic_folder
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Signed 8-bit weights times unsigned 8-bit activations saturate on x86 processors without VNNI: two such products do
+# not fit the 16 bits in which the processor adds them. 7 bits do, so that the file is right on every processor; see
+# "reduce_range" in ONNX Runtime's page on quantization.
+WEIGHTS = {"per_channel": True, "reduce_range": True}
+SNIPPET = """\
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.enable_truncation({max_seq_length})
+tokenizer.enable_padding(pad_id={pad_id}, pad_token="{pad_token}")
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+
+encodings = tokenizer.encode_batch(["A first text.", "And a second, longer one."])
+inputs = {{
+{inputs}
+}}
+logits = session.run(["logits"], inputs)[0]  # {shape}
+"""
+
+
+def check_installed() -> None:
+    """Raise InputError unless what the export needs is there."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"--variants: {error}; run pip install -r requirements-evaluation.txt") from error
+
+
+def input_names(model: Any, tokenizer: Any) -> list[str]:
+    """The inputs that the tokenizer makes and the model takes."""
+    taken = inspect.signature(model.forward).parameters
+    return [name for name in INPUTS if name in taken and name in tokenizer.model_input_names]
+
+
+def export(model: Any, names: Sequence[str], path: Path) -> None:
+    """Write a model in fp32 as one file, for any number of rows and tokens; its output is `logits`."""
+    import torch
+
+    model.eval()
+    ids = torch.arange(32).reshape(2, 16) % model.config.vocab_size
+    inputs = {name: ids if name == "input_ids" else torch.ones_like(ids) for name in names}
+    if "token_type_ids" in inputs:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
+    any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    # It warns of operators of packages that are not installed, and of its own use of what is deprecated.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            _Logits(model, names),
+            tuple(inputs.values()),
+            path,
+            dynamo=True,
+            input_names=list(names),
+            output_names=["logits"],
+            dynamic_shapes=((any_size,) * len(names),),
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _Logits(model: Any, names: Sequence[str]) -> Any:
+    import torch
+
+    class Logits(torch.nn.Module):
+        """The model as a function of its inputs in order: the names of the graph are then ours."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Any) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).logits
+
+    return Logits().eval()
+
+
+def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarray]] | None = None) -> None:
+    """Write an ONNX model with int8 weights: dynamic, or static if there are inputs to calibrate activations on.
+
+    Dynamic quantization has the embeddings in int8 too. Static has not: they are the start of everything, and it cost
+    a point of accuracy when measured.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = output.with_name("prepared.onnx")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    if calibration is None:
+        quantize_dynamic(prepared, output, weight_type=QuantType.QInt8, **WEIGHTS)
+    else:
+
+        class Rows(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.rows: Iterator[dict[str, np.ndarray]] = iter(calibration)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return next(self.rows, None)
+
+        quantize_static(
+            prepared,
+            output,
+            Rows(),
+            op_types_to_quantize=["MatMul", "Gemm"],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            **WEIGHTS,
+        )
+    prepared.unlink()
+
+
+def write_folder(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    title: str,
+    max_seq_length: int,
+    source: Path | None = None,
+    calibration: Sequence[dict[str, np.ndarray]] | None = None,
+) -> None:
+    """Write a folder with model.onnx, tokenizer, configuration and a README.md that says how to load it.
+
+    Without `source` the model is exported; with it, that ONNX file is quantized. The folder is whole or not there.
+    """
+    names = input_names(model, tokenizer)
+    with atomic_folder(folder) as temporary:
+        if source is None:
+            export(model, names, temporary / "model.onnx")
+        else:
+            quantize(source, temporary / "model.onnx", calibration)
+        os.chmod(temporary / "model.onnx", 0o644)
+        model.config.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").write_text(
+            f"# {title}\n\nFrom this folder, with `pip install onnxruntime tokenizers numpy`:\n\n"
+            f"```python\n{snippet(model, tokenizer, names, max_seq_length)}```\n",
+            encoding="utf-8",
+        )
+
+
+def snippet(model: Any, tokenizer: Any, names: Sequence[str], max_seq_length: int) -> str:
+    """The lines that load the folder and run it."""
+    attributes = dict(zip(INPUTS, ("ids", "attention_mask", "type_ids"), strict=True))
+    lines = [f'    "{name}": np.array([e.{attributes[name]} for e in encodings], np.int64),' for name in names]
+    kind = type(model).__name__
+    shape = "(texts, labels)" if "Sequence" in kind else "(texts, tokens, labels)"
+    shape = "(texts, tokens, vocabulary)" if "MaskedLM" in kind else f"{shape}; config.json names the labels"
+    return SNIPPET.format(
+        max_seq_length=max_seq_length,
+        pad_id=tokenizer.pad_token_id,
+        pad_token=tokenizer.pad_token,
+        inputs="\n".join(lines),
+        shape=shape,
+    )

@@ -1,0 +1,313 @@
+"""The sections of make_report.py: Markdown, lines of charts and metadata, each from result files alone."""
+
+from importlib import import_module
+from typing import Any
+
+from evaluation.report_page import Line
+from shared.error_analysis import escape
+from shared.errors import InputError
+from shared.model_card import readable
+
+NOT_MEASURED = "not measured"
+SCRIPTS = {
+    "pretraining": "run_mlm.py",
+    "trainer_state": "run_mlm.py",
+    "benchmark": "run_benchmark.py",
+    "mlm_eval": "run_mlm_eval.py",
+    "freshness": "run_freshness.py",
+    "blimp": "run_blimp.py",
+    "cpu_benchmark": "run_cpu_benchmark.py",
+}
+TABLES = {  # the modules with each result's make_table
+    "benchmark": "benchmark_report",
+    "mlm_eval": "run_mlm_eval",
+    "freshness": "freshness_report",
+    "blimp": "run_blimp",
+    "cpu_benchmark": "cpu_table",
+}
+CONTROLS = {"random weights", "majority class"}
+MEASURES = {  # of run_mlm.py
+    "eval_loss": "loss, nats per hidden token",
+    "eval_perplexity": "perplexity of hidden tokens",
+    "eval_masked_accuracy": "hidden tokens found",
+    "eval_most_frequent_token_accuracy": "hidden tokens found by always naming the most frequent one",
+    "eval_bits_per_byte": "bits per byte",
+    "train_loss": "mean training loss",
+    "train_tokens": "tokens",
+    "train_tokens_per_second": "tokens per second",
+}
+GLUE = {"run_glue": "text-classification", "run_ner": "token-classification", "run_qa": "question-answering"}
+
+
+def results_section(name: str, inputs: Any) -> str:
+    """The tables of a result, as the script that wrote it makes them."""
+    module = import_module(f"evaluation.{TABLES[name]}")
+    return inputs.use(name, module.make_table) or NOT_MEASURED.capitalize() + "."
+
+
+def of_model(result: dict[str, Any], name: str, models: Any) -> Any:
+    """The entry of this model, or of the only one. Raises InputError."""
+    names = [one for one in models if one not in CONTROLS]
+    if name not in names and len(names) != 1:
+        raise InputError(f"--model_name {name}: the results are of {', '.join(map(str, names))}; name one of them")
+    return name if name in names else names[0]
+
+
+def summary_rows(inputs: Any, name: str, args: Any) -> list[list[str]]:
+    """(measure, value, note) of the most important numbers, what was not measured included."""
+    parts = {
+        "Task average": inputs.use("benchmark", _tasks, name),
+        "Hidden tokens found": inputs.use("pretraining", _hidden_tokens),
+        "Bits per byte": inputs.use("mlm_eval", _bits, name) or inputs.use("pretraining", _own_bits),
+        "Freshness gain": inputs.use("freshness", _gain, name),
+        "Minimal pairs right": inputs.use("blimp", _pairs, name),
+        "On a CPU": inputs.use("cpu_benchmark", _cpu, name),
+        "Pretraining": inputs.use("pretraining", _effort),
+        "Energy": inputs.use("pretraining", _energy, args),
+    }
+    return [[measure, *(found or (NOT_MEASURED, ""))] for measure, found in parts.items()]
+
+
+def _percent(value: float, spread: float | None = None) -> str:
+    return f"{100 * value:.1f}%" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
+def _tasks(result: dict[str, Any], name: str) -> tuple[str, str] | None:
+    averages, tasks = result["averages"], result["settings"]["tasks"]
+    label = of_model(result, name, averages)
+    if averages[label] is None:
+        return None
+    others = [
+        f"{control} {_percent(averages[control]['mean'])}"
+        for control in averages
+        if control in CONTROLS and averages[control]
+    ]
+    seeds = len(result["settings"]["seeds"])
+    note = f"{', '.join(tasks)}; {seeds} seeds" + (f"; {', '.join(others)}" if others else "")
+    return _percent(averages[label]["mean"], averages[label]["std"]), escape(note)
+
+
+def _hidden_tokens(manifest: dict[str, Any]) -> tuple[str, str] | None:
+    found = manifest.get("results", {})
+    if "eval_masked_accuracy" not in found:
+        return None
+    base = found.get("eval_most_frequent_token_accuracy")
+    return _percent(found["eval_masked_accuracy"]), (
+        "of 15% of the tokens of held-out text"
+        + ("" if base is None else f"; the most frequent token: {_percent(base)}")
+    )
+
+
+def _own_bits(manifest: dict[str, Any]) -> tuple[str, str] | None:
+    value = manifest.get("results", {}).get("eval_bits_per_byte")
+    return None if value is None else (f"{value:.3f}", "hidden tokens of held-out text; less is better")
+
+
+def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
+    row = result["models"][of_model(result, name, result["models"])]
+    low, high = row["bits_per_byte_interval"]
+    return f"{row['bits_per_byte']:.3f}", f"95% interval {low:.3f} to {high:.3f}; {row['documents']:,} documents"
+
+
+def _gain(result: dict[str, Any], name: str) -> tuple[str, str] | None:
+    gains = result.get("text", {}).get("gains")
+    if not gains:
+        return None
+    label = of_model(result, name, gains)
+    low, high = gains[label]["gain_interval"]
+    verdict = "fresher" if gains[label]["is_fresher"] else "not shown to be fresher"
+    old = result["text"]["old"]
+    return f"{gains[label]['gain']:+.3f} bits per byte", escape(
+        f"95% interval {low:+.3f} to {high:+.3f}: {verdict} than {old} (text to {result['cutoffs'][old]})"
+    )
+
+
+def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
+    row = result["models"][of_model(result, name, result["models"])]["overall"]
+    return _percent(row["accuracy"], row["standard_error"]), f"{row['pairs']:,} pairs of BLiMP's kind; chance: 50%"
+
+
+def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
+    from evaluation.cpu_table import TITLES, find_best
+
+    label = name if name in result["models"] else next(iter(result["models"]))
+    model = result["models"][label]
+    best, threads, length = find_best(model)
+    cell = model["variants"][best]["threads"][threads]["latency"][length]
+    return f"{cell['p50_ms']:.2f} ms", escape(
+        f"{label}: one row of {length} tokens, threads: {threads}, {TITLES[best]}: {cell['ratio']:.1f} times "
+        "as fast as eager PyTorch"
+    )
+
+
+def _effort(manifest: dict[str, Any]) -> tuple[str, str] | None:
+    found = manifest.get("results")
+    if not found or "train_tokens" not in found:
+        return None
+    return f"{readable(found['train_tokens'])} tokens", escape(
+        f"{_hours(manifest):.2f} h on {manifest['hardware']['device']}"
+    )
+
+
+def _hours(manifest: dict[str, Any]) -> float:
+    """Hours of the machine, all devices together running once."""
+    return float(manifest["seconds"]) / 3600
+
+
+def _devices(manifest: dict[str, Any]) -> int:
+    """GPUs, of all machines; the CPUs of a machine are one device."""
+    return int(manifest["processes"]) if manifest["hardware"]["gpus"] else 1
+
+
+def _energy(manifest: dict[str, Any], args: Any) -> tuple[str, str] | None:
+    if args.device_watts is None or "seconds" not in manifest:
+        return None
+    kwh = _hours(manifest) * _devices(manifest) * args.device_watts * args.power_usage_effectiveness / 1000
+    return f"{kwh:.3g} kWh", "an estimate, of pretraining alone; its assumptions are under Cost"
+
+
+def training_section(inputs: Any) -> str:
+    """The curve, and what the run reported."""
+
+    def rows(manifest: dict[str, Any]) -> list[str]:
+        found = manifest.get("results", {})
+        return [
+            f"| {title} | {readable(found[key]) if key in found else NOT_MEASURED} |"
+            for key, title in MEASURES.items()
+        ]
+
+    found = inputs.use("pretraining", rows)
+    if found is None:
+        return NOT_MEASURED.capitalize() + "."
+    curve = (
+        "![Loss on training text, and on held-out text](curve.png)\n\n" if inputs.results.get("trainer_state") else ""
+    )
+    return curve + "\n".join(["| measure | value |", "|---|---:|", *found])
+
+
+def training_lines(state: dict[str, Any]) -> list[Line]:
+    """Training and evaluation loss over steps."""
+    lines = []
+    for key, label in (("loss", "training"), ("eval_loss", "held-out text")):
+        points = [(float(row["step"]), float(row[key])) for row in state["log_history"] if key in row]
+        if points:
+            lines.append(Line(label, points, dots=key != "loss"))
+    return lines
+
+
+def freshness_lines(result: dict[str, Any]) -> tuple[list[Line], list[str]] | None:
+    """Bits per byte of each model by period, and the names of the periods."""
+    periods = result.get("text", {}).get("periods")
+    if not periods:
+        return None
+    lines = []
+    for label in result["models"]:
+        found = [period["models"][label] for period in periods]
+        cutoff = result["cutoffs"][label]
+        points = [(float(place), row["bits_per_byte"]) for place, row in enumerate(found)]
+        bands = [tuple(row["bits_per_byte_interval"]) for row in found]
+        lines.append(Line(f"{label} (text to {cutoff})" if cutoff else label, points, bands, dots=True))
+    return lines, [period["name"] for period in periods]
+
+
+def cost_section(inputs: Any, args: Any) -> str:
+    """Device hours, tokens, energy with its assumptions, and what fine-tuning took."""
+
+    def rows(manifest: dict[str, Any]) -> list[list[str]]:
+        hours, devices, tokens = _hours(manifest), _devices(manifest), manifest["results"]["train_tokens"]
+        found = [["hardware", escape(manifest["hardware"]["device"])]]
+        found.append(["device hours of pretraining", f"{hours * devices:.2f}"])
+        found.append(["tokens", readable(tokens)])
+        found.append(["tokens per device hour", readable(tokens / (hours * devices))])
+        if manifest.get("resumed_from"):
+            found[1][1] += " (of the last part: the run was resumed)"
+        return found
+
+    table = inputs.use("pretraining", rows) or [
+        ["device hours of pretraining", NOT_MEASURED],
+        ["tokens", NOT_MEASURED],
+    ]
+    energy = inputs.use("pretraining", _energy, args)
+    table.append(["energy of pretraining", f"about {energy[0]}" if energy else f"{NOT_MEASURED} (--device_watts)"])
+    tuning = inputs.use("benchmark", _tuning_hours)
+    table.append(["hours of fine-tuning for the task table", f"{tuning:.2f}" if tuning else NOT_MEASURED])
+    text = "\n".join(["| cost | value |", "|---|---:|", *(f"| {' | '.join(row)} |" for row in table)])
+    if energy:
+        text += (
+            f"\n\nEnergy is an estimate and not a measurement: device hours times {args.device_watts:g} W per device, "
+            f"as if it drew that all the time, times {args.power_usage_effectiveness:g} for the building. Left out: "
+            "failed and earlier runs, data preparation, evaluation, and making the hardware."
+        )
+    return text
+
+
+def _tuning_hours(result: dict[str, Any]) -> float:
+    return sum(cell.get("seconds", 0.0) for cells in result["results"].values() for cell in cells.values()) / 3600
+
+
+def data_section(inputs: Any) -> str:
+    """The text that the run read, from its manifest."""
+
+    def tables(manifest: dict[str, Any]) -> str:
+        read = manifest["inputs"]
+        lines = ["| split | documents | tokens | bytes |", "|---|---:|---:|---:|"]
+        for split, counts in read["splits"].items():
+            numbers = (counts["documents"], counts["tokens"], counts["bytes"])
+            lines.append(f"| {escape(split)} | {' | '.join(f'{number:,}' for number in numbers)} |")
+        lines += ["", "| source | bytes | SHA-256 |", "|---|---:|---|"]
+        for source in read["sources"]:
+            size, name = source.get("bytes"), source.get("file") or source.get("dataset_name") or "unnamed"
+            lines.append(
+                f"| {escape(name)} | {'' if size is None else f'{size:,}'} | `{source.get('sha256', '')[:16]}` |"
+            )
+        skipped = ", ".join(f"{escape(reason)} {count:,}" for reason, count in read.get("skipped", {}).items())
+        return "\n".join([*lines, "", f"Left out: {skipped or 'nothing'}."])
+
+    return inputs.use("pretraining", tables) or ("" if inputs.card else NOT_MEASURED.capitalize() + ".")
+
+
+def make_metadata(inputs: Any, args: Any) -> str:
+    """The model card's metadata as YAML, with a model-index of the numbers that were measured."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    found: list[EvalResult] = []
+
+    def add(task: str, data: str, metric: str, value: float, **more: Any) -> None:
+        found.append(EvalResult(task, data, more.pop("dataset_name", data), metric, round(value, 5), **more))
+
+    def pretraining(manifest: dict[str, Any]) -> None:
+        for key in ("eval_masked_accuracy", "eval_bits_per_byte"):
+            if (value := manifest.get("results", {}).get(key)) is not None:
+                metric = key.removeprefix("eval_")
+                add("fill-mask", "text", metric, value, dataset_name="held-out text", metric_name=MEASURES[key])
+
+    def benchmark(result: dict[str, Any]) -> None:
+        from evaluation.benchmark_tasks import TASKS
+
+        for task, cell in result["results"][of_model(result, args.name, result["averages"])].items():
+            if "mean" in cell:
+                facts = result["tasks"][task]
+                data = TASKS[task].flags.get("dataset_name", task) if task in TASKS else task
+                name = f"{facts['metric'].replace('_', ' ')}, mean of {len(cell['seeds'])} seeds"
+                more = {"dataset_name": task, "dataset_config": task if data == "nyu-mll/glue" else None}
+                kind = GLUE.get(facts["script"], "text-classification")
+                add(kind, data, facts["metric"], cell["mean"], dataset_split="validation", metric_name=name, **more)
+
+    def blimp(result: dict[str, Any]) -> None:
+        row = result["models"][of_model(result, args.name, result["models"])]["overall"]
+        name = f"accuracy on {row['pairs']} minimal pairs"
+        add("fill-mask", "nyu-mll/blimp", "accuracy", row["accuracy"], dataset_name="BLiMP", metric_name=name)
+
+    for name, function in (("pretraining", pretraining), ("benchmark", benchmark), ("blimp", blimp)):
+        inputs.use(name, function)
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="fill-mask",
+        tags=["tiny-olm"],
+        license=args.license,
+        language=args.language or None,
+        datasets=args.hub_datasets or None,
+        model_name=args.name if found else None,
+        eval_results=found or None,
+    )
+    return data.to_yaml().strip() + "\n"

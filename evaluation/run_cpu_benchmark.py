@@ -1,0 +1,245 @@
+"""Measure what a model costs on a CPU, and what faster forms of it lose: PyTorch, torch.compile, ONNX Runtime, int8.
+
+    python evaluation/run_cpu_benchmark.py --config evaluation/recipes/cpu.yaml --models runs/sst2 \
+        --input sst2_folder --task_name sst2
+
+Each variant is a process of its own; they are timed in turns, and a ratio is the median of the ratios to eager PyTorch
+of each round. Reads models for sequence classification, token classification or masked-language modelling, and
+--input: labelled rows for a sequence classifier, text for the others, made-up rows without it. Writes
+cpu_benchmark.json and cpu_benchmark.md, and for each model the folders onnx, onnx_int8 and onnx_static with
+model.onnx, tokenizer, configuration and the lines that load them.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import cached_file
+
+from evaluation import onnx_models
+from evaluation.cpu_inputs import Rows, read_rows, write_batches
+from evaluation.cpu_processes import EAGER, Worker, start_all, time_all
+from evaluation.cpu_table import TITLES, make_table
+from shared.command_line import run_script
+from shared.errors import InputError, RunError
+from shared.files import atomic_file, check_new_folder, write_json
+from shared.model_config import check_fits
+from shared.run_record import git_commit, hardware, versions
+from shared.threads import available_cores
+from shared.tokenizer import load_tokenizer
+
+STATIC = "onnx_static"  # needs rows to calibrate on
+VARIANTS = tuple(TITLES)
+TASKS = {
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "masked_lm": "AutoModelForMaskedLM",
+}
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+@dataclass
+class CpuBenchmarkArguments:
+    models: list[str] = field(metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."})
+    output_dir: str = field(metadata={"help": "A new folder for tables and exported models."})
+    variants: list[str] = field(
+        default_factory=lambda: ["eager", "torch_int8", "onnx", "onnx_int8"],
+        metadata={"help": f"Of {', '.join(VARIANTS)}. compile takes a minute to start."},
+    )
+    input: str | None = field(
+        default=None, metadata={"help": "Labelled file, or folder of which validation is used; text for other tasks."}
+    )
+    calibration_input: str | None = field(
+        default=None, metadata={"help": "Rows to calibrate onnx_static on. Default: the train split of --input."}
+    )
+    task_name: str | None = field(default=None, metadata={"help": "The task of GLUE that --input is."})
+    text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
+    label_column: str = field(default="label", metadata={"help": "The column of the label."})
+    max_samples: int | None = field(default=None, metadata={"help": "Compare on the first so many rows only."})
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens of a row that is compared; longer are cut."})
+    seq_lengths: list[int] = field(
+        default_factory=lambda: [16, 64, 128], metadata={"help": "Tokens of the rows that are timed."}
+    )
+    threads: list[int] = field(default_factory=list, metadata={"help": "Threads. Default: 1, and all cores."})
+    batch_size: int = field(default=32, metadata={"help": "Rows at once for throughput and for the comparison."})
+    rounds: int = field(default=5, metadata={"help": "Rounds in which all variants take turns."})
+    seconds: float = field(default=0.5, metadata={"help": "About how long a variant is timed in each turn."})
+    starts: int = field(default=3, metadata={"help": "Starts of each variant (compile: one)."})
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.variants if name not in VARIANTS]:
+            raise InputError(f"--variants {unknown[0]}: there are {', '.join(VARIANTS)}")
+        self.variants = [name for name in VARIANTS if name in {EAGER, *self.variants}]
+        self.threads = self.threads or sorted({1, available_cores()})
+        for name in ("threads", "seq_lengths", "rounds", "seconds", "starts", "batch_size", "max_samples"):
+            value = getattr(self, name)
+            if value is not None and min(value if isinstance(value, list) else [value]) <= 0:
+                raise InputError(f"--{name}: must be above 0")
+        if min([*self.seq_lengths, self.max_seq_length]) < 8:
+            raise InputError("--seq_lengths, --max_seq_length: must be at least 8")
+        if self.input is None and (self.task_name or self.calibration_input):
+            raise InputError("--task_name, --calibration_input: need --input")
+        if STATIC in self.variants and self.input is None:
+            raise InputError(f"--variants {STATIC}: needs --input, and rows to calibrate on")
+        self.named_models()
+
+    def named_models(self) -> dict[str, str]:
+        """Name and folder or id of each model. Raises InputError when two have one name."""
+        named: dict[str, str] = {}
+        for entry in self.models:
+            name, equals, path = entry.partition("=")
+            name, path = (name, path) if equals else (Path(entry.rstrip("/")).name, entry)
+            if not name or name in named or "/" in name or name.startswith("."):
+                raise InputError(f"--models {entry}: give each a name of its own, as NAME=FOLDER")
+            named[name] = path
+        return named
+
+
+def load_checkpoint(name: str, args: CpuBenchmarkArguments) -> tuple[str, Any, Any]:
+    """The task of a checkpoint, its model and its tokenizer. Raises InputError."""
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except Exception as error:  # damaged JSON and more
+        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+    heads = {
+        getattr(auto._model_mapping.get(type(config), None), "__name__", ""): (task, auto)
+        for task, auto in ((task, getattr(transformers, class_name)) for task, class_name in TASKS.items())
+    }
+    found = [heads[head] for head in config.architectures or [] if head in heads]
+    if not found:
+        raise InputError(
+            f"--models {name}: is a {', '.join(config.architectures or ['model without a head'])}; there must be a "
+            f"head for {', '.join(TASKS)}: fine-tune it first"
+        )
+    task, auto = found[0]
+    tokenizer = load_tokenizer(name)
+    check_fits(config, tokenizer, max(args.max_seq_length, *args.seq_lengths))
+    try:
+        return task, auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval(), tokenizer
+    except Exception as error:  # safetensors has its own
+        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+
+
+def write_variants(
+    folder: Path, model: Any, tokenizer: Any, rows: Rows, args: CpuBenchmarkArguments
+) -> dict[str, dict[str, Any]]:
+    """The ONNX folders of a model. For each variant the size of its file, or the reason why there is none."""
+    found: dict[str, dict[str, Any]] = {variant: {"threads": {}} for variant in args.variants}
+    for variant in [name for name in args.variants if name.startswith("onnx")]:
+        source = None if variant == "onnx" else folder / "onnx" / "model.onnx"
+        calibration = rows.calibration if variant == STATIC else None
+        title = f"{folder.name}, {TITLES[variant]}"
+        try:
+            if source is not None and not source.is_file():
+                raise RunError("there is no ONNX file to quantize")
+            onnx_models.write_folder(
+                folder / variant, model, tokenizer, title, args.max_seq_length, source, calibration
+            )
+            found[variant]["file_bytes"] = (folder / variant / "model.onnx").stat().st_size
+        except Exception as error:  # the exporter raises dozens of its own
+            found[variant]["failure"] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    return found
+
+
+def compare(running: dict[str, Worker], rows: Rows, folder: Path, found: dict[str, Any]) -> None:
+    """What each variant makes of the rows, against eager: logits, predictions and the score."""
+    path = write_batches(rows, folder / "batches.npz")
+    eager: dict[str, Any] = {}
+    for variant, worker in running.items():
+        try:
+            logits = np.load(worker.ask(predict=str(path))["output"], allow_pickle=False)
+        except RunError as error:
+            found[variant]["failure"] = str(error)
+            continue
+        predicted, score = rows.predict(logits), rows.score(logits)
+        eager = eager or {"logits": logits, "predicted": predicted, "score": score}
+        same = (predicted == eager["predicted"]).reshape(len(predicted), -1).all(1)
+        found[variant]["parity"] = {
+            "largest_logit_difference": float(np.abs(logits - eager["logits"]).max()),
+            "agreement": None if rows.problem_type == "regression" else float(same.mean()),
+            "score": score,
+            "points": None if score is None else 100 * (score - eager["score"]),
+        }
+
+
+def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]:
+    """All numbers of one model; its exported forms are written into a folder of its name."""
+    task, model, tokenizer = load_checkpoint(path, args)
+    names = onnx_models.input_names(model, tokenizer)
+    rows = read_rows(path, task, model, tokenizer, names, args)
+    print(f"{name}: {args.variants}", flush=True)
+    variants = write_variants(Path(args.output_dir, name), model, tokenizer, rows, args)
+    facts = {"path": path, "task": task, "model_type": model.config.model_type, "data": rows.describe()}
+    facts["parameters"] = sum(values.numel() for values in model.parameters())
+    spec = {"class": TASKS[task], "vocab_size": model.config.vocab_size, "input_names": names}
+    spec["max_seq_length"] = args.max_seq_length
+    del model  # from here on the processes have it
+    weights = cached_file(path, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    for threads in args.threads:
+        running: dict[str, Worker] = {}
+        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+            specs = {}
+            for variant, found in variants.items():
+                is_onnx = variant.startswith("onnx")
+                folder = str(Path(args.output_dir, name, variant)) if is_onnx else path
+                specs[variant] = spec | {"variant": variant, "folder": folder, "threads": threads, "scratch": scratch}
+                if not is_onnx:
+                    found["file_bytes"] = Path(weights).stat().st_size if weights else None
+            stack.callback(lambda running=running: [worker.close() for worker in running.values()])
+            start_all(specs, args.starts, variants, running)
+            if threads == args.threads[0]:
+                compare(running, rows, Path(scratch), variants)
+            time_all(running, threads, (args.seq_lengths, args.batch_size), args.rounds, args.seconds, variants)
+    return facts | {"variants": variants}
+
+
+def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
+    check_new_folder(args.output_dir)
+    if any(name.startswith("onnx") for name in args.variants):
+        onnx_models.check_installed()
+    for path in args.named_models().values():
+        load_checkpoint(path, args)  # all of them are looked at before the first is measured
+    report: dict[str, Any] = {
+        "kind": "cpu_benchmark",
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "hardware": hardware("cpu"),
+        "versions": versions() | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "settings": dataclasses.asdict(args),
+        "models": {},
+    }
+    for name, path in args.named_models().items():
+        report["models"][name] = measure(name, path, args)
+        report["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(Path(args.output_dir, "cpu_benchmark.json"), report)
+        with atomic_file(Path(args.output_dir, "cpu_benchmark.md")) as file:
+            file.write_text(make_table(report), encoding="utf-8")
+    print(make_table(report))
+    failed = [
+        f"{name}, {TITLES[variant]}: {found['failure']}"
+        for name, model in report["models"].items()
+        for variant, found in model["variants"].items()
+        if "failure" in found
+    ]
+    if failed:
+        raise RunError(f"{len(failed)} variants failed, the others are measured: {'; '.join(failed)}")
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, CpuBenchmarkArguments)

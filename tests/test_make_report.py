@@ -1,0 +1,270 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from evaluation.make_report import ReportArguments, fenced, main, shift
+from evaluation.report_page import Line, draw_lines, render_page
+from shared.errors import InputError
+
+HOSTILE = '</td><script>alert("1")</script>|`*a*` [x](javascript:alert(1))'
+VOID = {"meta", "line", "circle", "polygon", "polyline", "br", "img"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, its text, and whether every element that was opened is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.texts = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "action", "style")]
+        assert not any(name.startswith("on") for name, _ in attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return str(path.parent)
+
+
+def run_folder(folder, name="news.parquet"):
+    """What run_mlm.py leaves."""
+    manifest = {
+        "command": ["pretraining/run_mlm.py", "--config", "a b.yaml"], "commit": "c0ffee", "seconds": 7200.0,
+        "processes": 4, "hardware": {"device": "4 x H100", "gpus": ["H100"] * 4}, "versions": {"torch": "2"},
+        "resumed_from": None, "inputs": {
+            "splits": {"train": {"documents": 12345, "tokens": 10**7, "bytes": 4 * 10**7}},
+            "sources": [{"file": name, "bytes": 999, "sha256": "ab" * 32}], "skipped": {"empty": 3},
+        },
+        "results": {"train_tokens": 123456789, "eval_masked_accuracy": 0.4321, "eval_bits_per_byte": 1.2345},
+    }  # fmt: skip
+    history = [{"step": 10, "loss": 5.0}, {"step": 20, "loss": 4.0}, {"step": 20, "eval_loss": 4.5}, {"train_loss": 1}]
+    write(folder / "manifest.json", manifest)
+    write(folder / "trainer_state.json", {"log_history": history})
+    write(folder / "recipe.yaml", "learning_rate: 0.002\n")
+    (folder / "curve.png").write_bytes(b"picture")
+    return str(folder)
+
+
+def cpu_report(name):
+    def variant(ms, points):
+        run = {"start_seconds": 1.0, "start_memory_mib": 50.0, "peak_memory_mib": 70.0}
+        run["latency"] = {"128": {"p50_ms": ms, "p95_ms": 2 * ms, "ratio": 9.0 / ms}}
+        run["throughput"] = {"128": {"rows_per_second": 1000 / ms, "ratio": 9.0 / ms}}
+        parity = {"largest_logit_difference": 0.25, "agreement": 0.99, "score": 0.8, "points": points}
+        return {"file_bytes": 2**20, "parity": parity, "threads": {"1": run}}
+
+    variants = {"eager": variant(9.0, 0.0), "onnx": variant(3.0, 0.0), "onnx_int8": variant(1.5, -2.0)}
+    model = {"task": "sequence_classification", "model_type": "bert", "parameters": 10**6, "variants": variants}
+    model["data"] = {"source": name, "rows": 872, "places": None, "metric": "accuracy"}
+    return {
+        "kind": "cpu_benchmark", "models": {name: model}, "settings": {"rounds": 3, "batch_size": 32},
+        "hardware": {"device": "2 cores"}, "versions": {"torch": "2"},
+    }  # fmt: skip
+
+
+def blimp_report(name):
+    row = {"accuracy": 0.6543, "standard_error": 0.01, "pairs": 67000}
+    scores = {"overall": row, "fields": {"syntax": row}, "phenomena": {"binding": row}, "ties": 0.0}
+    return {"models": {name: scores, "another": scores}, "settings": {"input": "blimp.zip", "max_samples": None}}
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """A report with everything that these tests make, about the model `mine`."""
+    return {
+        "output_dir": str(tmp_path / "report"),
+        "pretraining": run_folder(tmp_path / "mine"),
+        "cpu_benchmark": write(tmp_path / "cpu_benchmark" / "cpu_benchmark.json", cpu_report("mine")),
+        "blimp": write(tmp_path / "blimp" / "blimp.json", blimp_report("mine")),
+    }
+
+
+def make(flags, **more):
+    paths = main(ReportArguments(**flags | more))
+    return Page(paths["page"].read_text()), paths["card"].read_text(), paths["page"].read_text()
+
+
+def test_numbers_are_those_of_the_files_and_the_rest_is_not_measured(flags):
+    page, card, _ = make(flags)
+    for text in ("123,456,789 tokens", "43.2%", "1.234", "65.4% ± 1.0", "3.00 ms", "3.0 times", "12,345", "8.00"):
+        assert text in page.text and text in card, text
+    summary = page.text[: page.text.index("Training measure")] if "Training measure" in page.text else page.text
+    for measure in ("Task average", "Freshness gain", "Energy"):
+        assert f"{measure} not measured" in summary
+        assert f"| {measure} | not measured |" in card
+    assert "perplexity of hidden tokens not measured" in page.text
+    assert "python pretraining/run_mlm.py --config 'a b.yaml'" in page.text and "learning_rate: 0.002" in page.text
+    assert "input: blimp.zip" in page.text and "max_samples" not in page.text
+
+
+def test_energy_is_estimated_from_its_assumptions(flags):
+    page, _, _ = make(flags, device_watts=500.0, power_usage_effectiveness=1.2)
+    assert "about 4.8 kWh" in page.text  # 2 hours x 4 devices x 500 W x 1.2
+    assert "500 W per device" in page.text and "times 1.2 for the building" in page.text
+
+
+def test_the_page_needs_nothing_else(flags):
+    page, _, source = make(flags)
+    assert {"svg", "table", "section", "nav"} <= {*page.tags} and not {"script", "img", "iframe", "link"} & {
+        *page.tags
+    }
+    assert all(link.startswith(("#", "background:var(--c")) for link in page.links)
+    assert "@import" not in source and "url(" not in source and "http" not in re.sub(r"<pre>.*?</pre>", "", source)
+    ids = re.findall(r'<section id="([^"]+)"', source)
+    assert [link[1:] for link in page.links if link.startswith("#")] == ids and len(ids) == 10
+    assert 'name="viewport"' in source and "prefers-color-scheme:dark" in source
+
+
+def test_the_card_is_one_for_the_hub(flags, tmp_path):
+    _, card, _ = make(flags, license="apache-2.0", language=["en"], title="A tiny | model")
+    data = ModelCard(card).data
+    assert (data.license, data.language, data.model_name) == ("apache-2.0", ["en"], "mine")
+    found = {(row.dataset_name, row.metric_type): row.metric_value for row in data.eval_results}
+    assert found["BLiMP", "accuracy"] == 0.6543 and found["held-out text", "masked_accuracy"] == 0.4321
+    assert yaml.safe_load(card.split("---\n")[1])["model-index"][0]["name"] == "mine"
+    assert "# A tiny \\| model" in card
+    assert "(curve.png)" in card and (tmp_path / "report" / "curve.png").read_bytes() == b"picture"
+
+
+def test_a_picture_that_is_not_there_is_not_shown_in_the_card(flags, tmp_path):
+    (tmp_path / "mine" / "curve.png").unlink()
+    page, card, _ = make(flags)
+    assert "curve.png" not in card and "svg" in page.tags
+
+
+def test_text_of_files_stays_text(tmp_path):
+    flags = {
+        "output_dir": str(tmp_path / "report"),
+        "model_name": HOSTILE,
+        "pretraining": run_folder(tmp_path / "mine", HOSTILE),
+        "cpu_benchmark": write(tmp_path / "cpu_benchmark" / "cpu_benchmark.json", cpu_report(HOSTILE)),
+        "blimp": write(tmp_path / "blimp" / "blimp.json", blimp_report(HOSTILE)),
+        "data": write(
+            tmp_path / "corpus" / "README.md", f"---\na: b\n---\n# Card\n\n{HOSTILE}\n\n```\n</pre>{HOSTILE}\n```\n"
+        ),
+    }
+    page, _, _ = make(flags)
+    assert "script" not in page.tags and page.text.count('<script>alert("1")</script>') >= 6
+    assert not any("javascript" in link for link in page.links) and "a: b" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        (
+            "blimp",
+            lambda report: report["models"]["mine"]["overall"].pop("accuracy"),
+            "blimp.json: has no key 'accuracy'",
+        ),
+        ("blimp", lambda report: report.pop("models"), "blimp.json: has no key 'models'"),
+        ("blimp", lambda report: report.update(models=[1]), "blimp.json: is not as run_blimp.py writes it"),
+        ("cpu_benchmark", lambda report: report.pop("hardware"), "cpu_benchmark.json: has no key 'hardware'"),
+    ],
+)
+def test_a_file_that_lacks_a_key_is_named_and_nothing_is_written(name, damage, message, flags, tmp_path):
+    report = blimp_report("mine") if name == "blimp" else cpu_report("mine")
+    damage(report)
+    write(tmp_path / name / f"{name}.json", report)
+    with pytest.raises(InputError, match=re.escape(message)):
+        make(flags)
+    assert not (tmp_path / "report").exists()
+
+
+def test_wrong_input_is_refused(flags, tmp_path):
+    def refused(message, **more):
+        with pytest.raises(InputError, match=message):
+            make(flags, **more)
+
+    refused("--blimp .*nowhere: there is no such", blimp=str(tmp_path / "nowhere"))
+    refused("--model_name other: the results are of mine, another", model_name="other")
+    refused("--device_watts", device_watts=-1.0)
+    refused("--power_usage_effectiveness 0.5", power_usage_effectiveness=0.5)
+    write(tmp_path / "blimp" / "blimp.json", '{"models": NaN}')
+    refused("blimp.json: cannot be read as JSON: NaN is no number")
+    write(tmp_path / "blimp" / "blimp.json", "{")
+    refused("blimp.json: cannot be read as JSON")
+    with pytest.raises(InputError, match="name at least one"):
+        ReportArguments("out")
+
+
+def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
+    (tmp_path / "empty").mkdir()
+    page, _, _ = make(flags, blimp=str(tmp_path / "empty"))
+    assert "Minimal pairs right not measured" in page.text and "Grammar Not measured." in page.text
+
+
+def test_freshness_has_a_figure_of_its_numbers(flags, tmp_path):
+    row = {"bits_per_byte": 1.5, "bits_per_byte_interval": [1.4, 1.6]}
+    periods = [
+        {"name": str(year), "documents": 9, "bytes": 99, "models": {"mine": row, "old": row}} for year in (2024, 2025)
+    ]
+    gain = {"gain": 0.021, "gain_interval": [0.01, 0.03], "is_fresher": True}
+    gain |= {f"{name}_{part}": 0.1 for name in ("lead", "ahead") for part in ("early", "late")}
+    report = {
+        "models": ["old", "mine"],
+        "cutoffs": {"old": "2024-12-31", "mine": None},
+        "settings": {"period": "year"},
+    }
+    report["text"] = {"periods": periods, "old": "old", "gains": {"mine": gain}, "held_out_in_training": {"mine": 0.1}}
+    flags["freshness"] = write(tmp_path / "fresh" / "freshness.json", report)
+    page, card, _ = make(flags)
+    assert (
+        "+0.021 bits per byte" in page.text and "+0.010 to +0.030: fresher than old (text to 2024-12-31)" in page.text
+    )
+    assert "old (text to 2024-12-31)" in page.text and page.tags.count("polygon") == 2
+    assert "1.500" in card and "freshness.png" not in card
+
+
+def test_markdown_is_rendered():
+    text = (
+        "# T\n\na *b* **c *d*** `x<y` \\*e\\* [f](https://g.h) [i](javascript:j)\nnext\n\n"
+        "## S\n\n- one\n  more\n- two\n\n"
+        "| a | b |\n|---|---:|\n| 1 \\| 2 | 3 |\n\n````\n```\n# no\n````\n\n![gone](no.png)\n"
+    )
+    source = render_page(text, {})
+    page = Page(source)
+    assert "<em>b</em>" in source and "<code>x&lt;y</code>" in source and "*e*" in page.text and "next" in page.text
+    assert 'href="https://g.h"' in source and "[i](javascript:j)" in page.text
+    assert "<li>one more</li><li>two</li>" in source and "1 | 2" in page.text and page.tags.count("td") == 2
+    assert "```\n# no" in source and page.tags.count("h1") == 1 and "gone" not in page.text
+
+
+def test_headings_are_shifted_outside_of_code():
+    assert shift("# A\n\n```\n# a\n```\n![p](x.png)\n## B") == "### A\n\n```\n# a\n```\n#### B"
+    assert fenced("a ``` b").startswith("````\n")
+
+
+def test_a_chart_holds_its_points_and_their_bands():
+    lines = [Line("a<b", [(0, 1.0), (1, 3.0)], [(0.5, 1.5), (2.0, 4.0)], dots=True), Line("c", [(0, 2.0)])]
+    page = Page(draw_lines(lines, "time", "loss", ["2020", "2021"]))
+    assert page.tags.count("polyline") == 2 and page.tags.count("polygon") == 1 and page.tags.count("circle") == 3
+    assert "2020" in page.text and "a<b" in page.text
+    source = draw_lines(lines, "time", "loss")
+    coordinates = [float(n) for n in re.findall(r"-?\d+\.\d", " ".join(re.findall(r'points="([^"]+)"', source)))]
+    assert min(coordinates) >= 0 and max(coordinates) <= 560
+    assert Page(draw_lines([Line("flat", [(1, 0.0), (2, 0.0)])], "x", "y")).text
