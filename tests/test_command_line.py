@@ -96,17 +96,21 @@ def test_recipes_parse_and_follow_the_rules(recipe):
     lines = recipe.read_text().splitlines()
     script = re.search(r"\w+/\w+\.py", recipe.read_text())[0]
     kinds = script_arguments(script)
-    required = ["--output_dir", "out"] if script.startswith("data_prep/") else []
-    use_cpu = (
-        ["--use_cpu"] if script == "pretraining/run_mlm.py" else []
-    )  # a recipe with bf16 is refused without a GPU
-    args = parse_arguments(kinds, ["--config", str(recipe), *required, *use_cpu])
-    defaults = parse_arguments(kinds, required)
+    required = {"output_dir": "out"} if script.startswith(("data_prep/", "evaluation/")) else {}
+    if any("models" in kind.__dataclass_fields__ for kind in kinds):
+        required["models"] = "m"
+    if script == "evaluation/make_report.py":  # which needs one result at least
+        required["pretraining"] = "x"
+    # A recipe with bf16 is refused without a GPU.
+    use_cpu = ["--use_cpu"] if script == "pretraining/run_mlm.py" else []
     keys = [line.split(":")[0] for line in lines if re.match(r"\w+:", line)]
+    missing = [f"--{name}={value}" for name, value in required.items() if name not in keys]
+    args = parse_arguments(kinds, ["--config", str(recipe), *missing, *use_cpu])
+    defaults = parse_arguments(kinds, [f"--{name}={value}" for name, value in required.items()])
     assert lines[0].startswith("# ") and len(lines) <= 40
     assert len(keys) == len(set(keys))
     for key in keys:
-        if f"--{key}" in required:
+        if key in required:
             continue
         (owner,) = [a for a in args if hasattr(a, key)]
         (default,) = [a for a in defaults if hasattr(a, key)]
