@@ -1,0 +1,51 @@
+"""How fast the masked loss is measured, beside the bare forward passes that it needs."""
+
+import time
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.masked_scores import Checkpoint, masked_batch, score_blocks
+from shared.masking import EXAM, make_masker
+
+ROUNDS = 5
+
+
+def measure_speed(model: Any, blocks: np.ndarray, checkpoint: Checkpoint, batch_size: int) -> dict[str, float]:
+    """Tokens per second of the whole evaluation, of bare forward passes on batches made before, and of passes with the
+    head at every position, as the model comes; in turns, medians. Takes as many blocks as make 8 batches."""
+    masker, pad = make_masker(checkpoint.tokenizer, EXAM, seed=0), checkpoint.tokenizer.pad_token_id
+    some = np.asarray(blocks[: 8 * batch_size])
+    keys = np.arange(len(some))
+    batches = [
+        masked_batch(some[start : start + batch_size], keys[start : start + batch_size], masker, pad, model.device)[0]
+        for start in range(0, len(some), batch_size)
+    ]
+    plain = [{name: batch[name] for name in batch if name != "masked_positions"} for batch in batches]
+
+    def forward(inputs: list[dict[str, Any]]) -> None:
+        with torch.inference_mode():
+            for batch in inputs:
+                model(**batch)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    sides = {
+        "evaluation": lambda: score_blocks(model, some, keys, masker, pad, batch_size),
+        "forward": lambda: forward(batches),
+        "forward_every_position": lambda: forward(plain),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(ROUNDS + 1):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            if turn:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+    speed = {f"{name}_tokens_per_second": some.size / median(times) for name, times in seconds.items()}
+    for name in ("forward", "forward_every_position"):
+        pairs = zip(seconds[name], seconds["evaluation"], strict=True)
+        speed[f"ratio_to_{name}"] = median(bare / ours for bare, ours in pairs)
+    return speed

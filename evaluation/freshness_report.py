@@ -1,0 +1,241 @@
+"""The tables and pictures of run_freshness.py, from its JSON alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.dated_text import days_of, parse_date
+from shared.error_analysis import escape, markdown_table
+from shared.files import atomic_file
+
+
+def make_table(report: dict[str, Any]) -> str:
+    """The report as Markdown: gains, the matrix of models and periods, questions and new words."""
+    parts = []
+    if "text" in report:
+        parts += [_gains(report), _matrix(report)]
+    if "questions" in report:
+        parts.append(_questions(report))
+    if "new_words" in report:
+        parts.append(_words(report))
+    return "\n".join(part for part in parts if part)
+
+
+def _between(low_high: list[float], form: str) -> str:
+    return f"{low_high[0]:{form}} to {low_high[1]:{form}}"
+
+
+def _gains(report: dict[str, Any]) -> str:
+    text = report["text"]
+    if "gains" not in text:
+        return ""
+    rows = []
+    for label, found in text["gains"].items():
+        cells = [f"{found[f'lead_{part}']:+.3f}" for part in ("early", "late")]
+        cells += [f"**{found['gain']:+.3f}** ({_between(found['gain_interval'], '+.3f')})"]
+        rows.append([escape(label), *cells, "yes" if found["is_fresher"] else "not shown"])
+    old = text["old"]
+    until = report["cutoffs"][old]
+    head = ["model", f"lead over {escape(old)} on text to {until}", "lead on later text", "freshness gain", "fresher"]
+    return f"{markdown_table(head, rows)}\n\nBits per byte, with 95% intervals over documents; positive is better.\n"
+
+
+def _matrix(report: dict[str, Any]) -> str:
+    text, cutoffs = report["text"], report["cutoffs"]
+    rows = []
+    for label in _by_cutoff(report):
+        cells = []
+        for period in text["periods"]:
+            value = f"{period['models'][label]['bits_per_byte']:.3f}"
+            is_later = cutoffs[label] and days_of(period["name"]).first > parse_date(cutoffs[label]).last
+            cells.append(f"*{value}*" if is_later else value)
+        rows.append([escape(label), cutoffs[label] or "", *cells])
+    counts = ["documents", "", *(f"{period['documents']:,}" for period in text["periods"])]
+    table = markdown_table(["model", "trained to", *(period["name"] for period in text["periods"])], [*rows, counts])
+    shares = ", ".join(
+        f"{escape(label)} {'unknown' if share is None else share}"
+        for label, share in text["held_out_in_training"].items()
+    )
+    return (
+        f"{table}\n\nBits per byte on held-out text of each {report['settings']['period']}; in italics text that is "
+        f"later than the model's. Share of documents held out in training: {shares}.\n"
+    )
+
+
+def _questions(report: dict[str, Any]) -> str:
+    found = report["questions"]
+    rows = [
+        [row["name"], row["questions"], f"{100 * row['chance']:.1f}"]
+        + [f"{100 * m['accuracy']:.1f} ± {100 * m['standard_error']:.1f}" for m in row["models"].values()]
+        for row in [*found["periods"], found["overall"]]
+    ]
+    table = markdown_table(["questions of", "number", "chance", *map(escape, report["models"])], rows)
+    return f"{table}\n\nShare of multiple-choice questions answered rightly, in percent, with its standard error.\n"
+
+
+def _words(report: dict[str, Any]) -> str:
+    rows = []
+    for label, mean in report["new_words"]["means"].items():
+        cells = [f"{mean['tokens']:.2f}", f"{mean['tokens_controls']:.2f}"]
+        cells += [f"{mean['advantage']:+.2f} ({_between(mean['advantage_interval'], '+.2f')})"]
+        cells += [f"{mean['rank']:.2f} ({_between(mean['rank_interval'], '.2f')})", f"{mean['chance_rank']:.2f}"]
+        rows.append([escape(label), *cells])
+    head = ["model", "tokens of a new word", "of an old one", "advantage, nats", "rank", "rank by chance"]
+    count = len(next(iter(report["new_words"]["words"].values())))
+    lines = [
+        f"{count} new words, each in a sentence that old words fit as well. Advantage: pseudo-log-likelihood of the "
+        "sentence with the new word, less the mean with an old one. Rank 1: the new word is rated above all old ones."
+    ]
+    for label, gain in report["new_words"].get("gains", {}).items():
+        lines.append(
+            f"{escape(label)}, on the {len(gain['words'])} words that came up after the old model's text and not "
+            f"after its own: advantage higher by {gain['gain']:+.2f} nats ({_between(gain['gain_interval'], '+.2f')})."
+        )
+    return f"{markdown_table(head, rows)}\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _by_cutoff(report: dict[str, Any]) -> list[str]:
+    return sorted(report["models"], key=lambda label: report["cutoffs"][label] or "9999")
+
+
+def draw_all(report: dict[str, Any], folder: Path) -> None:
+    """Write a picture of each part that was measured."""
+    if "text" in report:
+        _save(_draw_text(report), folder / "freshness.png")
+        if sum(cutoff is not None for cutoff in report["cutoffs"].values()) > 1:
+            _save(_draw_matrix(report), folder / "matrix.png")
+    if "questions" in report:
+        _save(_draw_questions(report), folder / "questions.png")
+    if "new_words" in report:
+        _save(_draw_words(report), folder / "new_words.png")
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=150)
+
+
+def _label_periods(axes: Any, names: list[str]) -> None:
+    step = max(1, len(names) // 16)
+    axes.set_xticks(range(0, len(names), step), names[::step], rotation=45 if len(names) > 8 else 0)
+    axes.grid(alpha=0.3)
+
+
+def _mark_cutoffs(axes: Any, report: dict[str, Any], names: list[str]) -> None:
+    """A dotted line behind the last period that each model could know, in the model's colour."""
+    for number, label in enumerate(report["models"]):
+        if cutoff := report["cutoffs"][label]:
+            known = sum(days_of(name).first <= parse_date(cutoff).last for name in names)
+            if 0 < known < len(names):
+                axes.axvline(known - 0.5, color=f"C{number}", linestyle=":")
+
+
+def _draw_text(report: dict[str, Any]) -> Any:
+    """Above, bits per byte by period; below, by how much the lead over the old model is larger than on early text.
+
+    A model that is merely better stays at zero. Bands are 95% intervals.
+    """
+    text = report["text"]
+    names = [period["name"] for period in text["periods"]]
+    figure = _figure(8, 7 if "gains" in text else 4.5)
+    panels = figure.subplots(2 if "gains" in text else 1, 1, sharex=True, squeeze=False)[:, 0]
+    places = np.arange(len(names))
+    for number, label in enumerate(report["models"]):
+        found = [period["models"][label] for period in text["periods"]]
+        low, high = np.array([row["bits_per_byte_interval"] for row in found]).T
+        cutoff = report["cutoffs"][label]
+        legend = f"{label} (text to {cutoff})" if cutoff else label
+        values = [row["bits_per_byte"] for row in found]
+        panels[0].plot(places, values, "o-", color=f"C{number}", markersize=4, label=legend)
+        panels[0].fill_between(places, low, high, color=f"C{number}", alpha=0.2)
+        if "gains" in text and label != text["old"]:
+            gain = text["gains"][label]
+            low, high = np.array([row["above_early_interval"] for row in gain["periods"]]).T
+            words = f"{label}: gain {gain['gain']:+.3f} ({_between(gain['gain_interval'], '+.3f')})"
+            values = [row["above_early"] for row in gain["periods"]]
+            panels[1].plot(places, values, "o-", color=f"C{number}", markersize=4, label=words)
+            panels[1].fill_between(places, low, high, color=f"C{number}", alpha=0.2)
+    panels[0].set(ylabel="bits per byte (lower is better)", title="Held-out text by date")
+    panels[0].legend()
+    for axes in panels:
+        _label_periods(axes, names)
+        _mark_cutoffs(axes, report, names)
+    if "gains" in text:
+        panels[1].axhline(0, color="black", linewidth=1)
+        panels[1].set(ylabel=f"lead over {text['old']}, less its mean\non text that both know")
+        panels[1].legend()
+    return figure
+
+
+def _draw_matrix(report: dict[str, Any]) -> Any:
+    """Models by cutoff, periods by date. Colour: bits per byte without the means of model and period."""
+    text = report["text"]
+    labels = [label for label in _by_cutoff(report) if report["cutoffs"][label]]
+    names = [period["name"] for period in text["periods"]]
+    values = np.array([[period["models"][label]["bits_per_byte"] for period in text["periods"]] for label in labels])
+    apart = values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
+    bound = max(abs(apart).max(), 0.02)  # noise stays pale
+    figure = _figure(2.5 + 0.65 * len(names), 1.8 + 0.5 * len(labels))
+    axes = figure.subplots()
+    image = axes.imshow(apart, cmap="RdYlGn_r", vmin=-bound, vmax=bound, aspect="auto")
+    for row, label in enumerate(labels):
+        for column in range(len(names)):
+            axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=8)
+        known = sum(days_of(name).first <= parse_date(report["cutoffs"][label]).last for name in names)
+        axes.plot([known - 0.5] * 2, [row - 0.5, row + 0.5], color="black", linewidth=2)
+    axes.set_yticks(range(len(labels)), [f"{label}\n(to {report['cutoffs'][label]})" for label in labels])
+    axes.set_xticks(range(len(names)), names, rotation=45)
+    axes.set(title="Bits per byte; behind the bar: later than the model's text", xlabel="text of")
+    figure.colorbar(image, label="above expected", shrink=0.8)
+    return figure
+
+
+def _draw_questions(report: dict[str, Any]) -> Any:
+    rows = report["questions"]["periods"]
+    names = [row["name"] for row in rows]
+    figure = _figure(8, 4.5)
+    axes = figure.subplots()
+    for number, label in enumerate(report["models"]):
+        values, errors = ([100 * row["models"][label][key] for row in rows] for key in ("accuracy", "standard_error"))
+        places = np.arange(len(rows)) + 0.08 * (number - (len(report["models"]) - 1) / 2)
+        axes.errorbar(places, values, errors, fmt="o-", color=f"C{number}", markersize=4, capsize=2, label=label)
+    chance = [100 * row["chance"] for row in rows]
+    axes.plot(range(len(rows)), chance, "--", color="black", linewidth=1, label="chance")
+    axes.set(ylabel="right answers, % (± standard error)", title="News questions by date")
+    axes.set_ylim(bottom=0)
+    _label_periods(axes, names)
+    _mark_cutoffs(axes, report, names)
+    axes.legend()
+    return figure
+
+
+def _draw_words(report: dict[str, Any]) -> Any:
+    """A row for each word, by date of first use; a point for each model's advantage."""
+    found = report["new_words"]["words"]
+    words = next(iter(found.values()))
+    figure = _figure(8, 1.5 + 0.27 * len(words))
+    axes = figure.subplots()
+    for number, label in enumerate(report["models"]):
+        values = [row["advantage"] for row in found[label]]
+        axes.plot(values, range(len(words)), "o", color=f"C{number}", markersize=5, label=label)
+        if cutoff := report["cutoffs"][label]:
+            known = sum(parse_date(row["first_use"]).first <= parse_date(cutoff).last for row in words)
+            if 0 < known < len(words):
+                axes.axhline(known - 0.5, color=f"C{number}", linestyle=":")
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(words)), [f"{row['term']} ({row['first_use']})" for row in words])
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    axes.set(xlabel="nats that the new word is ahead of old words of like frequency", title="New words")
+    axes.legend()
+    return figure

@@ -1,0 +1,266 @@
+"""Scores that a masked-language model gives to text, and their uncertainty: what the run_* scripts here share.
+
+Two kinds of scores: the loss at fixed masks (`score_blocks`), and the pseudo-log-likelihood, in which every token is
+hidden once (`score_sentences`). Losses and log-probabilities are in nats.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from shared.errors import InputError
+from shared.loss import project_masked_only
+from shared.masking import IGNORED, Masker
+from shared.model_config import check_fits
+from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
+
+HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")  # architectures that were saved with a head for masked words
+TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 262_144}  # in one forward pass of `score_sentences`
+SAMPLES = 1000  # of a bootstrap
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint that is known to be fit for masked scores; its weights are not loaded yet."""
+
+    name: str  # as given
+    label: str  # for tables and pictures: the last part of the name, where that is enough to tell them apart
+    config: Any
+    tokenizer: Any
+    most_tokens: int  # that the model takes at once
+    encoder: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.encoder = raw_text_encoder(self.tokenizer)
+
+
+class Sentence(NamedTuple):
+    """A text as ids with its special tokens; arrays are (tokens,)."""
+
+    ids: np.ndarray  # int64
+    words: np.ndarray  # int64: the number of the word that a token belongs to, -1 for special tokens
+    scored: np.ndarray  # bool: tokens that are hidden in turn
+
+
+def open_checkpoints(names: Sequence[str], max_seq_length: int = 1) -> list[Checkpoint]:
+    """Check all checkpoints before the weights of any are read.
+
+    Raises InputError that names the one which does not exist, has no mask token, was made for another task, or takes
+    fewer than `max_seq_length` tokens.
+    """
+    if not names or len(set(names)) < len(names):
+        raise InputError("--models: name one checkpoint or more, each once")
+    lasts = [Path(name).name for name in names]
+    found = []
+    for name, last in zip(names, lasts, strict=True):
+        try:
+            tokenizer = load_tokenizer(name)
+            special_tokens(tokenizer)
+            config = AutoConfig.from_pretrained(name)
+            check_fits(config, tokenizer, max_seq_length)
+        except InputError as error:
+            raise InputError(
+                f"--models {name}: {str(error).replace('--tokenizer_name ' + name + ': ', '')}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+        saved = (config.architectures or [HEADS[0]])[0]
+        if type(config) not in AutoModelForMaskedLM._model_mapping or not saved.endswith(HEADS):
+            raise InputError(f"--models {name}: {saved} cannot fill in masks; name the pretrained checkpoint")
+        positions = getattr(config, "max_position_embeddings", None) or 512
+        if config.model_type in ("roberta", "camembert", "xlm-roberta"):
+            positions -= config.pad_token_id + 1
+        found.append(Checkpoint(name, last if lasts.count(last) == 1 else name, config, tokenizer, positions))
+    return found
+
+
+def load_model(checkpoint: Checkpoint) -> Any:
+    """The model in fp32 and evaluation mode, on the GPU if there is one; its head works on masked positions alone.
+
+    Raises InputError for a checkpoint whose weights do not load or lack the head for masked-language modelling.
+    """
+    try:
+        model, info = AutoModelForMaskedLM.from_pretrained(
+            checkpoint.name, dtype="float32", use_safetensors=True, output_loading_info=True
+        )
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"--models {checkpoint.name}: {' '.join(str(error).split())[:400]}") from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise InputError(f"--models {checkpoint.name}: has no weights for {missing}; name the pretrained checkpoint")
+    project_masked_only(model)
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def score_blocks(
+    model: Any, blocks: np.ndarray, keys: np.ndarray, masker: Masker, pad_token_id: int, batch_size: int = 64
+) -> np.ndarray:
+    """The summed loss, the hits and the number of targets of each block, (blocks, 3) float64.
+
+    `blocks`: (blocks, length) token ids; `keys`: (blocks,) integers that decide the masks: a packed block's row, as in
+    shared/masking.py. Padding at the end of all rows of a batch is cut off, so blocks of like length belong together.
+    """
+    sums = np.zeros((len(blocks), 3))
+    for start in tqdm(range(0, len(blocks), batch_size), desc="Masked loss", unit=" batches", leave=False):
+        part = slice(start, start + batch_size)
+        batch, labels = masked_batch(blocks[part], keys[part], masker, pad_token_id, model.device)
+        losses, hits = losses_and_hits(model(**batch).logits, labels)
+        sums[part] = torch.stack([losses, hits, (labels != IGNORED).sum(1)], dim=1).cpu().numpy()
+    return sums
+
+
+def masked_batch(
+    blocks: np.ndarray, keys: np.ndarray, masker: Masker, pad_token_id: int, device: Any
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The inputs of a model whose head works on the masked positions, and the labels, (batch, targets) int64."""
+    ids = np.asarray(blocks)
+    is_text = ids != pad_token_id
+    width = int(np.flatnonzero(is_text.any(axis=0))[-1]) + 1
+    masked, positions, labels = masker(ids[:, :width], keys, 0)
+    batch = {"input_ids": torch.from_numpy(masked), "masked_positions": torch.from_numpy(positions)}
+    if not is_text[:, :width].all():
+        batch["attention_mask"] = torch.from_numpy(is_text[:, :width].astype(np.int64))
+    return {name: values.to(device) for name, values in batch.items()}, torch.from_numpy(labels).to(device)
+
+
+def losses_and_hits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The summed loss and the hits of each row, (batch,) float64 each.
+
+    `logits`: (batch, targets, vocabulary); `labels`: (batch, targets), IGNORED where there is no target. A target
+    whose logit is the highest is a hit: comparing takes a fifth of the time of `argmax`.
+    """
+    logits, known = logits.float(), labels != IGNORED
+    targets = labels.clamp(min=0)[..., None]
+    hits = logits.gather(2, targets)[..., 0] >= logits.amax(2)
+    losses = -logits.log_softmax(2).gather(2, targets)[..., 0].double()
+    return (losses * known).sum(1), (hits & known).sum(1).double()
+
+
+def cut_documents(
+    checkpoint: Checkpoint, texts: Sequence[str], keys: np.ndarray, max_seq_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Cut each document into blocks of its own, so that it can be scored apart from its neighbours.
+
+    `keys`: (documents,) int64. Returns the blocks, (blocks, max_seq_length), the longest ones first and padded; of
+    each block its key and the number of its document; and the tokens of each document.
+    """
+    special, pad = special_tokens(checkpoint.tokenizer), checkpoint.tokenizer.pad_token_id
+    payload = max_seq_length - len(special.prefix) - len(special.suffix)
+    rows, owners, numbers = [], [], []
+    tokens = np.zeros(len(texts), dtype=np.int64)
+    for document, encoding in enumerate(checkpoint.encoder.encode_batch_fast(list(texts), add_special_tokens=False)):
+        ids = encoding.ids
+        tokens[document] = len(ids)
+        for number, start in enumerate(range(0, len(ids), payload)):
+            rows.append([*special.prefix, *ids[start : start + payload], *special.suffix])
+            owners.append(document)
+            numbers.append(number)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    blocks = np.full((len(rows), max_seq_length), pad, dtype=np.int64)
+    for place, row in enumerate(order):
+        blocks[place, : lengths[row]] = rows[row]
+    owner, number = np.array(owners, dtype=np.int64)[order], np.array(numbers, dtype=np.int64)[order]
+    return blocks, keys[owner] + number, owner, tokens
+
+
+def encode_sentences(
+    checkpoint: Checkpoint, texts: Sequence[str], spans: Sequence[tuple[int, int]] | None = None
+) -> list[Sentence | None]:
+    """The texts as sentences; None for one that is too long for the model or has no token to score.
+
+    `spans`: the characters of each text whose tokens are to be scored, first and behind the last; by default all.
+    """
+    sentences: list[Sentence | None] = []
+    for number, encoding in enumerate(checkpoint.encoder.encode_batch(list(texts))):
+        words = np.array([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
+        words[np.array(encoding.special_tokens_mask, dtype=bool)] = -1
+        scored = words >= 0
+        if spans is not None:
+            starts, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+            scored &= (starts < spans[number][1]) & (ends > spans[number][0])
+        sentence = Sentence(np.array(encoding.ids, dtype=np.int64), words, scored)
+        sentences.append(sentence if len(words) <= checkpoint.most_tokens and scored.any() else None)
+    return sentences
+
+
+@torch.inference_mode()
+def score_sentences(
+    model: Any, sentences: Sequence[Sentence], mask_token_id: int, within_word: bool = True
+) -> list[np.ndarray]:
+    """The log-probability of every scored token with that token hidden, a float64 array for each sentence.
+
+    Their sum is the pseudo-log-likelihood of the sentence (Salazar et al., 2020). With `within_word`, the tokens that
+    follow in the same word are hidden too, or the rest of a rare word would give its beginning away (Kauf and Ivanova,
+    2023, PLL-word-l2r). Equal sentences are scored once and get equal scores; all hidden copies of many sentences of
+    one length go through the model together, without padding.
+    """
+    unique: dict[tuple[bytes, ...], int] = {}
+    place = [unique.setdefault(tuple(part.tobytes() for part in sentence), len(unique)) for sentence in sentences]
+    first = {number: index for index, number in reversed(list(enumerate(place)))}
+    by_length: dict[int, list[int]] = {}
+    for number in range(len(unique)):
+        by_length.setdefault(len(sentences[first[number]].ids), []).append(number)
+    found: list[np.ndarray] = [np.empty(0)] * len(unique)
+    with tqdm(total=len(unique), desc="Hiding every token", unit=" sentences", leave=False) as bar:
+        for length, numbers in sorted(by_length.items(), reverse=True):
+            at_once = max(1, TOKENS_AT_ONCE[model.device.type] // length)
+            for part in _parts(numbers, max(1, at_once // length)):
+                ids, words, scored = (
+                    np.stack(arrays) for arrays in zip(*(sentences[first[n]] for n in part), strict=True)
+                )
+                scores = _hidden_scores(model, ids, words, scored, mask_token_id, within_word, at_once)
+                for number, array in zip(part, np.split(scores, scored.sum(1).cumsum()[:-1]), strict=True):
+                    found[number] = array
+                bar.update(len(part))
+    return [found[number] for number in place]
+
+
+def _hidden_scores(
+    model: Any, ids: np.ndarray, words: np.ndarray, scored: np.ndarray, mask: int, within_word: bool, at_once: int
+) -> np.ndarray:
+    """Log-probabilities of the scored tokens of sentences of one length, row by row: (tokens,) float64."""
+    rows, columns = np.nonzero(scored)
+    places, at = np.arange(ids.shape[1])[None, :], columns[:, None]
+    hidden = places == at
+    if within_word:
+        hidden |= (words[rows] == words[rows, columns][:, None]) & (places > at)
+    copies = torch.from_numpy(np.where(hidden, mask, ids[rows]))
+    positions, targets = torch.from_numpy(at), torch.from_numpy(ids[rows, columns])[:, None]
+    scores = []
+    for start in range(0, len(copies), at_once):
+        part = slice(start, start + at_once)
+        batch = {"input_ids": copies[part].to(model.device), "masked_positions": positions[part].to(model.device)}
+        losses, _ = losses_and_hits(model(**batch).logits, targets[part].to(model.device))
+        scores.append(-losses.cpu().numpy())
+    return np.concatenate(scores)
+
+
+def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def resample(sums: np.ndarray, seed: int, samples: int = SAMPLES) -> np.ndarray:
+    """Bootstrap: the column sums of `samples` sets of rows, each drawn from all rows with replacement.
+
+    `sums`: (rows, columns). Returns (samples, columns) float64. The same rows are drawn for equal seeds and numbers of
+    rows, so what stands in the columns of one array, or of two, is compared pair by pair.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(sums)
+    return np.stack(
+        [np.bincount(rng.integers(0, count, count), minlength=count) @ sums for _ in range(samples)]
+    ).astype(np.float64)
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The 95% interval of bootstrapped values, (samples,): their 2.5th and 97.5th percentile."""
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return [low, high]

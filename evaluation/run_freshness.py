@@ -1,0 +1,236 @@
+"""Is a model up to date? Bits per byte on dated text, news questions and new words, for several models in one figure.
+
+    python evaluation/run_freshness.py --models runs/to_2021 runs/to_2026 --cutoff 2021-12 2026-07 --input news.parquet
+
+(a) --input: parquet or JSON lines with `text` and `date`. Bits per byte of every quarter or year, on documents that
+packing with --validation_fraction (here --held_out) keeps out of training. With --cutoff, the freshness gain over the
+oldest model: how much further ahead a model is on text that the old one could not know than on text that it could.
+A better model is ahead on both; a gain whose interval is above zero says that it is fresher as well.
+(b) --questions: multiple-choice questions with dates and answers. (c) --new_words: words with the date of first use.
+Writes freshness.json, freshness.md and pictures of each part.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from evaluation.dated_text import (
+    Bucket,
+    Days,
+    check_unseen,
+    choose_documents,
+    early_and_late,
+    fill_buckets,
+    freshness_gain,
+    parse_date,
+    score_documents,
+)
+from evaluation.freshness_report import draw_all, make_table
+from evaluation.masked_scores import interval, load_model, open_checkpoints, resample
+from evaluation.new_words import NewWord, rate_words, read_new_words
+from evaluation.news_questions import Question, answer_questions, read_questions
+from shared.command_line import run_script
+from shared.errors import InputError
+from shared.files import atomic_file, write_json
+from shared.run_record import hardware, versions
+from shared.threads import keep_memory
+
+NEW_WORDS = str(Path(__file__).parent / "new_words.yaml")
+
+
+@dataclass
+class FreshnessArguments:
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    cutoff: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Date of the newest training text: of each model, or of the first one alone, the old one."},
+    )
+    input: list[str] = field(default_factory=list, metadata={"help": "Dated text: parquet, JSON lines, or folders."})
+    questions: list[str] = field(
+        default_factory=list, metadata={"help": "Dated questions with choices and answers: JSON lines, or folders."}
+    )
+    new_words: str | None = field(
+        default=None, metadata={"help": "Words with the date of first use. Default: new_words.yaml here; or 'none'."}
+    )
+    output_dir: str = field(default="runs/freshness", metadata={"help": "The folder for results, table, pictures."})
+    period: Literal["year", "quarter", "month"] = field(
+        default="year", metadata={"help": "What dates are put together by."}
+    )
+    held_out: float = field(
+        default=0.01, metadata={"help": "Share of documents to measure; no more than any model held out in packing."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "At most so many documents, questions a period."})
+    min_documents: int = field(default=20, metadata={"help": "Leave periods with fewer documents out."})
+    max_characters: int = field(default=4000, metadata={"help": "Read so many characters from a document's start."})
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block; no block holds two documents."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
+    seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
+
+    def __post_init__(self) -> None:
+        for name in ("max_samples", "min_documents", "max_characters", "per_device_eval_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not 0 < self.held_out <= 1:
+            raise InputError(f"--held_out {self.held_out}: is a share, above 0 and up to 1")
+        if self.max_seq_length < 16:
+            raise InputError(f"--max_seq_length {self.max_seq_length}: must be at least 16")
+        if self.cutoff and len(self.cutoff) not in (1, len(self.models)):
+            raise InputError(f"--cutoff: {len(self.cutoff)} dates for {len(self.models)} models: one for each, or one")
+        if self.cutoff and len(self.models) < 2:
+            raise InputError("--cutoff: a gain is over an older model; name two models or more")
+        self.cutoffs  # noqa: B018  a date that does not parse is refused now
+
+    @property
+    def cutoffs(self) -> list[Days | None]:
+        """The cutoff of each model, None where it is unknown."""
+        try:
+            dates: list[Days | None] = [parse_date(text) for text in self.cutoff]
+        except ValueError as error:
+            raise InputError(f"--cutoff: {error}") from error
+        return dates + [None] * (len(self.models) - len(dates))
+
+
+def oldest(cutoffs: list[Days | None]) -> int | None:
+    """The place of the earliest cutoff, None where there is none."""
+    known = [(cutoff.last, number) for number, cutoff in enumerate(cutoffs) if cutoff]
+    return min(known)[1] if known else None
+
+
+def plan_gains(names: list[str], cutoffs: list[Days | None]) -> dict[int, tuple[list[str], list[str]]]:
+    """Early and late periods for each model but the oldest; nothing without a cutoff. Raises InputError."""
+    old = oldest(cutoffs)
+    others = [] if old is None else [number for number in range(len(cutoffs)) if number != old]
+    return {number: early_and_late(names, cutoffs[old], cutoffs[number]) for number in others}
+
+
+def summarize_text(buckets: list[Bucket], labels: list[str], cutoffs: list[Days | None]) -> dict[str, Any]:
+    """The periods, and with a cutoff the gain of each model over the one with the earliest cutoff."""
+    report: dict[str, Any] = {"periods": []}
+    for bucket in buckets:
+        models = {
+            label: {"bits_per_byte": float(value), "bits_per_byte_interval": interval(samples)}
+            for label, value, samples in zip(labels, bucket.bits_per_byte, bucket.samples.T, strict=True)
+        }
+        report["periods"].append(
+            {"name": bucket.name, "documents": bucket.documents, "bytes": bucket.bytes, "models": models}
+        )
+    old = oldest(cutoffs)
+    if old is not None:
+        report["old"] = labels[old]
+        report["gains"] = {
+            labels[number]: freshness_gain(buckets, old, number, *periods)
+            for number, periods in plan_gains([bucket.name for bucket in buckets], cutoffs).items()
+        }
+    return report
+
+
+def summarize_questions(questions: list[Question], scores: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Accuracy of each model by period and over all, with standard errors, beside chance."""
+    names = np.array([question.bucket for question in questions])
+    chance = np.array([1 / len(question.choices) for question in questions])
+
+    def row(name: str, chosen: np.ndarray) -> dict[str, Any]:
+        count = int(chosen.sum())
+        models = {
+            label: {
+                "accuracy": float(right[chosen].mean()),
+                "standard_error": float(right[chosen].std() / np.sqrt(count)),
+            }
+            for label, right in scores.items()
+        }
+        return {"name": name, "questions": count, "chance": float(chance[chosen].mean()), "models": models}
+
+    rows = [row(name, names == name) for name in sorted(set(names.tolist()))]
+    return {"periods": rows, "overall": row("all", np.full(len(names), True))}
+
+
+def summarize_words(
+    words: list[NewWord], found: dict[str, list[dict[str, Any]]], cutoffs: list[Days | None], seed: int
+) -> dict[str, Any]:
+    """The words of each model, and their means with 95% intervals over words; with a cutoff also the gain of each:
+    its advantage on the words that the oldest model could not know, less that of the oldest."""
+    names = ("tokens", "tokens_controls", "advantage", "rank", "chance_rank")
+    means = {}
+    for label, rows in found.items():
+        values = np.array([[row[name] for name in names] for row in rows])
+        samples = resample(values, seed) / len(values)
+        means[label] = {name: float(values[:, i].mean()) for i, name in enumerate(names)}
+        means[label] |= {f"{name}_interval": interval(samples[:, i]) for i, name in enumerate(names)}
+    report: dict[str, Any] = {"means": means, "words": found}
+    labels, old = list(found), oldest(cutoffs)
+    if old is not None:
+        report["gains"] = {}
+        for number, label in enumerate(labels):
+            last = max(cutoffs[number] or cutoffs[old], cutoffs[old], key=lambda cutoff: cutoff.last).last
+            late = [i for i, word in enumerate(words) if word.date.first > cutoffs[old].last]
+            if last > cutoffs[old].last:
+                late = [i for i in late if words[i].date.first <= last]
+            if number != old and late:
+                pairs = [found[label][i]["advantage"] - found[labels[old]][i]["advantage"] for i in late]
+                samples = resample(np.array(pairs)[:, None], seed)[:, 0] / len(late)
+                gain = {"gain": float(np.mean(pairs)), "gain_interval": interval(samples)}
+                report["gains"][label] = gain | {"words": [words[i].term for i in late]}
+    return report
+
+
+def main(args: FreshnessArguments) -> dict[str, Any]:
+    words_file = None if args.new_words == "none" else args.new_words or NEW_WORDS
+    if not args.input and not args.questions and words_file is None:
+        raise InputError("--input, --questions, --new_words: give at least one of them")
+    checkpoints = open_checkpoints(args.models, args.max_seq_length)
+    labels = [checkpoint.label for checkpoint in checkpoints]
+    words: list[NewWord] = read_new_words(words_file) if words_file else []
+    questions, no_questions = (
+        read_questions(args.questions, args.period, args.max_samples) if args.questions else ([], {})
+    )
+    documents, no_documents, shares = [], {}, {}
+    if args.input:
+        shares = check_unseen(checkpoints, args.input, args.held_out)
+        limits = (args.max_samples, args.min_documents, args.max_characters)
+        documents, no_documents = choose_documents(args.input, args.period, args.held_out, *limits)
+        print(f"{len(documents):,} held-out documents; left out: {no_documents}", flush=True)
+    plan_gains(sorted({document.bucket for document in documents}), args.cutoffs if documents else [])
+    keep_memory()
+
+    text_scores, right, rated, too_long = [], {}, {}, {}
+    for checkpoint in checkpoints:
+        model = load_model(checkpoint)
+        if documents:
+            sizes = (args.max_seq_length, args.per_device_eval_batch_size)
+            text_scores.append(score_documents(model, checkpoint, documents, *sizes))
+        if questions:
+            right[checkpoint.label], too_long[checkpoint.label] = answer_questions(model, checkpoint, questions)
+        if words:
+            rated[checkpoint.label] = rate_words(model, checkpoint, words)
+        print(f"{checkpoint.label}: measured", flush=True)
+
+    cutoffs = {label: str(cutoff.last) if cutoff else None for label, cutoff in zip(labels, args.cutoffs, strict=True)}
+    report: dict[str, Any] = {"models": labels, "cutoffs": cutoffs, "settings": asdict(args)}
+    if documents:
+        buckets = fill_buckets(documents, text_scores, args.seed)
+        report["text"] = summarize_text(buckets, labels, args.cutoffs)
+        report["text"] |= {"left_out": no_documents, "held_out_in_training": shares}
+    if questions:
+        report["questions"] = summarize_questions(questions, right)
+        report["questions"] |= {"left_out": no_questions, "too_long": too_long}
+    if words:
+        report["new_words"] = summarize_words(words, rated, args.cutoffs, args.seed)
+    report |= {"versions": versions(), "hardware": hardware()}
+
+    output = Path(args.output_dir)
+    draw_all(report, output)
+    with atomic_file(output / "freshness.md") as file:
+        file.write_text(make_table(report), encoding="utf-8")
+    write_json(output / "freshness.json", report)
+    print(make_table(report))
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, FreshnessArguments)

@@ -1,0 +1,242 @@
+"""Measure masked-language models on any text: loss, perplexity, masked accuracy and bits per byte at fixed masks.
+
+    python evaluation/run_mlm_eval.py --models runs/tiny runs/tiny_modern --input news.parquet --output_dir runs/eval
+
+Reads text, which every model cuts into blocks with its own tokenizer, or blocks packed before. All models see the same
+text; 15% of its tokens, the same ones in every run, are hidden and predicted, as in the evaluation of run_mlm.py.
+Writes mlm_eval.json and mlm_eval.md, with 95% intervals from a bootstrap over blocks.
+
+Bits per byte are the loss per masked token times tokens per byte of text: what makes models with different tokenizers
+comparable. They are not quite fair: a tokenizer that cuts words into more pieces leaves more often a part of a hidden
+word in sight. With --pll the models are compared by pseudo-log-likelihood as well, in which a token is hidden together
+with what follows in its word.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.pack_dataset import cached_blocks
+from evaluation.forward_speed import measure_speed
+from evaluation.masked_scores import (
+    Checkpoint,
+    encode_sentences,
+    interval,
+    load_model,
+    open_checkpoints,
+    resample,
+    score_blocks,
+    score_sentences,
+)
+from evaluation.text_sample import FirstDocuments, choose_sentences
+from shared.blocks import open_blocks, verify_blocks
+from shared.command_line import run_script
+from shared.error_analysis import escape, markdown_table
+from shared.errors import InputError
+from shared.files import atomic_file, write_json
+from shared.masking import EXAM, IGNORED, Masker, make_masker
+from shared.run_record import hardware, versions
+from shared.threads import keep_memory
+from shared.tokenizer import tokenizer_hash
+
+
+@dataclass
+class EvalArguments:
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    input: list[str] = field(
+        default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
+    )
+    output_dir: str = field(default="runs/mlm_eval", metadata={"help": "The folder for results and table."})
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Read so many documents only; of packed blocks, so many blocks."}
+    )
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "Read only the documents that packing with this share holds out. Default: all."}
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when text is packed here."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
+    pll: bool = field(default=False, metadata={"help": "Measure the pseudo-log-likelihood of sentences as well."})
+    pll_samples: int = field(default=1000, metadata={"help": "Sentences for --pll, chosen by a hash of each."})
+    measure_speed: bool = field(
+        default=False, metadata={"help": "Time the evaluation against the bare forward passes of the model."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
+
+    def __post_init__(self) -> None:
+        for name in ("max_samples", "max_seq_length", "per_device_eval_batch_size", "pll_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if self.is_packed and (self.pll or self.validation_fraction):
+            flag = "pll" if self.pll else "validation_fraction"
+            raise InputError(f"--{flag}: needs text, and --input is a folder of packed blocks")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
+
+    @property
+    def is_packed(self) -> bool:
+        return len(self.input) == 1 and (Path(self.input[0]) / "train.npy").is_file()
+
+
+def load_blocks(args: EvalArguments, checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
+    """The blocks that a model is measured on, and what is known of their split: documents, tokens, bytes."""
+    if args.is_packed:
+        packed = open_blocks(args.input[0])
+        if packed.manifest["tokenizer"]["sha256"] != tokenizer_hash(checkpoint.tokenizer):
+            raise InputError(
+                f"--input {args.input[0]}: packed by another tokenizer than that of {checkpoint.name}; give the text "
+                "itself, which each model then packs with its own"
+            )
+        verify_blocks(packed)
+    else:
+        documents = FirstDocuments(args.input, args.max_samples)
+        length, share = args.max_seq_length, args.validation_fraction
+        packed = open_blocks(cached_blocks(documents, checkpoint.tokenizer, length, share))
+    split = "validation" if "validation" in packed.splits else "train"
+    blocks = packed.splits[split][: args.max_samples if args.is_packed else None]
+    return blocks, packed.manifest["splits"][split]
+
+
+def most_frequent(blocks: np.ndarray, masker: Masker) -> float:
+    """The masked accuracy of always guessing the most frequent target: what any model has to beat."""
+    counts = np.zeros(len(masker.is_special), dtype=np.int64)
+    for start in range(0, len(blocks), 1024):
+        ids = np.asarray(blocks[start : start + 1024])
+        labels = masker(ids, np.arange(start, start + len(ids)), 0)[2]
+        counts += np.bincount(labels[labels != IGNORED], minlength=len(counts))
+    return float(counts.max() / counts.sum())
+
+
+def summarize_blocks(sums: np.ndarray, tokens_per_byte: float) -> dict[str, np.ndarray]:
+    """Metrics from summed loss, hits and targets, (..., 3), as in run_mlm.py."""
+    loss, accuracy = sums[..., 0] / sums[..., 2], sums[..., 1] / sums[..., 2]
+    with np.errstate(over="ignore"):
+        perplexity = np.exp(loss)
+    bits = loss / math.log(2) * tokens_per_byte
+    return {"loss": loss, "perplexity": perplexity, "masked_accuracy": accuracy, "bits_per_byte": bits}
+
+
+def summarize_sentences(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics from summed pseudo-log-likelihood, tokens and bytes, (..., 3), whatever the lengths of sentences."""
+    per_token = -sums[..., 0] / sums[..., 1]
+    bits = -sums[..., 0] / sums[..., 2] / math.log(2)
+    return {"pll_loss": per_token, "pseudo_perplexity": np.exp(per_token), "pll_bits_per_byte": bits}
+
+
+def with_intervals(values: dict[str, Any], samples: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The values as numbers, and beside each its 95% interval."""
+    intervals = {f"{name}_interval": interval(samples[name]) for name in values}
+    return {name: float(value) for name, value in values.items()} | intervals
+
+
+def make_table(report: dict[str, Any]) -> str:
+    """The report as Markdown."""
+
+    def cell(row: dict[str, Any], name: str, form: str) -> str:
+        if name not in row:
+            return ""
+        low, high = row[f"{name}_interval"]
+        return f"{row[name]:{form}} ({low:{form}} to {high:{form}})"
+
+    metrics = {"loss": ".3f", "perplexity": ".1f", "masked_accuracy": ".3f", "bits_per_byte": ".3f"}
+    more = {"pseudo_perplexity": ".1f", "pll_bits_per_byte": ".3f", "bits_per_byte_minus_first": "+.3f"}
+    more["pll_bits_per_byte_minus_first"] = "+.3f"
+    models = report["models"]
+    metrics |= {name: form for name, form in more.items() if any(name in row for row in models.values())}
+    head = ["model", *(name.replace("_", " ") for name in metrics), "most frequent token", "tokens per byte"]
+    rows = []
+    for label, row in models.items():
+        cells = [cell(row, name, form) for name, form in metrics.items()]
+        cells += [f"{row['most_frequent_token_accuracy']:.3f}", f"{row['tokens_per_byte']:.3f}"]
+        rows.append([escape(label), *cells])
+    first = next(iter(models.values()))
+    lines = [markdown_table(head, rows), ""]
+    lines += [
+        f"15% of the tokens of {first['documents']:,} documents ({first['bytes']:,} bytes) hidden, at fixed places; "
+        "'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, bootstrapped over "
+        "blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
+    ]
+    for label, row in models.items():
+        if "speed" in row:
+            speed = row["speed"]
+            lines += [
+                "",
+                f"{escape(label)}: {speed['evaluation_tokens_per_second']:,.0f} tokens/s, "
+                f"{speed['ratio_to_forward']:.2f} times as fast as its forward passes with the head at the hidden "
+                f"places, {speed['ratio_to_forward_every_position']:.2f} times with the head at every place.",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: EvalArguments) -> dict[str, Any]:
+    if not args.input:
+        raise InputError("--input: name files or folders of text, or a folder of packed blocks")
+    length = open_blocks(args.input[0]).manifest["max_seq_length"] if args.is_packed else args.max_seq_length
+    checkpoints = open_checkpoints(args.models, length)
+    data = [load_blocks(args, checkpoint) for checkpoint in checkpoints]
+    documents = None if args.is_packed else FirstDocuments(args.input, args.max_samples)
+    texts = choose_sentences(documents, args.validation_fraction, args.pll_samples) if args.pll else []
+    encoded = [encode_sentences(checkpoint, texts) for checkpoint in checkpoints]
+    fitting = [number for number in range(len(texts)) if all(sentences[number] for sentences in encoded)]
+    text_bytes = np.array([len(texts[number].encode()) for number in fitting])
+    keep_memory()
+
+    report: dict[str, Any] = {"models": {}, "settings": asdict(args)}
+    drawn: list[dict[str, np.ndarray]] = []
+    for checkpoint, (blocks, facts), sentences in zip(checkpoints, data, encoded, strict=True):
+        model, tokenizer = load_model(checkpoint), checkpoint.tokenizer
+        masker = make_masker(tokenizer, EXAM, seed=0)
+        start = time.perf_counter()
+        batch_size, pad = args.per_device_eval_batch_size, tokenizer.pad_token_id
+        sums = score_blocks(model, blocks, np.arange(len(blocks)), masker, pad, batch_size)
+        seconds = time.perf_counter() - start
+        if not sums[:, 2].sum():
+            raise InputError("--input: too little text, there is no token to hide")
+        tokens_per_byte = facts["tokens"] / facts["bytes"]
+        values = summarize_blocks(sums.sum(0), tokens_per_byte)
+        samples = summarize_blocks(resample(sums, args.seed), tokens_per_byte)
+        row = {"blocks": len(blocks), "targets": int(sums[:, 2].sum())}
+        row |= {name: facts[name] for name in ("documents", "tokens", "bytes")}
+        row |= {"tokens_per_byte": tokens_per_byte, "most_frequent_token_accuracy": most_frequent(blocks, masker)}
+        row["unknown_share"] = float(np.mean(np.asarray(blocks) == tokenizer.unk_token_id))
+        row |= {"tokenizer": tokenizer_hash(tokenizer), "tokens_per_second": blocks.size / seconds}
+        if args.pll:
+            chosen = [sentences[number] for number in fitting]
+            scores = score_sentences(model, [s for s in chosen if s], tokenizer.mask_token_id)
+            parts = np.column_stack([[s.sum() for s in scores], [len(s) for s in scores], text_bytes])
+            values |= summarize_sentences(parts.sum(0))
+            samples |= summarize_sentences(resample(parts, args.seed))
+            row |= {"sentences": len(fitting), "sentences_left_out": len(texts) - len(fitting)}
+        row |= with_intervals(values, samples)
+        drawn.append(samples)
+        if len(drawn) > 1:
+            first = next(iter(report["models"].values()))
+            row["paired_with_first"] = row["tokenizer"] == first["tokenizer"]  # the same blocks are drawn in both
+            for name in ("bits_per_byte", "pll_bits_per_byte")[: 2 if args.pll else 1]:
+                apart = samples[name] - drawn[0][name]
+                row |= with_intervals(
+                    {f"{name}_minus_first": values[name] - first[name]}, {f"{name}_minus_first": apart}
+                )
+        if args.measure_speed:
+            row["speed"] = measure_speed(model, blocks, checkpoint, batch_size)
+        report["models"][checkpoint.label] = row
+        print(f"{checkpoint.label}: {len(blocks):,} blocks in {seconds:.1f} s", flush=True)
+    report |= {"versions": versions(), "hardware": hardware()}
+
+    output = Path(args.output_dir)
+    with atomic_file(output / "mlm_eval.md") as file:
+        file.write_text(make_table(report), encoding="utf-8")
+    write_json(output / "mlm_eval.json", report)
+    print(make_table(report))
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, EvalArguments)

@@ -1,0 +1,58 @@
+"""A part of a large text: its first documents, and sentences chosen from all of it."""
+
+import hashlib
+import heapq
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from shared.documents import Documents, is_held_out
+from shared.errors import InputError
+
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’)]*\s+(?=[\"“‘(]*[A-Z0-9])|\n+")
+SHORTEST, LONGEST = 20, 300  # characters of a sentence
+
+
+class FirstDocuments(Documents):
+    """The first `most` documents of all sources; all of them if it is None."""
+
+    def __init__(self, sources: list[str], most: int | None) -> None:
+        super().__init__(sources)
+        self.most = most
+
+    def __iter__(self) -> Iterator[str]:
+        return islice(super().__iter__(), self.most)
+
+    def progress(self, description: str, disable: bool = False) -> Iterator[str]:
+        return islice(super().progress(description, disable), self.most)
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [*super().describe(), {"first": self.most}] if self.most else super().describe()
+
+
+def choose_sentences(documents: FirstDocuments, held_out: float, count: int) -> list[str]:
+    """The `count` sentences with the lowest hashes: an even choice that is the same whatever the order of the text.
+
+    `held_out`: read only the documents that packing with this share holds out; 0 reads all. Sentences end in . ! or ?
+    and are found by a simple rule for languages with capital letters. Raises InputError when there is none.
+    """
+
+    def sentences() -> Iterator[tuple[bytes, str]]:
+        for text in documents.progress("Choosing sentences"):
+            if not held_out or is_held_out(text, held_out):
+                for sentence in SENTENCE_END.split(text):
+                    if SHORTEST <= len(sentence := sentence.strip()) <= LONGEST and sentence[-1] in ".!?":
+                        yield hashlib.blake2b(sentence.encode(), digest_size=8).digest(), sentence
+
+    lowest: dict[bytes, str] = {}
+    bound = b"\xff" * 8
+    for digest, sentence in sentences():  # a buffer that is cut back now and then: repeated sentences count once
+        if digest <= bound:
+            lowest[digest] = sentence
+            if len(lowest) >= 2 * count + 1000:
+                lowest = dict(heapq.nsmallest(count, lowest.items()))
+                bound = max(lowest)
+    if not lowest:
+        raise InputError(f"--pll: no sentence of {SHORTEST} to {LONGEST} characters in the text")
+    return [sentence for _, sentence in heapq.nsmallest(count, lowest.items())]
