@@ -12,16 +12,13 @@ from shared.early import answer_early
 
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import evaluate
-import numpy as np
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
 
-from finetuning.glue_server import why_not_for_server, write_server_file
 from finetuning.sentence_labels import (
     MULTI,
     REGRESSION,
@@ -31,10 +28,10 @@ from finetuning.sentence_labels import (
     find_problem_type,
     read_labels,
 )
+from finetuning.sentence_predictions import as_predictions, as_probabilities, write_for_server, write_predictions
 from shared.command_line import run_script
 from shared.error_analysis import write_error_analysis
 from shared.errors import InputError
-from shared.files import atomic_file
 from shared.fine_tuning import (
     CheckpointArguments,
     FineTuningArguments,
@@ -49,14 +46,7 @@ from shared.fine_tuning import (
     run_seeds,
     search,
 )
-from shared.labelled_data import (
-    LabelledDataArguments,
-    Split,
-    check_columns,
-    choose_splits,
-    load_splits,
-    split_off,
-)
+from shared.labelled_data import LabelledDataArguments, Split, check_columns, choose_splits, load_splits, split_off
 from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
 from shared.metrics.glue_tasks.glue_tasks import main_metric
 from shared.model_card import ModelCardFacts, readable
@@ -144,54 +134,6 @@ def load_data(
             labels[name] = encode_labels(labels[name], config.label2id, split, kind)
         rows[name] = tokenize(split, labels[name], data_args, tokenizer)
     return splits, rows, config, tokenizer, hashes
-
-
-def as_predictions(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,)."""
-    if problem_type == REGRESSION:
-        return logits[:, 0]
-    return (logits > 0).astype(int) if problem_type == MULTI else logits.argmax(1)
-
-
-def as_probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """Probabilities of the labels, (rows, labels) float64."""
-    logits = logits.astype(np.float64)
-    if problem_type == MULTI:
-        return 1 / (1 + np.exp(-logits))
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    return odds / odds.sum(1, keepdims=True)
-
-
-def write_predictions(
-    path: Path, logits: np.ndarray, names: list[str], problem_type: str, gold: list[Any] | None = None
-) -> None:
-    """One JSON line for each row, in the order of the set: the prediction, the probability of each label, and the
-    right label where `gold`, as the loss takes it, is given."""
-    predictions, probabilities = as_predictions(logits, problem_type), as_probabilities(logits, problem_type)
-
-    def named(label: Any) -> Any:
-        if problem_type == MULTI:
-            return [name for name, is_on in zip(names, label, strict=True) if is_on]
-        return label if problem_type == REGRESSION else names[label]
-
-    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for index, (found, shares) in enumerate(zip(predictions.tolist(), probabilities.tolist(), strict=True)):
-            row: dict[str, Any] = {"index": index} | ({} if gold is None else {"gold": named(gold[index])})
-            row["prediction"] = named(found)
-            if problem_type != REGRESSION:
-                row["probabilities"] = dict(zip(names, shares, strict=True))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def write_for_server(folder: Path, task: str, logits: np.ndarray, names: list[str]) -> str:
-    """Write what GLUE's server reads, if this is a whole test set of it; say what was done."""
-    found = logits[:, 0].tolist() if task == "stsb" else [names[index] for index in logits.argmax(1)]
-    reason = why_not_for_server(task, names, len(found))
-    return (
-        f"Not for GLUE's server: {reason}"
-        if reason
-        else f"For GLUE's server: {write_server_file(folder, task, found)}"
-    )
 
 
 def main(
