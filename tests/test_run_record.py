@@ -53,8 +53,8 @@ def test_missing_reporter_is_refused(tmp_path):
 
 
 def test_curve_needs_something_to_draw(tmp_path):
-    draw_curve([{"step": 1, "grad_norm": 2.0}], tmp_path / "none.png")
-    draw_curve([{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.0}], tmp_path / "some.png")
+    draw_curve([{"step": 1, "grad_norm": 2.0}], tmp_path / "none.png", "loss")
+    draw_curve([{"step": 1, "loss": 2.0}, {"step": 2, "eval_loss": 1.0}], tmp_path / "some.png", "loss")
     assert [path.name for path in tmp_path.iterdir()] == ["some.png"]
 
 
