@@ -16,7 +16,7 @@ CRAWL_URL ?= https://data.commoncrawl.org
 WIKI_URL ?= https://dumps.wikimedia.org
 STAGE = $(BIN)/python data_prep
 
-.PHONY: demo test test-faults check format clean corpus
+.PHONY: demo test test-faults results check format clean corpus
 
 demo: $(VENV)/core
 	$(BIN)/accelerate launch pretraining/run_mlm.py
@@ -28,6 +28,10 @@ test: $(VENV)/dev
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest -m faults
 	$(BIN)/python tests/faults.py
+
+# The tables of the README files, from the result files beside them.
+results: $(VENV)/dev
+	$(BIN)/python evaluation/readme_tables.py
 
 corpus: $(VENV)/core
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url $(CRAWL_URL) \

@@ -11,13 +11,13 @@ import json
 import os
 import platform
 import random
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from evaluation import readme_tables
 from shared.checkpoints import checkpoints
 from shared.files import write_json
 from shared.verify_resume import compare, train_killed, train_whole
@@ -141,21 +141,6 @@ def say(text):
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def tables(report):
-    """The report as Markdown."""
-    lines = ["| run | kills | of these while saving | before the first checkpoint | ended with the same bits |"]
-    lines += ["|---|---|---|---|---|"]
-    for row in report["kills"]:
-        lines.append("| " + " | ".join(str(row[key]) for key in row) + " |")
-    total = [sum(row[key] for row in report["kills"]) for key in ("kills", "while_saving", "before_a_checkpoint")]
-    same = sum(row["same_bits"] for row in report["kills"])
-    lines += [f"| **all** | **{total[0]}** | {total[1]} | {total[2]} | **{same}** |", ""]
-    lines += ["| damage to the newest checkpoint | " + " | ".join(ENGINES) + " |", "|---" * (1 + len(ENGINES)) + "|"]
-    for kind, row in report["damage"].items():
-        lines.append(f"| {kind} | " + " | ".join(row[engine] for engine in ENGINES) + " |")
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
@@ -179,11 +164,8 @@ def main():
     report["seed"] = args.seed
     shutil.rmtree(args.work_dir)
     write_json(ROOT / "shared" / "faults.json", report)
-    readme = ROOT / "shared" / "README.md"
-    parts = re.split(r"(<!-- /?faults -->)", readme.read_text(encoding="utf-8"))
-    parts[2] = f"\n{tables(report)}\n"
-    readme.write_text("".join(parts), encoding="utf-8")
-    print(tables(report))
+    readme_tables.main()
+    print(readme_tables.fault_tables(report))
     cells = [cell for row in report["damage"].values() for cell in row.values()]
     good = all(row["same_bits"] == row["kills"] for row in report["kills"]) and {*cells} <= {"recovered", "refused"}
     print(f"{'all good' if good else 'NOT ALL GOOD'}, {report['minutes']} minutes")

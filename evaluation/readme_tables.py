@@ -1,0 +1,140 @@
+"""Write the tables of the README files from the result files: `make results`.
+
+    python evaluation/readme_tables.py
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, and nothing between them is written by hand. A result file
+that is not there leaves "Not measured."; a test fails when a page and its files disagree.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_prep import bench_corpus, bench_stages
+from evaluation import (
+    bench_finetuning,
+    bench_pretraining,
+    benchmark_report,
+    compare_models,
+    cpu_table,
+    freshness_report,
+    run_blimp,
+    run_mlm_eval,
+)
+from evaluation.make_report import shift
+from finetuning import bench_answers
+from shared.files import atomic_file
+
+ROOT = Path(__file__).parent.parent
+PRETRAINED = {  # what is in no result file: the layout and the text, in words
+    "tiny_modern": ("ModernBERT 2 x 128", "Wikipedia"),
+    "tiny": ("BERT 2 x 128", "Wikipedia"),
+    "demo": ("ModernBERT 2 x 128", "docstrings"),
+}
+
+
+def read(file: str) -> Any:
+    """The content of a result file, None if there is none."""
+    path = ROOT / file
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def pretraining_table(runs: dict[str, dict[str, Any]]) -> str:
+    """What each run of run_mlm.py read, took and reached."""
+    head = ["run", "model", "text, vocabulary", "tokens read", "training time", "tokens/s", "loss", "masked accuracy"]
+    head += ["most frequent token", "bits per byte"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, run in runs.items():
+        found, (model, text) = run["results"], PRETRAINED[name]
+        cells = [f"[`{name}`](pretraining/results/{name}.json)", model]
+        cells += [f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
+        cells += [f"{found['train_tokens'] / 1e6:.1f}M", f"{found['train_runtime'] / 60:.1f} min"]
+        cells += [f"{found['train_tokens_per_second']:,.0f}", f"{found['eval_loss']:.3f}"]
+        for key in ("masked_accuracy", "most_frequent_token_accuracy", "bits_per_byte"):
+            cells.append(f"{found[f'eval_{key}']:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fault_tables(report: dict[str, Any]) -> str:
+    """What tests/faults.py found: kills by kind of run, damage by engine."""
+    lines = ["| run | kills | of these while saving | before the first checkpoint | ended with the same bits |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in report["kills"]:
+        lines.append("| " + " | ".join(str(row[key]) for key in row) + " |")
+    total = [sum(row[key] for row in report["kills"]) for key in ("kills", "while_saving", "before_a_checkpoint")]
+    same = sum(row["same_bits"] for row in report["kills"])
+    lines += [f"| **all** | **{total[0]}** | {total[1]} | {total[2]} | **{same}** |", ""]
+    engines = list(next(iter(report["damage"].values())))
+    lines += ["| damage to the newest checkpoint | " + " | ".join(engines) + " |", "|---" * (1 + len(engines)) + "|"]
+    for kind, row in report["damage"].items():
+        lines.append(f"| {kind} | " + " | ".join(row[engine] for engine in engines) + " |")
+    return "\n".join(lines)
+
+
+def variant_table(rows: list[dict[str, Any]]) -> str:
+    """Of a pretraining benchmark, the part about variants of our script."""
+    table = bench_pretraining.make_table(rows)
+    return table[table.index("| model | vocabulary | length | variant") :]
+
+
+TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {  # page -> table -> result file and what shows it
+    "README.md": {},
+    "shared/README.md": {"faults": ("shared/faults.json", fault_tables)},
+    "data_prep/README.md": {
+        "speed": ("data_prep/results/speed.json", bench_corpus.table),
+        "real_files": ("data_prep/results/real_files.json", bench_stages.make_table),
+    },
+    "finetuning/README.md": {
+        "scores": ("evaluation/results/tasks.json", benchmark_report.make_table),
+        "published_model": ("evaluation/results/published_model.json", benchmark_report.make_table),
+        "speed": ("evaluation/results/finetuning_cpu.json", bench_finetuning.make_table),
+        "answers": ("finetuning/results/answers.json", bench_answers.make_table),
+    },
+    "evaluation/README.md": {
+        "bench": ("evaluation/results/pretraining_cpu.json", bench_pretraining.make_table),
+        "knobs": ("evaluation/results/knobs_cpu.json", variant_table),
+        "glue": ("evaluation/results/glue.json", benchmark_report.make_table),
+        "mlm_eval": ("evaluation/results/mlm_eval.json", run_mlm_eval.make_table),
+        "freshness": ("evaluation/results/freshness.json", freshness_report.make_table),
+        "blimp": ("evaluation/results/blimp.json", run_blimp.make_table),
+        "cpu": ("evaluation/results/cpu.json", lambda found: shift(cpu_table.make_table(found), 4)),
+        "compare": ("evaluation/results/compare.json", lambda found: compare_models.make_table(found["rows"])),
+    },
+}
+
+
+def fill(page: str, text: str) -> str:
+    """The text of a page with its tables made anew. Raises ValueError if a table has no place in it."""
+    tables = {name: (read(file), show) for name, (file, show) in TABLES[page].items()}
+    if page == "README.md":
+        runs = {name: found for name in PRETRAINED if (found := read(f"pretraining/results/{name}.json"))}
+        tables["pretraining"] = (runs, pretraining_table)
+    for name, (found, show) in tables.items():
+        table = "Not measured." if found is None else show(found).strip()
+        text, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda match, table=table: f"{match[1]}{table}\n{match[2]}",
+            text,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise ValueError(f"{page}: has {count} places for the table {name}")
+    return text
+
+
+def main() -> None:
+    for page in TABLES:
+        path = ROOT / page
+        before = path.read_text(encoding="utf-8")
+        after = fill(page, before)
+        if after != before:
+            with atomic_file(path) as file:
+                file.write_text(after, encoding="utf-8")
+        print(f"{page}: {'written' if after != before else 'as it was'}")
+
+
+if __name__ == "__main__":
+    main()
