@@ -36,7 +36,7 @@ MEASURES = {  # of run_mlm.py
     "train_tokens": "tokens",
     "train_tokens_per_second": "tokens per second",
 }
-GLUE = {"run_glue": "text-classification", "run_ner": "token-classification", "run_qa": "question-answering"}
+PIPELINES = {"run_glue": "text-classification", "run_ner": "token-classification", "run_qa": "question-answering"}
 
 
 def results_section(name: str, inputs: Any) -> str:
@@ -290,7 +290,7 @@ def make_metadata(inputs: Any, args: Any) -> str:
                 data = TASKS[task].flags.get("dataset_name", task) if task in TASKS else task
                 name = f"{facts['metric'].replace('_', ' ')}, mean of {len(cell['seeds'])} seeds"
                 more = {"dataset_name": task, "dataset_config": task if data == "nyu-mll/glue" else None}
-                kind = GLUE.get(facts["script"], "text-classification")
+                kind = PIPELINES.get(facts["script"], "text-classification")
                 add(kind, data, facts["metric"], cell["mean"], dataset_split="validation", metric_name=name, **more)
 
     def blimp(result: dict[str, Any]) -> None:

