@@ -23,7 +23,8 @@ from evaluation import (
     run_blimp,
     run_mlm_eval,
 )
-from evaluation.make_report import shift
+from evaluation.make_report import Inputs, ReportArguments, shift
+from evaluation.report_sections import summary_rows
 from finetuning import bench_answers
 from shared.files import atomic_file
 
@@ -32,6 +33,15 @@ PRETRAINED = {  # what is in no result file: the layout and the text, in words
     "tiny_modern": ("ModernBERT 2 x 128", "Wikipedia"),
     "tiny": ("BERT 2 x 128", "Wikipedia"),
     "demo": ("ModernBERT 2 x 128", "docstrings"),
+}
+
+SUMMARY = {
+    "pretraining": "pretraining/results/tiny_modern.json",
+    "benchmark": "evaluation/results/glue.json",
+    "mlm_eval": "evaluation/results/mlm_eval.json",
+    "freshness": "evaluation/results/freshness.json",
+    "blimp": "evaluation/results/blimp.json",
+    "cpu_benchmark": "evaluation/results/cpu.json",
 }
 
 
@@ -80,8 +90,17 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
     return table[table.index("| model | vocabulary | length | variant") :]
 
 
+def summary_table(_: Any) -> str:
+    """How good, how fresh and how fast: the summary of make_report.py."""
+    files = {name: ROOT / file for name, file in SUMMARY.items()}
+    inputs = Inputs({name: read(file) for name, file in SUMMARY.items()}, files)
+    rows = summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
+    lines = ["| measure | value | |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows if row[0] != "Energy")])
+
+
 TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {  # page -> table -> result file and what shows it
-    "README.md": {},
+    "README.md": {"summary": ("pretraining/results/tiny_modern.json", summary_table)},
     "shared/README.md": {"faults": ("shared/faults.json", fault_tables)},
     "data_prep/README.md": {
         "speed": ("data_prep/results/speed.json", bench_corpus.table),

@@ -117,9 +117,10 @@ def _gain(result: dict[str, Any], name: str) -> tuple[str, str] | None:
     low, high = gains[label]["gain_interval"]
     verdict = "fresher" if gains[label]["is_fresher"] else "not shown to be fresher"
     old = result["text"]["old"]
-    return f"{gains[label]['gain']:+.3f} bits per byte", escape(
-        f"95% interval {low:+.3f} to {high:+.3f}: {verdict} than {old} (text to {result['cutoffs'][old]})"
-    )
+    than = f"{verdict} than {old} (text to {result['cutoffs'][old]})"
+    of = "" if label == name else f"{label}: "
+    value = f"{gains[label]['gain']:+.3f} bits per byte"
+    return value, escape(f"{of}95% interval {low:+.3f} to {high:+.3f}: {than}")
 
 
 def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
