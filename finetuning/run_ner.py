@@ -36,7 +36,7 @@ from finetuning.tagged_words import (
     types_of,
     write_predictions,
 )
-from finetuning.word_windows import label_tokens, make_windows, merge_windows
+from finetuning.word_windows import encode, merge_windows
 from shared.command_line import run_script
 from shared.error_analysis import write_json_lines
 from shared.errors import InputError
@@ -124,20 +124,6 @@ def load_data(
     return sentences, config, tokenizer, hashes
 
 
-def encode(
-    sentences: Sentences, label2id: dict[str, int], data_args: DataArguments, tokenizer: Any, all_tokens: bool
-) -> Dataset:
-    """The windows of the sentences; `labels` are those of the first token of each word, or of all its tokens."""
-    columns = make_windows(tokenizer, sentences.words, data_args.max_seq_length, data_args.stride)
-    if sentences.tags is not None:
-        ids = [[label2id[tag] for tag in tags] for tags in sentences.tags]
-        # The other tokens of a word are inside of the entity that it may begin.
-        inside = [label2id[f"I-{label[2:]}" if label[2:] else label] for label in label2id] if all_tokens else None
-        pairs = zip(columns["word_ids"], columns["sentence"], strict=True)
-        columns["labels"] = [label_tokens(word_ids, ids[number], inside) for word_ids, number in pairs]
-    return Dataset.from_dict(columns)
-
-
 def keep_classes(logits: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Reduce logits to what evaluation keeps: the class of each token, (batch, tokens) int32, and its probability."""
     probability, label = logits.float().softmax(-1).max(-1)
@@ -180,7 +166,8 @@ def main(
     choose_best_by(training_args, "f1")
 
     def windows_of(some: Sentences, is_training: bool = False) -> Dataset:
-        windows = encode(some, config.label2id, data_args, tokenizer, is_training and data_args.label_all_tokens)
+        sizes, all_tokens = (data_args.max_seq_length, data_args.stride), is_training and data_args.label_all_tokens
+        windows = encode(tokenizer, some.words, some.tags, config.label2id, *sizes, all_tokens)
         return windows if is_training else longest_first(windows)[0]
 
     windows = {name: windows_of(some, name == "train") for name, some in sentences.items()}

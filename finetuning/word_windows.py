@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from shared.masking import IGNORED
 from shared.tokenizer import raw_text_encoder
@@ -138,3 +139,24 @@ def merge_windows(values: np.ndarray, windows: Any, words: Sequence[Sequence[str
     if (times != 1).any():
         raise RuntimeError(f"{(times != 1).sum()} of {len(times)} words were not decided by one window each")
     return np.split(merged, starts[1:-1])
+
+
+def encode(
+    tokenizer: Any,
+    words: Sequence[Sequence[str]],
+    tags: Sequence[Sequence[str]] | None,
+    label2id: dict[str, int],
+    max_seq_length: int,
+    stride: int | None,
+    all_tokens: bool,
+) -> Dataset:
+    """The windows of the sentences, and where there are tags the `labels` of their tokens: of the first token of each
+    word, or of `all_tokens`."""
+    columns = make_windows(tokenizer, words, max_seq_length, stride)
+    if tags is not None:
+        ids = [[label2id[tag] for tag in row] for row in tags]
+        # The other tokens of a word are inside of the entity that it may begin.
+        inside = [label2id[f"I-{label[2:]}" if label[2:] else label] for label in label2id] if all_tokens else None
+        pairs = zip(columns["word_ids"], columns["sentence"], strict=True)
+        columns["labels"] = [label_tokens(word_ids, ids[number], inside) for word_ids, number in pairs]
+    return Dataset.from_dict(columns)

@@ -19,9 +19,9 @@ from transformers import (
     set_seed,
 )
 
-from finetuning.run_ner import DataArguments, encode, main
+from finetuning.run_ner import DataArguments, main
 from finetuning.tagged_words import Sentences, find_entities, labels_of, read_columns, write_tags
-from finetuning.word_windows import first_tokens, make_windows
+from finetuning.word_windows import encode, first_tokens, make_windows
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.fine_tuning import CheckpointArguments, FineTuningArguments
@@ -304,7 +304,9 @@ def test_other_architectures_and_all_tokens_labelled(model_type, tmp_path, bpe, 
 def test_all_tokens_of_a_word_are_labelled(wordpiece):
     label2id = {label: i for i, label in enumerate(labels_of(["X"], "BIOES"))}
     some = Sentences([["Annabella", "went", "to"]], [["S-X", "O", "O"]])
-    windows = [encode(some, label2id, DataArguments(), wordpiece, all_tokens) for all_tokens in (False, True)]
+    windows = [
+        encode(wordpiece, some.words, some.tags, label2id, 512, None, all_tokens) for all_tokens in (False, True)
+    ]
     first, every = (rows["labels"][0] for rows in windows)
     tokens = len(wordpiece("Annabella", add_special_tokens=False)["input_ids"])
     assert tokens > 2 and first[: tokens + 1] == [-100, label2id["S-X"]] + [-100] * (tokens - 1)
