@@ -238,7 +238,8 @@ def make_table(report: dict[str, Any]) -> str:
     notes = [
         f"In percent; mean ± standard deviation over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, on the "
         "validation split. ▲ and ▼: better and worse than the baseline, in bold (paired bootstrap over examples and "
-        f"seeds, p < {SIGNIFICANT} after Holm's correction for the tasks). The majority class is the mean for stsb.",
+        f"seeds, p < {SIGNIFICANT} after Holm's correction for the tasks)."
+        + (" The majority class is the mean for stsb." if "stsb" in tasks else ""),
         *([_changes(report["settings"])] if _changes(report["settings"]) else []),
         *([] if not report["references"] else ["Rows in italics are published, **not measured here**:"]),
     ]
