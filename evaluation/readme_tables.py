@@ -38,7 +38,6 @@ PRETRAINED = {  # what is in no result file: the layout and the text, in words
 SUMMARY = {
     "pretraining": "pretraining/results/tiny_modern.json",
     "benchmark": "evaluation/results/glue.json",
-    "mlm_eval": "evaluation/results/mlm_eval.json",
     "freshness": "evaluation/results/freshness.json",
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
