@@ -53,6 +53,11 @@ def of_model(result: dict[str, Any], name: str, models: Any) -> Any:
     return name if name in names else names[0]
 
 
+def _whose(label: str, name: str) -> str:
+    """The label before a number that is not of the model that the page is about."""
+    return "" if label == name else f"{label}: "
+
+
 def summary_rows(inputs: Any, name: str, args: Any) -> list[list[str]]:
     """(measure, value, note) of the most important numbers, what was not measured included."""
     parts = {
@@ -83,7 +88,7 @@ def _tasks(result: dict[str, Any], name: str) -> tuple[str, str] | None:
         if control in CONTROLS and averages[control]
     ]
     seeds = len(result["settings"]["seeds"])
-    note = f"{', '.join(tasks)}; {seeds} seeds" + (f"; {', '.join(others)}" if others else "")
+    note = f"{_whose(label, name)}{', '.join(tasks)}; {seeds} seeds" + (f"; {', '.join(others)}" if others else "")
     return _percent(averages[label]["mean"], averages[label]["std"]), escape(note)
 
 
@@ -104,9 +109,11 @@ def _own_bits(manifest: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
-    row = result["models"][of_model(result, name, result["models"])]
+    label = of_model(result, name, result["models"])
+    row = result["models"][label]
     low, high = row["bits_per_byte_interval"]
-    return f"{row['bits_per_byte']:.3f}", f"95% interval {low:.3f} to {high:.3f}; {row['documents']:,} documents"
+    note = f"{_whose(label, name)}95% interval {low:.3f} to {high:.3f}; {row['documents']:,} documents"
+    return f"{row['bits_per_byte']:.3f}", escape(note)
 
 
 def _gain(result: dict[str, Any], name: str) -> tuple[str, str] | None:
@@ -118,14 +125,15 @@ def _gain(result: dict[str, Any], name: str) -> tuple[str, str] | None:
     verdict = "fresher" if gains[label]["is_fresher"] else "not shown to be fresher"
     old = result["text"]["old"]
     than = f"{verdict} than {old} (text to {result['cutoffs'][old]})"
-    of = "" if label == name else f"{label}: "
     value = f"{gains[label]['gain']:+.3f} bits per byte"
-    return value, escape(f"{of}95% interval {low:+.3f} to {high:+.3f}: {than}")
+    return value, escape(f"{_whose(label, name)}95% interval {low:+.3f} to {high:+.3f}: {than}")
 
 
 def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
-    row = result["models"][of_model(result, name, result["models"])]["overall"]
-    return _percent(row["accuracy"], row["standard_error"]), f"{row['pairs']:,} pairs of BLiMP's kind; chance: 50%"
+    label = of_model(result, name, result["models"])
+    row = result["models"][label]["overall"]
+    note = escape(f"{_whose(label, name)}{row['pairs']:,} minimal pairs; chance: 50%")
+    return _percent(row["accuracy"], row["standard_error"]), note
 
 
 def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:

@@ -297,7 +297,7 @@ def hardware(device_type: str | None = None) -> dict[str, Any]:
             processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
     cores = available_cores()
-    device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} cores of {processor}"
+    device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} core{'s' if cores > 1 else ''} of {processor}"
     return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
 
 
