@@ -22,7 +22,7 @@ demo: $(VENV)/core
 	$(BIN)/accelerate launch pretraining/run_mlm.py
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 # The long form of the resume tests: most of an hour.
 test-faults: $(VENV)/dev

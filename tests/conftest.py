@@ -8,20 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
 
-# These start two processes that meet at a port: with `pytest --numprocesses`, in one worker, one after the other.
-LAUNCHING = {"test_launch", "test_processes", "test_run_glue", "test_run_qa", "test_split", "test_zero"}
-
 # No test reads a hub or the user's cache; set before any library looks.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
-if "PYTEST_XDIST_WORKER" in os.environ:  # two libraries that both take all cores slow each other down ten times
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def pytest_collection_modifyitems(items):
-    """The tests of a file, which share fixtures, stay together."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("launching" if name in LAUNCHING else name))
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +24,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_OLM_CACHE", str(folder))
         # DeepSpeed's compiled op too: a lock that some killed run has left would stop every test of ZeRO.
-        base = tmp_path_factory.getbasetemp()
-        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(shared / "extensions"))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
         for module in (
             "shared.files",
             "data_prep.collect_docstrings",
