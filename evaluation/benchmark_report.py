@@ -15,7 +15,7 @@ from shared.error_analysis import escape
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
 
-RANDOM, MAJORITY = "random weights", "majority class"  # the controls
+CONTROLS = RANDOM, MAJORITY = "random weights", "majority class"
 SIGNIFICANT = 0.05
 METRICS = {"matthews_correlation": "Matthews", "accuracy": "accuracy", "pearson": "Pearson", "f1": "F1"}
 OTHER_METRICS = ("f1", "spearmanr", "mismatched_accuracy", "precision", "recall", "strict_f1", "exact_match")
@@ -240,7 +240,7 @@ def make_table(report: dict[str, Any]) -> str:
         "validation split. ▲ and ▼: better and worse than the baseline, in bold (paired bootstrap over examples and "
         f"seeds, p < {SIGNIFICANT} after Holm's correction for the tasks)."
         + (" The majority class is the mean for stsb." if "stsb" in tasks else ""),
-        *([_changes(report["settings"])] if _changes(report["settings"]) else []),
+        *filter(None, [_time(report), _changes(report["settings"])]),
         *([] if not report["references"] else ["Rows in italics are published, **not measured here**:"]),
     ]
     notes += [
@@ -248,6 +248,17 @@ def make_table(report: dict[str, Any]) -> str:
         for number, row in enumerate(report["references"], 1)
     ]
     return _table(["model", "parameters", *columns, "average"], rows) + "\n\n" + "\n\n".join(notes) + "\n"
+
+
+def _time(report: dict[str, Any]) -> str:
+    """How long the runs of the baseline took; nothing if it is a control without runs."""
+    base = report["settings"]["baseline"]
+    seconds = sum(cell.get("seconds", 0.0) for cell in report["results"].get(base, {}).values())
+    return (
+        f"The runs of {escape(base)} took {seconds / 60:.0f} minutes on {report['hardware']['device']}."
+        if seconds
+        else ""
+    )
 
 
 def _changes(settings: dict[str, Any]) -> str:

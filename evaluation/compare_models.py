@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from evaluation.benchmark_report import CONTROLS
 from evaluation.significance import Examples, Sample, average, resample
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
@@ -35,7 +36,6 @@ LOSSES = ("bits_per_byte", "pll_bits_per_byte")
 SETTINGS = ("max_samples", "overrides", "input", "within_word", "max_seq_length", "validation_fraction", "pll_samples")
 SETTINGS += ("questions", "period", "held_out", "min_documents", "max_characters", "seed")
 NO_RESULTS = ("settings", "versions", "hardware", "speed", "references")
-CONTROLS = ("random weights", "majority class")
 
 
 @dataclass

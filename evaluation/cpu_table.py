@@ -1,5 +1,7 @@
 """The tables of run_cpu_benchmark.py, made of its result file alone."""
 
+from collections.abc import Iterable
+from statistics import geometric_mean
 from typing import Any
 
 from shared.error_analysis import escape
@@ -46,33 +48,36 @@ def introduce(model: dict[str, Any]) -> str:
     return f"{facts} {best}" if best else facts
 
 
-def find_best(model: dict[str, Any]) -> tuple[str, str, str]:
-    """The fastest variant for one row of the greatest length on the fewest threads, of those that lose little; and
-    these threads and this length."""
-    threads, run = next(iter(model["variants"]["eager"]["threads"].items()))
-    length = list(run["latency"])[-1]
+def find_best(model: dict[str, Any]) -> tuple[str, str]:
+    """The fastest variant for one row on the fewest threads, of those that lose little, and these threads: by the
+    geometric mean of the ratios to eager PyTorch at each length."""
+    threads = next(iter(model["variants"]["eager"]["threads"]))
     found = {
-        variant: cell["threads"][threads]["latency"][length]["ratio"]
+        variant: geometric_mean(row["ratio"] for row in cell["threads"][threads]["latency"].values())
         for variant, cell in model["variants"].items()
         if "failure" not in cell and (cell["parity"]["points"] or 0) >= -MOST_POINTS
     }
-    return max(found, key=lambda variant: found[variant]), threads, length
+    return max(found, key=lambda variant: found[variant]), threads
+
+
+def span(values: Iterable[Any], form: str = "") -> str:
+    """The least and the greatest number in words: "1.9 to 5.8"."""
+    found = [*values]
+    low, high = f"{min(found):{form}}", f"{max(found):{form}}"
+    return low if low == high else f"{low} to {high}"
 
 
 def recommend(model: dict[str, Any]) -> str:
     """A sentence on that variant."""
-    best, threads, length = find_best(model)
-    if best == "eager":
-        return (
-            f"Nothing is faster than eager PyTorch for one row of {length} tokens without losing {MOST_POINTS} points."
-        )
+    best, threads = find_best(model)
     found = model["variants"][best]
-    ratio, points = found["threads"][threads]["latency"][length]["ratio"], found["parity"]["points"]
+    latency = found["threads"][threads]["latency"]
+    rows = f"one row of {span(map(int, latency))} tokens"
+    if best == "eager":
+        return f"Nothing is faster than eager PyTorch for {rows} without losing {MOST_POINTS} points."
+    points, ratios = found["parity"]["points"], span((row["ratio"] for row in latency.values()), ".1f")
     lost = "" if points is None else f", for {_signed(points)} points of {_metric(model)}"
-    return (
-        f"Fastest for one row of {length} tokens on {_threads(threads)}: {TITLES[best]}, {ratio:.1f} times as fast as "
-        f"eager{lost}."
-    )
+    return f"Fastest for {rows} on {_threads(threads)}: {TITLES[best]}, {ratios} times as fast as eager{lost}."
 
 
 def tables(model: dict[str, Any]) -> list[str]:

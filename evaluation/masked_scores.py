@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from shared.errors import InputError
+from shared.files import atomic_file, write_json
 from shared.loss import project_masked_only
 from shared.masking import IGNORED, Masker
 from shared.model_config import check_fits
@@ -245,6 +246,14 @@ def _hidden_scores(
 
 def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def write_report(folder: str, name: str, report: dict[str, Any], table: str) -> None:
+    """Write the report as NAME.json and its table as NAME.md, and print the table."""
+    with atomic_file(Path(folder, f"{name}.md")) as file:
+        file.write_text(table, encoding="utf-8")
+    write_json(Path(folder, f"{name}.json"), report)
+    print(table)
 
 
 def resample(sums: np.ndarray, seed: int, samples: int = SAMPLES) -> np.ndarray:

@@ -33,10 +33,12 @@ PRETRAINED = {  # what is in no result file: the layout and the text, in words
     "tiny_modern": ("ModernBERT 2 x 128", "Wikipedia"),
     "tiny": ("BERT 2 x 128", "Wikipedia"),
     "demo": ("ModernBERT 2 x 128", "docstrings"),
+    "to_2021": ("ModernBERT 2 x 128", "Wikipedia, news to 2021"),
+    "to_2026": ("ModernBERT 2 x 128", "Wikipedia, news to 2026"),
 }
 
 SUMMARY = {
-    "pretraining": "pretraining/results/tiny_modern.json",
+    "pretraining": "pretraining/results/tiny_modern/manifest.json",
     "benchmark": "evaluation/results/glue.json",
     "freshness": "evaluation/results/freshness.json",
     "blimp": "evaluation/results/blimp.json",
@@ -50,14 +52,14 @@ def read(file: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def pretraining_table(runs: dict[str, dict[str, Any]]) -> str:
+def pretraining_table(*runs: dict[str, Any]) -> str:
     """What each run of run_mlm.py read, took and reached."""
     head = ["run", "model", "text, vocabulary", "tokens read", "training time", "tokens/s", "loss", "masked accuracy"]
     head += ["most frequent token", "bits per byte"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, run in runs.items():
-        found, (model, text) = run["results"], PRETRAINED[name]
-        cells = [f"[`{name}`](pretraining/results/{name}.json)", model]
+    for (name, (model, text)), run in zip(PRETRAINED.items(), runs, strict=True):
+        found = run["results"]
+        cells = [f"[`{name}`](pretraining/results/{name})", model]
         cells += [f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
         cells += [f"{found['train_tokens'] / 1e6:.1f}M", f"{found['train_runtime'] / 60:.1f} min"]
         cells += [f"{found['train_tokens_per_second']:,.0f}", f"{found['eval_loss']:.3f}"]
@@ -89,49 +91,49 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
     return table[table.index("| model | vocabulary | length | variant") :]
 
 
-def summary_table(_: Any) -> str:
+def summary_table(*results: Any) -> str:
     """How good, how fresh and how fast: the summary of make_report.py."""
-    files = {name: ROOT / file for name, file in SUMMARY.items()}
-    inputs = Inputs({name: read(file) for name, file in SUMMARY.items()}, files)
+    inputs = Inputs(dict(zip(SUMMARY, results, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     lines = ["| measure | value | |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows if row[0] != "Energy")])
 
 
-TABLES: dict[str, dict[str, tuple[str, Callable[[Any], str]]]] = {  # page -> table -> result file and what shows it
-    "README.md": {"summary": ("pretraining/results/tiny_modern.json", summary_table)},
-    "shared/README.md": {"faults": ("shared/faults.json", fault_tables)},
+Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
+TABLES: dict[str, dict[str, Table]] = {  # of each page
+    "README.md": {
+        "summary": ([*SUMMARY.values()], summary_table),
+        "pretraining": ([f"pretraining/results/{name}/manifest.json" for name in PRETRAINED], pretraining_table),
+    },
+    "shared/README.md": {"faults": (["shared/faults.json"], fault_tables)},
     "data_prep/README.md": {
-        "speed": ("data_prep/results/speed.json", bench_corpus.table),
-        "real_files": ("data_prep/results/real_files.json", bench_stages.make_table),
+        "speed": (["data_prep/results/speed.json"], bench_corpus.table),
+        "real_files": (["data_prep/results/real_files.json"], bench_stages.make_table),
     },
     "finetuning/README.md": {
-        "scores": ("evaluation/results/tasks.json", benchmark_report.make_table),
-        "published_model": ("evaluation/results/published_model.json", benchmark_report.make_table),
-        "speed": ("evaluation/results/finetuning_cpu.json", bench_finetuning.make_table),
-        "answers": ("finetuning/results/answers.json", bench_answers.make_table),
+        "scores": (["evaluation/results/tasks.json"], benchmark_report.make_table),
+        "published_model": (["evaluation/results/published_model.json"], benchmark_report.make_table),
+        "speed": (["evaluation/results/finetuning_cpu.json"], bench_finetuning.make_table),
+        "answers": (["finetuning/results/answers.json"], bench_answers.make_table),
     },
     "evaluation/README.md": {
-        "bench": ("evaluation/results/pretraining_cpu.json", bench_pretraining.make_table),
-        "knobs": ("evaluation/results/knobs_cpu.json", variant_table),
-        "glue": ("evaluation/results/glue.json", benchmark_report.make_table),
-        "mlm_eval": ("evaluation/results/mlm_eval.json", run_mlm_eval.make_table),
-        "freshness": ("evaluation/results/freshness.json", freshness_report.make_table),
-        "blimp": ("evaluation/results/blimp.json", run_blimp.make_table),
-        "cpu": ("evaluation/results/cpu.json", lambda found: shift(cpu_table.make_table(found), 4)),
-        "compare": ("evaluation/results/compare.json", lambda found: compare_models.make_table(found["rows"])),
+        "bench": (["evaluation/results/pretraining_cpu.json"], bench_pretraining.make_table),
+        "knobs": (["evaluation/results/knobs_cpu.json"], variant_table),
+        "glue": (["evaluation/results/glue.json"], benchmark_report.make_table),
+        "mlm_eval": (["evaluation/results/mlm_eval.json"], run_mlm_eval.make_table),
+        "freshness": (["evaluation/results/freshness.json"], freshness_report.make_table),
+        "blimp": (["evaluation/results/blimp.json"], run_blimp.make_table),
+        "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table.make_table(found), 4)),
+        "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },
 }
 
 
 def fill(page: str, text: str) -> str:
     """The text of a page with its tables made anew. Raises ValueError if a table has no place in it."""
-    tables = {name: (read(file), show) for name, (file, show) in TABLES[page].items()}
-    if page == "README.md":
-        runs = {name: found for name in PRETRAINED if (found := read(f"pretraining/results/{name}.json"))}
-        tables["pretraining"] = (runs, pretraining_table)
-    for name, (found, show) in tables.items():
-        table = "Not measured." if found is None else show(found).strip()
+    for name, (files, show) in TABLES[page].items():
+        results = [read(file) for file in files]
+        table = "Not measured." if None in results[:1] else show(*results).strip()
         text, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda match, table=table: f"{match[1]}{table}\n{match[2]}",

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from evaluation.benchmark_report import CONTROLS
 from evaluation.report_page import Line
 from shared.error_analysis import escape
 from shared.errors import InputError
@@ -25,7 +26,6 @@ TABLES = {  # the modules with each result's make_table
     "blimp": "run_blimp",
     "cpu_benchmark": "cpu_table",
 }
-CONTROLS = {"random weights", "majority class"}
 MEASURES = {  # of run_mlm.py
     "eval_loss": "loss, nats per hidden token",
     "eval_perplexity": "perplexity of hidden tokens",
@@ -137,15 +137,15 @@ def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
 
 
 def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
-    from evaluation.cpu_table import TITLES, find_best
+    from evaluation.cpu_table import TITLES, find_best, span
 
     label = name if name in result["models"] else next(iter(result["models"]))
     model = result["models"][label]
-    best, threads, length = find_best(model)
-    cell = model["variants"][best]["threads"][threads]["latency"][length]
-    return f"{cell['p50_ms']:.2f} ms", escape(
-        f"{label}: one row of {length} tokens, threads: {threads}, {TITLES[best]}: {cell['ratio']:.1f} times "
-        "as fast as eager PyTorch"
+    best, threads = find_best(model)
+    cells = model["variants"][best]["threads"][threads]["latency"]
+    return f"{span((cell['p50_ms'] for cell in cells.values()), '.2f')} ms", escape(
+        f"{label}: one row of {span(map(int, cells))} tokens, threads: {threads}, {TITLES[best]}: "
+        f"{span((cell['ratio'] for cell in cells.values()), '.1f')} times as fast as eager PyTorch"
     )
 
 

@@ -23,11 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.masked_scores import Checkpoint, encode_sentences, load_model, open_checkpoints, score_sentences
+from evaluation.masked_scores import (
+    Checkpoint,
+    encode_sentences,
+    load_model,
+    open_checkpoints,
+    score_sentences,
+    write_report,
+)
 from shared.command_line import run_script
 from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
+from shared.files import atomic_file
 from shared.run_record import hardware, versions
 from shared.threads import keep_memory
 
@@ -158,7 +165,11 @@ def make_table(report: dict[str, Any]) -> str:
     rows += [row(escape(name), "phenomena", name) for name in first["phenomena"]]
     ties = ", ".join(f"{escape(name)} {scores['ties']:.1%}" for name, scores in models.items())
     table = markdown_table(["minimal pairs", "pairs", *map(escape, models)], rows)
-    return f"{table}\n\nAccuracy in percent and its standard error. Chance is 50; equal scores count half ({ties}).\n"
+    minutes = ", ".join(f"{escape(name)} {scores['seconds'] / 60:.1f}" for name, scores in models.items())
+    return (
+        f"{table}\n\nAccuracy in percent and its standard error. Chance is 50; equal scores count half ({ties}). "
+        f"Minutes on {report['hardware']['device']}: {minutes}.\n"
+    )
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
@@ -201,13 +212,8 @@ def main(args: BlimpArguments) -> dict[str, Any]:
         report["models"][checkpoint.label] = summarize_all(pairs, scores) | {"seconds": seconds}
         print(f"{checkpoint.label}: {len(pairs):,} pairs in {seconds:.0f} s", flush=True)
     report |= {"versions": versions(), "hardware": hardware()}
-
-    output = Path(args.output_dir)
-    with atomic_file(output / "blimp.md") as file:
-        file.write_text(make_table(report), encoding="utf-8")
-    draw(report, output / "blimp.png")
-    write_json(output / "blimp.json", report)
-    print(make_table(report))
+    draw(report, Path(args.output_dir) / "blimp.png")
+    write_report(args.output_dir, "blimp", report, make_table(report))
     return report
 
 

@@ -32,12 +32,11 @@ from evaluation.dated_text import (
     score_documents,
 )
 from evaluation.freshness_report import draw_all, make_table
-from evaluation.masked_scores import interval, load_model, open_checkpoints, resample
+from evaluation.masked_scores import interval, load_model, open_checkpoints, resample, write_report
 from evaluation.new_words import NewWord, rate_words, read_new_words
 from evaluation.news_questions import Question, answer_questions, read_questions
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
 from shared.run_record import hardware, versions
 from shared.threads import keep_memory
 
@@ -222,13 +221,8 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
     if words:
         report["new_words"] = summarize_words(words, rated, args.cutoffs, args.seed)
     report |= {"versions": versions(), "hardware": hardware()}
-
-    output = Path(args.output_dir)
-    draw_all(report, output)
-    with atomic_file(output / "freshness.md") as file:
-        file.write_text(make_table(report), encoding="utf-8")
-    write_json(output / "freshness.json", report)
-    print(make_table(report))
+    draw_all(report, Path(args.output_dir))
+    write_report(args.output_dir, "freshness", report, make_table(report))
     return report
 
 

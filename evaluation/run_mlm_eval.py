@@ -35,13 +35,13 @@ from evaluation.masked_scores import (
     resample,
     score_blocks,
     score_sentences,
+    write_report,
 )
 from evaluation.text_sample import FirstDocuments, choose_sentences
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
 from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
 from shared.masking import EXAM, IGNORED, Masker, make_masker
 from shared.run_record import hardware, versions
 from shared.threads import keep_memory
@@ -229,12 +229,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
         report["models"][checkpoint.label] = row
         print(f"{checkpoint.label}: {len(blocks):,} blocks in {seconds:.1f} s", flush=True)
     report |= {"versions": versions(), "hardware": hardware()}
-
-    output = Path(args.output_dir)
-    with atomic_file(output / "mlm_eval.md") as file:
-        file.write_text(make_table(report), encoding="utf-8")
-    write_json(output / "mlm_eval.json", report)
-    print(make_table(report))
+    write_report(args.output_dir, "mlm_eval", report, make_table(report))
     return report
 
 

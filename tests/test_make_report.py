@@ -89,8 +89,9 @@ def cpu_report(name):
 
 def blimp_report(name):
     row = {"accuracy": 0.6543, "standard_error": 0.01, "pairs": 67000}
-    scores = {"overall": row, "fields": {"syntax": row}, "phenomena": {"binding": row}, "ties": 0.0}
-    return {"models": {name: scores, "another": scores}, "settings": {"input": "blimp.zip", "max_samples": None}}
+    scores = {"overall": row, "fields": {"syntax": row}, "phenomena": {"binding": row}, "ties": 0.0, "seconds": 90.0}
+    settings = {"input": "blimp.zip", "max_samples": None}
+    return {"models": {name: scores, "another": scores}, "settings": settings, "hardware": {"device": "2 cores"}}
 
 
 @pytest.fixture
@@ -120,6 +121,15 @@ def test_numbers_are_those_of_the_files_and_the_rest_is_not_measured(flags):
     assert "perplexity of hidden tokens not measured" in page.text
     assert "python pretraining/run_mlm.py --config 'a b.yaml'" in page.text and "learning_rate: 0.002" in page.text
     assert "input: blimp.zip" in page.text and "max_samples" not in page.text
+
+
+def test_a_number_of_another_model_is_under_its_name(flags, tmp_path):
+    only = blimp_report("older")
+    del only["models"]["another"]
+    page, _, _ = make(flags, blimp=write(tmp_path / "older" / "blimp.json", only))
+    assert "65.4% ± 1.0 older: 67,000 minimal pairs" in page.text
+    page, _, _ = make(flags)
+    assert "65.4% ± 1.0 67,000 minimal pairs" in page.text
 
 
 def test_energy_is_estimated_from_its_assumptions(flags):
