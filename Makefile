@@ -29,9 +29,10 @@ test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest -m faults
 	$(BIN)/python tests/faults.py
 
-# The tables of the README files, from the result files beside them.
+# The tables of the README files and the report, from the result files beside them.
 results: $(VENV)/dev
 	$(BIN)/python evaluation/readme_tables.py
+	$(BIN)/python evaluation/make_report.py --config evaluation/recipes/results.yaml
 
 corpus: $(VENV)/core
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url $(CRAWL_URL) \

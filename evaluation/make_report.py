@@ -38,7 +38,7 @@ from shared.errors import InputError
 from shared.files import atomic_file
 
 RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "cpu_benchmark")
-PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness", "benchmark.png": "benchmark"}
+PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
 
 
 @dataclass

@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import ROOT
 
-from evaluation import readme_tables
+from evaluation import make_report, readme_tables
 from evaluation.readme_tables import PRETRAINED, TABLES, fill, read
+from shared.command_line import parse_arguments
 
 
 @pytest.mark.parametrize("page", TABLES)
@@ -32,6 +33,17 @@ def test_a_wrong_number_or_a_lost_table_does_not_pass(monkeypatch, tmp_path):
     assert "<!-- faults -->\nNot measured.\n<!-- /faults -->" in fill(
         "shared/README.md", "<!-- faults -->\n<!-- /faults -->"
     )
+
+
+def test_the_report_agrees_with_its_result_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # where the recipe's paths start
+    command = ["--config", "evaluation/recipes/results.yaml", "--output_dir", str(tmp_path)]
+    (args,) = parse_arguments((make_report.ReportArguments,), command)
+    make_report.main(args)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {"report.html", "README.md", "curve.png", "freshness.png"} == made.keys()
+    kept = {path.name: path.read_bytes() for path in (ROOT / "evaluation" / "results" / "report").iterdir()}
+    assert made == kept, "run make results"
 
 
 def test_curves_of_pretraining_are_there():
