@@ -251,14 +251,12 @@ def make_table(report: dict[str, Any]) -> str:
 
 
 def _time(report: dict[str, Any]) -> str:
-    """How long the runs of the baseline took; nothing if it is a control without runs."""
-    base = report["settings"]["baseline"]
-    seconds = sum(cell.get("seconds", 0.0) for cell in report["results"].get(base, {}).values())
-    return (
-        f"The runs of {escape(base)} took {seconds / 60:.0f} minutes on {report['hardware']['device']}."
-        if seconds
-        else ""
-    )
+    """How long the runs of the first model took; nothing if it has none."""
+    name = next(iter(report["models"]))
+    seconds = sum(cell.get("seconds", 0.0) for cell in report["results"].get(name, {}).values())
+    if not seconds:
+        return ""
+    return f"The runs of {escape(name)} took {seconds / 60:.0f} minutes on {report['hardware']['device']}."
 
 
 def _changes(settings: dict[str, Any]) -> str:
