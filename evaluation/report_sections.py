@@ -112,7 +112,8 @@ def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
     label = of_model(result, name, result["models"])
     row = result["models"][label]
     low, high = row["bits_per_byte_interval"]
-    note = f"{_whose(label, name)}95% interval {low:.3f} to {high:.3f}; {row['documents']:,} documents"
+    text = " ".join(result["settings"]["input"])
+    note = f"{_whose(label, name)}95% interval {low:.3f} to {high:.3f}; {row['documents']:,} documents of {text}"
     return f"{row['bits_per_byte']:.3f}", escape(note)
 
 
