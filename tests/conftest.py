@@ -1,6 +1,7 @@
 """What the tests share: the root as working directory, a cache of their own, small text and tokenizers."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
 
 # No test reads a hub or the user's cache; set before any library looks.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
+# A background job of a shell ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
