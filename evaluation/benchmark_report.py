@@ -243,10 +243,10 @@ def make_table(report: dict[str, Any]) -> str:
         *filter(None, [_time(report), _changes(report["settings"])]),
         *([] if not report["references"] else ["Rows in italics are published, **not measured here**:"]),
     ]
-    notes += [
-        f"[{number}] {row['split']} split; {row['protocol']}; {row['source']}."
-        for number, row in enumerate(report["references"], 1)
-    ]
+    sources: dict[str, list[str]] = {}
+    for number, row in enumerate(report["references"], 1):
+        sources.setdefault(f"{row['split']} split; {row['protocol']}; {row['source']}.", []).append(f"[{number}]")
+    notes += [f"{' '.join(numbers)} {text}" for text, numbers in sources.items()]
     return _table(["model", "parameters", *columns, "average"], rows) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
