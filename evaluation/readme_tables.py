@@ -52,12 +52,14 @@ def read(file: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def pretraining_table(*runs: dict[str, Any]) -> str:
+def pretraining_table(*runs: dict[str, Any] | None) -> str:
     """What each run of run_mlm.py read, took and reached."""
     head = ["run", "model", "text, vocabulary", "tokens read", "training time", "tokens/s", "loss", "masked accuracy"]
     head += ["most frequent token", "bits per byte"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for (name, (model, text)), run in zip(PRETRAINED.items(), runs, strict=True):
+        if run is None:
+            continue
         found = run["results"]
         cells = [f"[`{name}`](pretraining/results/{name})", model]
         cells += [f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
@@ -133,7 +135,7 @@ def fill(page: str, text: str) -> str:
     """The text of a page with its tables made anew. Raises ValueError if a table has no place in it."""
     for name, (files, show) in TABLES[page].items():
         results = [read(file) for file in files]
-        table = "Not measured." if None in results[:1] else show(*results).strip()
+        table = "Not measured." if all(found is None for found in results) else show(*results).strip()
         text, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda match, table=table: f"{match[1]}{table}\n{match[2]}",

@@ -149,7 +149,7 @@ def make_table(result: dict[str, Any]) -> str:
     ]
     lines = ["| search for answers | µs a window | ours is faster by | best answer found |", "|---|---:|---:|---:|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + f"\n\n{result['windows']:,} windows, {result['threads']} threads.\n"
+    return "\n".join(lines) + f"\n\n{result['windows']:,} windows; threads: {result['threads']}.\n"
 
 
 def main(args: BenchArguments) -> dict[str, Any]:
