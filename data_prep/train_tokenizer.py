@@ -40,6 +40,9 @@ class TokenizerArguments:
         default="wordpiece", metadata={"help": "wordpiece suits BERT, bpe (byte-level) suits RoBERTa and ModernBERT."}
     )
     vocab_size: int = field(default=30522, metadata={"help": "Entries of the vocabulary, special tokens included."})
+    reserved_entries: int = field(
+        default=256, metadata={"help": "Of these, entries left unused for the words of later months."}
+    )
     do_lower_case: bool = field(default=True, metadata={"help": "Lower-case and strip accents (WordPiece only)."})
     model_max_length: int = field(default=512, metadata={"help": "Longest input, in tokens, that models will take."})
     validation_fraction: float = field(
@@ -48,6 +51,15 @@ class TokenizerArguments:
     reference_tokenizer: str | None = field(
         default=None, metadata={"help": "A tokenizer (folder or Hub id) to report next to the new one."}
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reserved_entries < self.vocab_size:
+            raise InputError(f"--reserved_entries {self.reserved_entries}: must be from 0 to --vocab_size")
+
+    @property
+    def learned_entries(self) -> int:
+        """Entries of the vocabulary that training fills."""
+        return self.vocab_size - self.reserved_entries
 
 
 def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool = False) -> tuple[Any, list[str]]:
@@ -102,19 +114,21 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments) -> Any:
     alphabet = _most_frequent_characters(texts("Counting characters"), normalizer)
     continuations = [f"##{c}" for c in alphabet if len(words.pre_tokenize_str(f"a{c}")) == 1]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=args.vocab_size,
+        vocab_size=args.learned_entries,
         special_tokens=WORDPIECE_SPECIAL_TOKENS + continuations,
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    if args.vocab_size < len(WORDPIECE_SPECIAL_TOKENS) + len(alphabet) + len(continuations):
+    if args.learned_entries < len(WORDPIECE_SPECIAL_TOKENS) + len(alphabet) + len(continuations):
         raise InputError(f"--vocab_size {args.vocab_size}: the alphabet of {len(alphabet)} characters needs more")
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.normalizer, learner.pre_tokenizer = normalizer, words
     learner.train_from_iterator(texts("Training WordPiece"), trainer)
     return BertTokenizer(
-        vocab=learner.get_vocab(), do_lower_case=args.do_lower_case, model_max_length=args.model_max_length
+        vocab=_reserve(learner.get_vocab(), args),
+        do_lower_case=args.do_lower_case,
+        model_max_length=args.model_max_length,
     )
 
 
@@ -122,10 +136,10 @@ def _train_bpe(texts: Any, args: TokenizerArguments) -> Any:
     from transformers import RobertaTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if args.vocab_size < len(BPE_SPECIAL_TOKENS) + len(alphabet):
+    if args.learned_entries < len(BPE_SPECIAL_TOKENS) + len(alphabet):
         raise InputError(f"--vocab_size {args.vocab_size}: byte-level BPE needs at least {len(alphabet) + 5}")
     trainer = trainers.BpeTrainer(
-        vocab_size=args.vocab_size,
+        vocab_size=args.learned_entries,
         special_tokens=BPE_SPECIAL_TOKENS,
         initial_alphabet=alphabet,
         show_progress=False,
@@ -135,11 +149,16 @@ def _train_bpe(texts: Any, args: TokenizerArguments) -> Any:
     learner.train_from_iterator(texts("Training byte-level BPE"), trainer)
     model = json.loads(learner.to_str())["model"]
     return RobertaTokenizer(
-        vocab=model["vocab"],
+        vocab=_reserve(model["vocab"], args),
         merges=[tuple(pair) for pair in model["merges"]],
         mask_token=AddedToken("<mask>", lstrip=True, special=True),
         model_max_length=args.model_max_length,
     )
+
+
+def _reserve(vocabulary: dict[str, int], args: TokenizerArguments) -> dict[str, int]:
+    """The vocabulary with unused entries behind the learned ones, named as BERT names its own. No text becomes one."""
+    return vocabulary | {f"[unused{i}]": len(vocabulary) + i for i in range(args.reserved_entries)}
 
 
 def _most_frequent_characters(texts: Iterable[str], normalizer: Any) -> list[str]:

@@ -111,6 +111,7 @@ def load_data(model_args: ModelArguments, data_args: DataArguments, quiet: bool)
                 output_dir="",
                 tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
                 vocab_size=model_args.vocab_size,
+                reserved_entries=0,  # of use to a tokenizer that is kept and extended
                 model_max_length=max(512, length),
                 validation_fraction=data_args.validation_fraction,
             )

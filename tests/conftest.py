@@ -62,5 +62,5 @@ def make_tokenizer(kind, vocab_size):
     from data_prep.train_tokenizer import TokenizerArguments, train_tokenizer
     from shared.documents import Documents
 
-    args = TokenizerArguments("", tokenizer_type=kind, vocab_size=vocab_size)
+    args = TokenizerArguments("", tokenizer_type=kind, vocab_size=vocab_size, reserved_entries=0)
     return train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)[0]

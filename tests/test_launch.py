@@ -61,7 +61,7 @@ def test_each_script_of_data_prep_reads_what_the_one_before_wrote(tmp_path):
     text, tokenizer, packed = tmp_path / "text", tmp_path / "tokenizer", tmp_path / "packed"
     for words in (
         ["-c", code],
-        ["data_prep/train_tokenizer.py", "--input", text, "--vocab_size", 500, "--output_dir", tokenizer],
+        ["data_prep/train_tokenizer.py", "--input", text, "--vocab_size", 800, "--output_dir", tokenizer],
         ["data_prep/pack_dataset.py", "--input", text, "--tokenizer_name", tokenizer, "--output_dir", packed],
         [
             "pretraining/run_mlm.py",

@@ -21,7 +21,7 @@ def test_same_bytes_whatever_the_number_of_threads(tmp_path, kind):
     for threads in ("1", "2", "5"):
         command = [sys.executable, "data_prep/train_tokenizer.py", "--input", str(tmp_path / "words.txt")]
         (tmp_path / "words.txt").write_text((ROOT / "LICENSE").read_text() * 3)
-        command += ["--tokenizer_type", kind, "--vocab_size", "700", "--output_dir", str(tmp_path / threads)]
+        command += ["--tokenizer_type", kind, "--vocab_size", "956", "--output_dir", str(tmp_path / threads)]
         subprocess.run(command, check=True, env=os.environ | {"RAYON_NUM_THREADS": threads}, capture_output=True)
         files = sorted((tmp_path / threads).iterdir())
         digests.add(hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest())
@@ -30,7 +30,9 @@ def test_same_bytes_whatever_the_number_of_threads(tmp_path, kind):
 
 def test_saved_folder_loads_as_a_plain_tokenizer(tmp_path, bpe):
     bpe.save_pretrained(tmp_path / "bpe")
-    args = TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, model_max_length=64)
+    args = TokenizerArguments(
+        str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, reserved_entries=0, model_max_length=64
+    )
     args.reference_tokenizer = str(tmp_path / "bpe")
     report = main(args)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "t")
@@ -55,7 +57,7 @@ def test_bpe_has_the_ids_that_roberta_counts_on(bpe):
 
 
 def test_cased_wordpiece_keeps_case():
-    args = TokenizerArguments("", vocab_size=200, do_lower_case=False)
+    args = TokenizerArguments("", vocab_size=200, reserved_entries=0, do_lower_case=False)
     tokenizer, _ = train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)
     assert tokenizer.decode(tokenizer("The baker")["input_ids"], skip_special_tokens=True) == "The baker"
 
@@ -67,21 +69,42 @@ def test_report_counts(wordpiece):
 
 
 def test_held_out_documents_do_not_shape_the_vocabulary(tmp_path):
-    main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, validation_fraction=0.5))
-    everything, _ = train_tokenizer(Documents([str(SENTENCES)]), TokenizerArguments("", vocab_size=200), quiet=True)
+    main(
+        TokenizerArguments(
+            str(tmp_path / "t"), [str(SENTENCES)], vocab_size=200, reserved_entries=0, validation_fraction=0.5
+        )
+    )
+    everything, _ = train_tokenizer(
+        Documents([str(SENTENCES)]), TokenizerArguments("", vocab_size=200, reserved_entries=0), quiet=True
+    )
     assert tokenizer_hash(AutoTokenizer.from_pretrained(tmp_path / "t")) != tokenizer_hash(everything)
 
 
 def test_impossible_wishes_are_refused(tmp_path):
     for size, message in [(100_000, "words enough for"), (20, "alphabet")]:
         with pytest.raises(InputError, match=message):
-            main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=size))
+            main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=size, reserved_entries=0))
+    with pytest.raises(InputError, match="--reserved_entries 300"):
+        TokenizerArguments("", vocab_size=200, reserved_entries=300)
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="no text"):
         main(TokenizerArguments(str(tmp_path / "t"), [str(tmp_path / "empty.txt")]))
     assert not (tmp_path / "t").exists()
     with pytest.raises(InputError, match="not an empty folder"):
         main(TokenizerArguments(str(tmp_path), [str(SENTENCES)]))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 200), ("bpe", 400)])
+def test_reserved_entries_change_nothing_but_the_size(kind, size):
+    args = TokenizerArguments("", tokenizer_type=kind, vocab_size=size, reserved_entries=0)
+    plain, _ = train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)
+    args.vocab_size, args.reserved_entries = size + 48, 48
+    more, _ = train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)
+    assert len(more) == size + 48
+    assert more.convert_ids_to_tokens([size, size + 47]) == ["[unused0]", "[unused47]"]
+    text = SENTENCES.read_text() + " [unused0] "
+    assert more(text)["input_ids"] == plain(text)["input_ids"]
+    assert more.all_special_ids == plain.all_special_ids
 
 
 def test_special_tokens_follow_the_template(wordpiece, bpe):
