@@ -1,0 +1,124 @@
+"""Count which tokens stand near each other in packed blocks, and make vectors of these counts.
+
+    python data_prep/train_word_vectors.py --packed_dataset data/packed --output_dir data/word-vectors
+
+A teacher that needs no other model than the text itself: the vector of a text is the mean of those of its tokens, the
+rarer the heavier, and texts about the same have a high cosine. Positive pointwise mutual information with smoothed
+contexts (Levy et al., 2015), a truncated singular value decomposition, rows of length one, and the weights of smooth
+inverse frequency (Arora et al., 2017). Writes a folder that `SentenceTransformer` loads, for --teacher_name_or_path of
+pretraining/run_distillation.py, and report.json. The same input and settings give the same vectors.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from tqdm.auto import tqdm
+
+from shared.blocks import open_blocks
+from shared.command_line import run_script
+from shared.errors import InputError
+from shared.files import atomic_folder, check_new_folder, write_json
+from shared.tokenizer import load_tokenizer
+
+PART = 1 << 15  # blocks counted at once: 4 million tokens of blocks of 128, about 1 GB
+LEAST_COUNT = 1.0  # weighted by distance; rarer neighbours are chance
+
+
+@dataclass
+class VectorArguments:
+    packed_dataset: str = field(metadata={"help": "A folder written by data_prep/pack_dataset.py."})
+    output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
+    dimensions: int = field(default=256, metadata={"help": "Numbers in a vector."})
+    window: int = field(default=5, metadata={"help": "Tokens to each side that count as neighbours, by 1 / distance."})
+    context_smoothing: float = field(default=0.75, metadata={"help": "Exponent of the frequency of contexts."})
+    frequency_weight: float = field(
+        default=3e-4,
+        metadata={"help": "a of the weight a / (a + frequency) of a token; smaller: rare ones count more."},
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Count the first N blocks only."})
+    seed: int = field(default=42, metadata={"help": "Of the decomposition's random start."})
+
+    def __post_init__(self) -> None:
+        for name, wrong in (
+            ("dimensions", not 1 <= self.dimensions <= 4096),
+            ("window", not 1 <= self.window <= 100),
+            ("context_smoothing", not 0 < self.context_smoothing <= 1),
+            ("frequency_weight", not 0 < self.frequency_weight < 1),
+        ):
+            if wrong:
+                raise InputError(f"--{name} {getattr(self, name)}: out of range; see --help")
+
+
+def count_neighbours(blocks: np.ndarray, special: np.ndarray, words: int, window: int) -> tuple[Any, np.ndarray]:
+    """How often two tokens stand within the window, by 1 / distance, a symmetric (words, words) sparse float32 matrix,
+    and how often each token occurs, (words,) int64. Special tokens are no neighbours, and nothing reaches past one."""
+    counts, total = np.zeros(words, dtype=np.int64), sparse.csr_matrix((words, words), dtype=np.float32)
+    for start in tqdm(range(0, len(blocks), PART), desc="Counting neighbours", unit=" parts"):
+        ids = np.asarray(blocks[start : start + PART]).astype(np.int32)
+        counts += np.bincount(ids.ravel(), minlength=words)
+        document = special[ids].cumsum(axis=1)
+        rows, columns, weights = [], [], []
+        for distance in range(1, window + 1):
+            near = (document[:, distance:] == document[:, :-distance]) & ~special[ids[:, :-distance]]
+            rows.append(ids[:, :-distance][near])
+            columns.append(ids[:, distance:][near])
+            weights.append(np.full(len(rows[-1]), 1 / distance, dtype=np.float32))
+        found = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+        total = total + sparse.coo_matrix(found, shape=(words, words)).tocsr()
+    counts[special] = 0
+    return total + total.T, counts
+
+
+def make_vectors(neighbours: Any, counts: np.ndarray, args: VectorArguments) -> np.ndarray:
+    """The weighted vectors of the tokens, (words, dimensions) float32; zeros for a token that never occurs."""
+    from sklearn.utils.extmath import randomized_svd
+
+    pairs = neighbours.tocoo()
+    sums = np.asarray(neighbours.sum(axis=1)).ravel()
+    contexts = sums**args.context_smoothing
+    contexts *= sums.sum() / contexts.sum()
+    information = np.log(pairs.data * sums.sum() / (sums[pairs.row] * contexts[pairs.col]))
+    kept = (information > 0) & (pairs.data >= LEAST_COUNT)
+    if kept.sum() < args.dimensions:
+        raise InputError(f"--packed_dataset {args.packed_dataset}: too little text for {args.dimensions} dimensions")
+    positive = sparse.csr_matrix((information[kept], (pairs.row[kept], pairs.col[kept])), shape=neighbours.shape)
+    vectors, _, _ = randomized_svd(positive, args.dimensions, n_iter=4, random_state=args.seed)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    weights = args.frequency_weight / (args.frequency_weight + counts / counts.sum())
+    return (vectors / np.maximum(lengths, 1e-9) * (lengths > 1e-9) * weights[:, None]).astype(np.float32)
+
+
+def main(args: VectorArguments) -> dict[str, Any]:
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    except ImportError as error:
+        raise InputError("word vectors: run pip install -r requirements-embeddings.txt") from error
+    packed = open_blocks(args.packed_dataset)
+    tokenizer = load_tokenizer(packed.path / "tokenizer")
+    check_new_folder(args.output_dir)
+    special = np.zeros(len(tokenizer), dtype=bool)
+    special[tokenizer.all_special_ids] = True
+    blocks = packed.splits["train"][: args.max_train_samples]
+    neighbours, counts = count_neighbours(blocks, special, len(tokenizer), args.window)
+    vectors = make_vectors(neighbours, counts, args)
+    report = {
+        "settings": vars(args) | {"output_dir": None},
+        "inputs": {name: packed.manifest[name] for name in ("tokenizer", "splits")},
+        "tokens": int(counts.sum()),
+        "pairs": int(neighbours.nnz),
+        "tokens_without_vector": int((~vectors.any(axis=1)).sum()),
+    }
+    with atomic_folder(args.output_dir) as folder:
+        SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=vectors)]).save(str(folder))
+        write_json(folder / "report.json", report)
+    print(
+        f"{len(vectors):,} vectors of {args.dimensions} numbers from {report['tokens']:,} tokens in {args.output_dir}"
+    )
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, VectorArguments)

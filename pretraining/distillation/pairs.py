@@ -1,0 +1,141 @@
+"""Pairs of sentences with the teacher's score, and the groups of them that a training step reads."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretraining.distillation.sentences import add_copies
+from shared.errors import InputError
+from shared.masking import MaskedBlocks
+
+CHUNK = 4096  # sentences among which partners are looked for; bounds memory at about 200 MB
+
+
+@dataclass
+class PairArguments:
+    pairs_per_text: int = field(default=2, metadata={"help": "Partners of each sentence and each edited copy."})
+    pairs_per_group: int = field(
+        default=32, metadata={"help": "Pairs of like length in a sample; its sentences are compared with each other."}
+    )
+    blocks_per_group: int = field(default=8, metadata={"help": "Packed blocks with masks in a sample."})
+
+    def __post_init__(self) -> None:
+        for name, least in (("pairs_per_text", 1), ("pairs_per_group", 2), ("blocks_per_group", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts as token ids, the teacher's unit vectors, and pairs: (pairs, 2) int64 numbers of texts, (pairs,) float32
+    cosines of the teacher."""
+
+    ids: list[np.ndarray]
+    vectors: np.ndarray
+    pairs: np.ndarray
+    scores: np.ndarray
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        digest = hashlib.sha256()
+        for array in (*self.ids, self.vectors, self.pairs, self.scores):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def make_pairs(sentences: list[str], teacher: Any, encode: Any, tokenizer: Any, args: Any, seed: int) -> Pairs:
+    """Sentences with their edited copies, encoded by `encode(teacher, texts)`, and their partners.
+
+    Every text gets `pairs_per_text` partners among the 4,096 sentences of its chunk and their copies: each time the
+    one whose cosine is closest to a number drawn evenly from 0 to 1, so that all scores are about equally frequent
+    where chance would give nearly none above .5.
+    """
+    texts, sentence = add_copies(sentences, args.edited_share)
+    vectors = encode(teacher, texts)
+    rng = np.random.default_rng(seed)
+    pairs, scores = [], []
+    for start in range(0, len(sentences), CHUNK):
+        members = np.flatnonzero((sentence >= start) & (sentence < start + CHUNK))
+        cosines = vectors[members].astype(np.float32) @ vectors[members].astype(np.float32).T
+        np.fill_diagonal(cosines, -2)
+        for _ in range(args.pairs_per_text):
+            wanted = rng.uniform(0, 1, len(members)).astype(np.float32)
+            partner = np.abs(cosines - wanted[:, None]).argmin(1)
+            pairs.append(np.stack([members, members[partner]], axis=1))
+            scores.append(cosines[np.arange(len(members)), partner])
+    encoder = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=args.max_sentence_tokens)
+    ids = [np.array(row, dtype=np.int64) for row in encoder["input_ids"]]
+    return Pairs(ids, vectors, np.concatenate(pairs), np.concatenate(scores))
+
+
+class PairGroups(torch.utils.data.Dataset):
+    """Groups of pairs of like length, each with some packed blocks; use `data_collator=whole_batch`.
+
+    A sample is a group, and its losses depend on it alone, so that a step may be split anywhere between samples. A
+    batch of G groups of P pairs holds `sentence_ids` and `sentence_mask`, (G * 2P, tokens) int64, `vectors`,
+    (G, 2P, teacher's width) float32, `pair_ids` and `pair_mask`, (G * P, tokens) int64, `scores`, (G, P) float32, what
+    MaskedBlocks gives of G * B blocks (`labels` under `mask_labels`), and `labels`, (G,) float32 zeros: the groups.
+    """
+
+    def __init__(self, pairs: Pairs, special: Any, pad: int, args: PairArguments, blocks: MaskedBlocks | None) -> None:
+        self.pairs, self.special, self.pad, self.blocks = pairs, special, pad, blocks
+        self.size, self.per_group = args.pairs_per_group, args.blocks_per_group
+        lengths = np.array([len(row) for row in pairs.ids])[pairs.pairs].sum(1)
+        order = np.argsort(lengths, kind="stable")
+        self.groups = order[: len(order) // self.size * self.size].reshape(-1, self.size)
+        self.lengths = lengths[self.groups].max(1)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Read other blocks, under other masks, from now on."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.lengths if index == "length" else self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        rows = np.asarray(indices)
+        chosen = self.groups[rows].ravel()
+        pairs = self.pairs.pairs[chosen]
+        before, between, after = self.special.prefix, self.special.separator, self.special.suffix
+        singles = [[*before, *self.pairs.ids[text], *after] for text in pairs.ravel()]
+        doubles = [[*before, *self.pairs.ids[a], *between, *self.pairs.ids[b], *after] for a, b in pairs]
+        batch = dict(zip(("sentence_ids", "sentence_mask"), self._pad(singles), strict=True))
+        batch |= dict(zip(("pair_ids", "pair_mask"), self._pad(doubles), strict=True))
+        vectors = self.pairs.vectors[pairs].astype(np.float32)
+        batch["vectors"] = torch.from_numpy(vectors).view(len(rows), 2 * self.size, -1)
+        batch["scores"] = torch.from_numpy(self.pairs.scores[chosen]).view(len(rows), self.size)
+        batch["labels"] = torch.zeros(len(rows))
+        return batch | self._blocks_of(rows)
+
+    def _blocks_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """The blocks of these groups in this epoch; every block is read before one is read again."""
+        if self.blocks is None or not self.per_group:
+            return {}
+        first = (self.epoch * len(self) + rows) * self.per_group
+        places = (first[:, None] + np.arange(self.per_group)).ravel() % len(self.blocks)
+        self.blocks.set_epoch(self.epoch)
+        # A stride that shares no factor with the number of blocks visits each once, far from its neighbours.
+        found = self.blocks.__getitems__(places * _stride(len(self.blocks)) % len(self.blocks))
+        found["mask_labels"] = found.pop("labels")
+        return found
+
+    def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        return ids, mask
+
+
+def _stride(count: int) -> int:
+    stride = max(1, round(count * 0.618))
+    while np.gcd(stride, count) > 1:
+        stride += 1
+    return stride

@@ -1,0 +1,87 @@
+"""A masked language model that learns from a teacher: what it computes of a batch of groups, and the loss."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
+
+from shared.loss import Count
+from shared.masking import IGNORED
+
+LOSSES = ("embedding", "similarity", "pair", "mlm")
+TEMPERATURE = 0.05  # of the similarities in a group, as in contrastive learning (Gao et al., 2021, SimCSE)
+
+
+class Heads(nn.Module):
+    """What the student needs to answer the teacher, and drops when it has learned."""
+
+    def __init__(self, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, teacher_width)
+        self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+
+
+def add_heads(model: Any, teacher_width: int) -> None:
+    """Give a `...ForMaskedLM` model the heads, and a forward pass for the batches of `PairGroups`."""
+    model.distillation = Heads(model.config.hidden_size, teacher_width)
+    model.forward = partial(_learn, model, model.forward)
+
+
+def remove_heads(model: Any) -> None:
+    """Make the model what it was before `add_heads`, with what it has learned."""
+    del model.distillation, model.forward
+
+
+def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean of the last layer over all tokens, special ones included, (rows, width): as sentence-transformers."""
+    states = model.base_model(input_ids=ids, attention_mask=mask)[0]
+    weights = mask[..., None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def _learn(model: Any, fill_masks: Any, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The losses of each group, (groups, 4) in the order of LOSSES; the student's scores and cosines of the pairs,
+    (groups, pairs) each, and the teacher's."""
+    vectors, scores = batch["vectors"], batch["scores"]
+    groups, pairs = scores.shape
+    pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(groups, 2 * pairs, -1)
+    own = normalize(model.distillation.projection(pooled).float(), dim=-1)
+    embedding = 1 - (own * vectors).sum(-1).mean(-1)
+    similarity = kl_div(_similarities(own, log_softmax), _similarities(vectors, softmax), reduction="none").sum(-1)
+    found = model.distillation.score(mean_pool(model, batch["pair_ids"], batch["pair_mask"]))
+    found = found.float().view(groups, pairs)
+    losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
+    losses.append(_masked_loss(fill_masks, batch, groups) if "mask_labels" in batch else torch.zeros_like(embedding))
+    halves = pooled.float().view(groups, pairs, 2, -1)
+    return {
+        "losses": torch.stack(losses, dim=-1),
+        "scores": found,
+        "cosines": cosine_similarity(halves[:, :, 0], halves[:, :, 1], dim=-1),
+        "wanted": scores,
+    }
+
+
+def _similarities(vectors: torch.Tensor, share: Any) -> torch.Tensor:
+    """How the similarity of each sentence of a group to the others is shared out among them."""
+    cosines = vectors @ vectors.transpose(1, 2) / TEMPERATURE
+    own = torch.eye(cosines.shape[-1], dtype=torch.bool, device=cosines.device)
+    return share(cosines.masked_fill(own, torch.finfo(cosines.dtype).min / 2), dim=-1)
+
+
+def _masked_loss(fill_masks: Any, batch: dict[str, torch.Tensor], groups: int) -> torch.Tensor:
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+    logits, labels = fill_masks(**inputs).logits.float(), batch["mask_labels"]
+    losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    targets = (labels != IGNORED).view(groups, -1).sum(-1)
+    return losses.view(groups, -1).sum(-1) / targets.clamp(min=1)
+
+
+def weighted_loss(
+    outputs: dict[str, torch.Tensor], labels: torch.Tensor, num_items_in_batch: Count = None, *, weights: list[float]
+) -> torch.Tensor:
+    """The mean over groups of the weighted sum of their losses; `labels`, (groups,): IGNORED for a filler."""
+    counted = labels != IGNORED
+    total = (outputs["losses"] @ outputs["losses"].new_tensor(weights) * counted).sum()
+    return total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)

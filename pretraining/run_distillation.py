@@ -1,0 +1,202 @@
+"""Teach a masked language model what another encoder makes of sentences and of pairs of them.
+
+    accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil.yaml \
+        --model_name_or_path runs/tiny --teacher_name_or_path sentence-transformers/all-MiniLM-L6-v2 \
+        --train_file corpus/ --packed_dataset data/packed
+
+Plain masked-language modelling never asks what two texts have in common. Here the teacher, any sentence or masked
+language encoder (also word vectors of data_prep/train_word_vectors.py), says so: the student learns to point where the
+teacher points (one text at a time), and to score a pair that it reads as one input, while it goes on filling masks.
+Writes a model that plain `AutoModelForMaskedLM.from_pretrained` and `SentenceTransformer` load, its tokenizer,
+recipe.yaml, manifest.json, results, curve and card. Reports, on held-out sentences, how close it is to the teacher.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from transformers import EvalPrediction, set_seed
+
+from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
+from pretraining.distillation.pooling import write_pooling
+from pretraining.distillation.sentences import SentenceArguments, choose_sentences
+from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
+from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
+from shared.blocks import PackedBlocks, open_blocks
+from shared.budget import check_split, describe_plan, measure_step, set_steps
+from shared.command_line import run_script
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.loss import project_masked_only
+from shared.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from shared.model_card import ModelCardFacts, readable
+from shared.model_config import ModelArguments, build_model
+from shared.run_arguments import RunArguments
+from shared.run_record import RunRecord
+from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
+from shared.trainer import ExactTrainer
+
+RESULTS = {
+    "eval_loss": "loss (weighted sum)",
+    "eval_embedding_loss": "1 - cosine of student and teacher",
+    "eval_similarity_loss": "divergence of the similarities in a group, nats",
+    "eval_pair_loss": "squared error of the scores of pairs",
+    "eval_mlm_loss": "masked language modelling, nats per masked token",
+    "eval_score_spearman": "scores of pairs: Spearman with the teacher's",
+    "eval_cosine_spearman": "cosines of single encodings: Spearman with the teacher's",
+}
+
+
+@dataclass
+class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
+    teacher_name_or_path: str | None = field(
+        default=None, metadata={"help": "The teacher: a sentence encoder or any other, folder or Hub id."}
+    )
+    train_file: list[str] = field(
+        default_factory=list, metadata={"help": "Text: parquet, JSON lines or text files, or folders of them."}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Text of the Hub instead, by id."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
+    packed_dataset: str | None = field(
+        default=None, metadata={"help": "Packed blocks on which the student goes on filling masks."}
+    )
+    max_sentence_tokens: int = field(default=60, metadata={"help": "Tokens of a sentence; longer ones are cut."})
+    embedding_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine of student and teacher."})
+    similarity_weight: float = field(
+        default=0.5, metadata={"help": "Weight of the divergence between the similarities inside a group."}
+    )
+    pair_weight: float = field(default=10.0, metadata={"help": "Weight of the squared error of the scores of pairs."})
+    mlm_weight: float = field(default=0.2, metadata={"help": "Weight of masked language modelling, with blocks."})
+
+    def __post_init__(self) -> None:
+        for base in (SentenceArguments, PairArguments, MaskingArguments):
+            base.__post_init__(self)
+        if not self.teacher_name_or_path:
+            raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
+        if bool(self.train_file) == bool(self.dataset_name):
+            raise InputError("give one source of text: --train_file or --dataset_name")
+        if min(self.weights) < 0 or not max(self.weights):
+            raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
+        if self.packed_dataset is None and self.mlm_weight:
+            raise InputError("--mlm_weight: masks need --packed_dataset; name one, or set --mlm_weight 0")
+
+    @property
+    def weights(self) -> list[float]:
+        """In the order of LOSSES."""
+        return [self.embedding_weight, self.similarity_weight, self.pair_weight, self.mlm_weight]
+
+
+def load_data(
+    model_args: ModelArguments, data_args: DataArguments, seed: int, quiet: bool
+) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, Any]]:
+    """The tokenizer; the pairs of `train` and `validation`; the blocks; and what identifies all of it."""
+    blocks = open_blocks(data_args.packed_dataset) if data_args.packed_dataset else None
+    name = model_args.tokenizer_name or model_args.model_name_or_path or (blocks and blocks.path / "tokenizer")
+    if not name:
+        raise InputError("--model_name_or_path or --tokenizer_name: name the student, or its tokenizer")
+    tokenizer = load_tokenizer(name)
+    if blocks and blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
+        raise InputError(
+            f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack the text again with "
+            f"data_prep/pack_dataset.py --tokenizer_name {name}"
+        )
+    documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
+    teacher = load_teacher(data_args.teacher_name_or_path)
+    sentences = choose_sentences(documents, data_args, quiet)
+    check_reads(teacher, data_args.teacher_name_or_path, sentences["train"][:1000])
+    encode = partial(cached_encodings, quiet=quiet)
+    pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
+    identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
+    return tokenizer, pairs, blocks, identity | {"blocks": blocks and blocks.manifest["splits"]}
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """The mean of each loss over groups, and Spearman's correlations over all pairs."""
+    losses, scores, cosines, wanted = prediction.predictions
+    found = {
+        f"{name}_loss": float(value) for name, value in zip(LOSSES, losses.mean(0, dtype=np.float64), strict=True)
+    }
+    found["score_spearman"] = float(spearmanr(scores.ravel(), wanted.ravel()).statistic)
+    found["cosine_spearman"] = float(spearmanr(cosines.ravel(), wanted.ravel()).statistic)
+    return found
+
+
+def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
+    # 1. Start the run.
+    record = RunRecord(training_args, model_args, data_args)
+    if record.finished and not training_args.dry_run:
+        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+        return record.finished["results"]
+    training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
+
+    # 2. Tokenizer and data.
+    with training_args.main_process_first(desc="preparing data"):
+        tokenizer, pairs, packed, identity = load_data(
+            model_args, data_args, training_args.seed, quiet=not record.is_writer
+        )
+    record.use_inputs(identity, identity)
+    length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
+    datasets = {}
+    for name, masking in (("train", data_args), ("validation", EXAM)):
+        masker = make_masker(tokenizer, masking, training_args.seed if name == "train" else 0)
+        blocks = MaskedBlocks(packed.splits[name], masker, tokenizer.pad_token_id) if packed else None
+        datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), tokenizer.pad_token_id, data_args, blocks)
+
+    # 3. Model and Trainer.
+    def build_trainer(args: RunArguments) -> ExactTrainer:
+        set_seed(args.seed)
+        model = build_model(model_args, tokenizer, length)
+        project_masked_only(model)
+        add_heads(model, pairs["train"].vectors.shape[1])
+        return ExactTrainer(
+            model=model,
+            args=args,
+            data_collator=whole_batch,
+            train_dataset=datasets["train"],
+            eval_dataset=datasets["validation"],
+            processing_class=tokenizer,
+            compute_loss_func=partial(weighted_loss, weights=data_args.weights),
+            compute_metrics=compute_metrics,
+            identity=record.identity,
+        )
+
+    cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
+    tokens = int(datasets["train"].lengths.mean() * data_args.pairs_per_group * 2)
+    set_steps(training_args, len(datasets["train"]), tokens, cost)
+    if training_args.dry_run:
+        plan = describe_plan(training_args, tokens, cost) | check_split(build_trainer, training_args)
+        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
+        return plan
+    trainer = build_trainer(training_args)
+
+    # 4. Train.
+    metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
+    metrics["train_pairs"] = trainer.state.global_step * training_args.samples_per_step * data_args.pairs_per_group
+    trainer.save_metrics("train", metrics)
+
+    # 5. Evaluate and report.
+    evaluation = trainer.evaluate()
+    trainer.save_metrics("eval", evaluation)
+    trainer.save_state()
+    metrics |= evaluation
+    remove_heads(trainer.model)
+    trainer.save_model()
+    if record.is_writer:
+        write_pooling(Path(training_args.output_dir), trainer.model.config.hidden_size)
+    title = f"A {trainer.model.config.model_type} encoder distilled from {data_args.teacher_name_or_path}."
+    source = data_args.dataset_name or Path(data_args.train_file[0]).name
+    facts = ModelCardFacts(title, "sentence-similarity", source, RESULTS, model_args.model_name_or_path, "loss")
+    record.finish(trainer, metrics, facts)
+    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items() if key in metrics))
+    return metrics
+
+
+if __name__ == "__main__":
+    run_script(main, ModelArguments, DataArguments, RunArguments)
