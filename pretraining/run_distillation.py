@@ -26,7 +26,7 @@ from transformers import EvalPrediction, set_seed
 
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
 from pretraining.distillation.pooling import write_pooling
-from pretraining.distillation.sentences import SentenceArguments, choose_sentences
+from pretraining.distillation.sentences import SentenceArguments, cached_sentences
 from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from shared.blocks import PackedBlocks, open_blocks
@@ -109,7 +109,7 @@ def load_data(
         )
     documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
     teacher = load_teacher(data_args.teacher_name_or_path)
-    sentences = choose_sentences(documents, data_args, quiet)
+    sentences = cached_sentences(documents, data_args, quiet)
     check_reads(teacher, data_args.teacher_name_or_path, sentences["train"][:1000])
     encode = partial(cached_encodings, quiet=quiet)
     pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
@@ -119,12 +119,14 @@ def load_data(
 
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """The mean of each loss over groups, and Spearman's correlations over all pairs."""
-    losses, scores, cosines, wanted = prediction.predictions
+    losses, scores, wanted_scores, cosines, wanted_cosines = prediction.predictions
+    others = ~np.eye(cosines.shape[-1], dtype=bool)
     found = {
         f"{name}_loss": float(value) for name, value in zip(LOSSES, losses.mean(0, dtype=np.float64), strict=True)
     }
-    found["score_spearman"] = float(spearmanr(scores.ravel(), wanted.ravel()).statistic)
-    found["cosine_spearman"] = float(spearmanr(cosines.ravel(), wanted.ravel()).statistic)
+    found["score_spearman"] = float(spearmanr(scores.ravel(), wanted_scores.ravel()).statistic)
+    cosines, wanted_cosines = cosines[:, others].ravel(), wanted_cosines[:, others].ravel()
+    found["cosine_spearman"] = float(spearmanr(cosines, wanted_cosines).statistic)
     return found
 
 

@@ -2,13 +2,15 @@
 
 import hashlib
 import heapq
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
+from shared.files import CACHE, content_hash, write_json
 
 # A sentence ends at its mark when a space follows; lines are paragraphs of their own.
 ENDS = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
@@ -37,6 +39,17 @@ class SentenceArguments:
             raise InputError(f"--edited_share {self.edited_share}: is a share, from 0 to 1")
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"--validation_fraction {self.validation_fraction}: must be above 0 and below 1")
+
+
+def cached_sentences(documents: Documents, args: SentenceArguments, quiet: bool) -> dict[str, list[str]]:
+    """What `choose_sentences` gives, from the cache where it has been done before."""
+    settings = [getattr(args, name.name) for name in fields(SentenceArguments)]
+    file = CACHE / f"sentences-{content_hash(documents.describe(), settings)}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, choose_sentences(documents, args, quiet))
+    found: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool) -> dict[str, list[str]]:

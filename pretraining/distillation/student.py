@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
 from shared.loss import Count
 from shared.masking import IGNORED
@@ -42,24 +42,25 @@ def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
 
 
 def _learn(model: Any, fill_masks: Any, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The losses of each group, (groups, 4) in the order of LOSSES; the student's scores and cosines of the pairs,
-    (groups, pairs) each, and the teacher's."""
+    """The losses of each group, (groups, 4) in the order of LOSSES; and what is compared over all groups: the scores
+    of pairs, (groups, pairs), and the cosines of single encodings, (groups, pairs, pairs), `wanted_...` the teacher's.
+    """
     vectors, scores = batch["vectors"], batch["scores"]
-    groups, pairs = scores.shape
-    pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(groups, 2 * pairs, -1)
+    pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(*scores.shape, -1)
     own = normalize(model.distillation.projection(pooled).float(), dim=-1)
     embedding = 1 - (own * vectors).sum(-1).mean(-1)
     similarity = kl_div(_similarities(own, log_softmax), _similarities(vectors, softmax), reduction="none").sum(-1)
     found = model.distillation.score(mean_pool(model, batch["pair_ids"], batch["pair_mask"]))
-    found = found.float().view(groups, pairs)
+    found = found.float().view(scores.shape)
     losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
-    losses.append(_masked_loss(fill_masks, batch, groups) if "mask_labels" in batch else torch.zeros_like(embedding))
-    halves = pooled.float().view(groups, pairs, 2, -1)
+    losses.append(_masked_loss(fill_masks, batch, len(scores)) if "mask_labels" in batch else losses[0] * 0)
+    pooled = normalize(pooled.float(), dim=-1)
     return {
         "losses": torch.stack(losses, dim=-1),
         "scores": found,
-        "cosines": cosine_similarity(halves[:, :, 0], halves[:, :, 1], dim=-1),
-        "wanted": scores,
+        "wanted_scores": scores,
+        "cosines": pooled @ pooled.transpose(1, 2),
+        "wanted_cosines": vectors @ vectors.transpose(1, 2),
     }
 
 
