@@ -77,10 +77,13 @@ class PairGroups(torch.utils.data.Dataset):
     """Groups of pairs of like length, each with some packed blocks; use `data_collator=whole_batch`.
 
     A sample is a group, and its losses depend on it alone, so that a step may be split anywhere between samples. A
-    batch of G groups of P pairs holds the first texts alone, `sentence_ids` and `sentence_mask`, (G * P, tokens)
-    int64, with the teacher's `vectors`, (G, P, width) float32; both as one input, `pair_ids` and `pair_mask`,
-    (G * P, tokens) int64, with its `scores`, (G, P) float32; what MaskedBlocks gives of G * B blocks (its `labels` as `mask_labels`);
-    and `labels`, (G,) float32 zeros, by which Trainer counts the groups.
+    batch of G groups of P pairs holds
+
+    - the first texts alone: `sentence_ids` and `sentence_mask`, (G * P, tokens) int64, and the teacher's `vectors`,
+      (G, P, width) float32;
+    - both texts as one input: `pair_ids` and `pair_mask`, (G * P, tokens) int64, and `scores`, (G, P) float32;
+    - what MaskedBlocks gives of G * B blocks, its `labels` under `mask_labels`;
+    - `labels`, (G,) float32 zeros, by which Trainer counts the groups.
     """
 
     def __init__(self, pairs: Pairs, special: Any, pad: int, args: PairArguments, blocks: MaskedBlocks | None) -> None:
