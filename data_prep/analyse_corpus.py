@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.analysis_report import draw_pictures, write_tables
-from data_prep.corpus_counts import CountDocuments, Tallies, overlaps
-from data_prep.corpus_statistics import correlations, months_of, quantiles, rises
-from data_prep.words import normalised_words
+from data_prep.corpus.analysis_page import draw_pictures, write_tables
+from data_prep.corpus.counts import CountDocuments, Tallies, overlaps
+from data_prep.corpus.statistics import correlations, months_of, quantiles, rises
+from data_prep.corpus.words import normalised_words
+from data_prep.engine.stage import Phase, StageArguments, Task, run_stage, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json
 from shared.rows import find_sources
-from shared.stage import Phase, StageArguments, Task, run_stage, settings_of
 
 MAX_SNAPSHOTS = 200
 

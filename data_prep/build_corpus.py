@@ -17,14 +17,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.contamination import find_evaluation_sets
-from data_prep.corpus_phases import BuildIndex, Choose, Examine, Write
-from data_prep.data_card import read_licences, write_data_card
-from data_prep.trace import trace
+from data_prep.corpus.card import read_licences, write_data_card
+from data_prep.corpus.contamination import find_evaluation_sets
+from data_prep.corpus.phases import BuildIndex, Choose, Examine, Write
+from data_prep.corpus.trace import trace
+from data_prep.engine.stage import Phase, StageArguments, Task, run_stage, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import find_sources
-from shared.stage import Phase, StageArguments, Task, run_stage, settings_of
 
 MAX_WRITERS = (
     256  # tasks that share the shards; fixed by the input, because clusters queue them before the plan is made

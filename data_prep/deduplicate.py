@@ -6,8 +6,9 @@ Reads documents (parquet or JSON lines), of one or several snapshots. Writes tho
 same columns, and to dropped/ each other one with the reason and the URL (or id) of the document that stays instead.
 
 Exact duplicates have the same normalised text; near duplicates share a band of MinHash values, which documents of
-Jaccard similarity J do with probability 1 - (1 - J ** rows) ** bands; see minhash.py. A duplicate of a duplicate is a
-duplicate. Of a group the newest document stays, or the oldest; of several such the one of the lowest URL, then id.
+Jaccard similarity J do with probability 1 - (1 - J ** rows) ** bands; see duplicates/minhash.py. A duplicate of a
+duplicate is a duplicate. Of a group the newest document stays, or the oldest; of several such the one of the lowest
+URL, then id.
 
 With `--against FOLDER`, the corpus of last month, only what is new or has changed is kept: a document that is a
 duplicate of one there is dropped.
@@ -19,13 +20,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.duplicate_files import Documents, Drops
-from data_prep.duplicate_groups import Groups, Matches, Plan, Signatures, match_tasks
-from data_prep.duplicate_lines import Cuts, LineMatches, Lines, without
+from data_prep.duplicates.files import Documents, Drops
+from data_prep.duplicates.groups import Groups, Matches, Plan, Signatures, match_tasks
+from data_prep.duplicates.lines import Cuts, LineMatches, Lines, without
+from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, run_stage, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import STATE, Source, find_sources, read_rows
-from shared.stage import Outcome, Phase, StageArguments, Task, document_phase, run_stage, settings_of
 
 LEVELS = ("exact", "near", "paragraph", "line")
 

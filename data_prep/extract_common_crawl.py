@@ -21,14 +21,14 @@ from urllib.parse import unquote
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from data_prep.page_process import PageProcess
-from data_prep.url_rules import clean_url, is_wikipedia, read_block_list
-from data_prep.warc_records import Record, read_records
-from data_prep.web_page import parse_date, plausible_last_modified, tidy
+from data_prep.crawl.page import parse_date, plausible_last_modified, tidy
+from data_prep.crawl.page_process import PageProcess
+from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
+from data_prep.crawl.warc import Record, read_records
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import Source, clean_text, find_sources
-from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 
 WARC = (".warc.gz", ".warc")
 WET = (".warc.wet.gz", ".warc.wet", ".wet.gz", ".wet")

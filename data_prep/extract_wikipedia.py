@@ -7,7 +7,7 @@ Reads the files pages-articles*.xml*.bz2 of https://dumps.wikimedia.org (or of -
 like it), which it downloads to --dump_dir, or with --input any dump files, compressed or not, Special:Export too; of
 a folder the articles once, where it holds them in parts, in one piece and as multistream. Drops redirects, other
 namespaces and disambiguation pages, and writes the stage's parquet shards, `dropped/` and `manifest.json`; `offset` is
-the number of pages before an article in its dump file. See wikitext.py for what becomes of the markup.
+the number of pages before an article in its dump file. See wikipedia/wikitext.py for what becomes of the markup.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from urllib.parse import quote, urlsplit
 
 from tqdm.auto import tqdm
 
-from data_prep.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain, server_at
-from data_prep.wiki_dump import Page, Site, read_pages
-from data_prep.wiki_words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGE_CODES, LANGUAGES, REDIRECT
-from data_prep.wikitext import Names, clean_wikitext, names_of
+from data_prep.engine.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain, server_at
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.wikipedia.dump import Page, Site, read_pages
+from data_prep.wikipedia.wikitext import Names, clean_wikitext, names_of
+from data_prep.wikipedia.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGE_CODES, LANGUAGES, REDIRECT
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
 from shared.files import flush
 from shared.rows import NAMES, Source, clean_text, find_sources
-from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 
 CLEANING = 2  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
 SUFFIXES = (".xml", ".bz2")

@@ -19,13 +19,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from data_prep.crawl_lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
-from data_prep.downloads import BadFile, NotFound, Server, Trouble, check_gzip, discard, download, server_at
-from shared.command_line import run_script
-from shared.errors import BadRecordsError, InputError, RunError
-from shared.files import atomic_file, content_hash, write_json
-from shared.rows import STATE, Source, write_rows
-from shared.stage import (
+from data_prep.crawl.lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
+from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble, check_gzip, discard, download, server_at
+from data_prep.engine.stage import (
     DROPPED,
     ENOUGH_RECORDS,
     Part,
@@ -36,6 +32,10 @@ from shared.stage import (
     new_counts,
     run_stage,
 )
+from shared.command_line import run_script
+from shared.errors import BadRecordsError, InputError, RunError
+from shared.files import atomic_file, content_hash, write_json
+from shared.rows import STATE, Source, write_rows
 
 PLANNING_RETRIES = 4  # before work starts, somebody waits
 MARGIN = 1.02  # of disk, over the bytes to come

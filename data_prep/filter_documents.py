@@ -4,7 +4,7 @@
 
 Reads the output folder of a stage, parquet or JSON lines. Writes what is kept to OUTPUT/*.parquet and the rest, with
 the rule that dropped it and what it measured, to OUTPUT/dropped/; with --explain what every rule measured to
-OUTPUT/explain/. `--why URL` prints that for one document and writes nothing. The rules stand in quality_rules.py. C4's
+OUTPUT/explain/. `--why URL` prints that for one document and writes nothing. The rules stand in quality/rules.py. C4's
 rules remove lines and BigScience's words: the text that is kept is the text as they leave it.
 """
 
@@ -18,9 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.model_scores import closest, load_fasttext, load_kenlm
-from data_prep.personal_data import mask_personal_data
-from data_prep.quality_rules import (
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.quality.models import closest, load_fasttext, load_kenlm
+from data_prep.quality.personal_data import mask_personal_data
+from data_prep.quality.rules import (
     ENGLISH_STOP_WORDS,
     GOPHER_STOP_WORDS,
     RULE_SETS,
@@ -30,12 +31,11 @@ from data_prep.quality_rules import (
     WordList,
     judge,
 )
-from data_prep.word_splitter import WordTable
+from data_prep.quality.splitter import WordTable
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import sha256_of
 from shared.rows import Source, find_sources, read_rows
-from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 
 MAX_CHARACTERS = 5_000_000  # of a document; longer ones are not text that a model is meant to read, and bound memory
 EXPLAIN = pa.schema(

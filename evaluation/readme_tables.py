@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_prep import bench_corpus, bench_stages
+from data_prep.bench import corpus, stages
 from evaluation import (
     bench_finetuning,
     bench_pretraining,
@@ -109,8 +109,8 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "shared/README.md": {"faults": (["shared/faults.json"], fault_tables)},
     "data_prep/README.md": {
-        "speed": (["data_prep/results/speed.json"], bench_corpus.table),
-        "real_files": (["data_prep/results/real_files.json"], bench_stages.make_table),
+        "speed": (["data_prep/results/speed.json"], corpus.table),
+        "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
     "finetuning/README.md": {
         "scores": (["evaluation/results/tasks.json"], benchmark_report.make_table),

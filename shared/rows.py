@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
     }
 )
 NAMES = tuple(SCHEMA.names)
-STATE = ".state"  # in a stage's output folder: what is done; see shared/stage.py
+STATE = ".state"  # in a stage's output folder: what is done; see data_prep/engine/stage.py
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
 NAMED_ONLY = (".json", ".json.gz")  # in a folder these are more often manifests
 MAX_LINE_BYTES = 64 * 2**20

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 from shared.command_line import run_script
 from shared.rows import find_sources, read_rows
-from shared.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
 
 LENGTHS = pa.schema({"id": pa.string(), "length": pa.int64()})
 

@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import analyse_corpus, corpus_counts
+from data_prep import analyse_corpus
 from data_prep.analyse_corpus import AnalysisArguments, families, pairs_to_compare
-from data_prep.analysis_report import draw_pictures, similarity
-from data_prep.corpus_counts import Tallies, bin_start, length_bin, month_of, registered_domain
-from data_prep.corpus_statistics import correlations, quantiles, rises
-from data_prep.words import normalised_words
+from data_prep.corpus import counts
+from data_prep.corpus.analysis_page import draw_pictures, similarity
+from data_prep.corpus.counts import Tallies, bin_start, length_bin, month_of, registered_domain
+from data_prep.corpus.statistics import correlations, quantiles, rises
+from data_prep.corpus.words import normalised_words
+from data_prep.engine.stage import StageArguments
 from shared.errors import InputError
-from shared.stage import StageArguments
 
 SCRIPT = str(Path(analyse_corpus.__file__))
 FIRST, LAST = "CC-MAIN-2026-39", "CC-MAIN-2026-43"
@@ -118,9 +119,9 @@ def test_urls_and_texts_in_both_snapshots(analysis):
 
 
 def test_overlaps_are_the_same_in_ranges(whole, analysis, monkeypatch):
-    monkeypatch.setattr(corpus_counts, "HASHES_AT_ONCE", 70)  # 9 ranges
+    monkeypatch.setattr(counts, "HASHES_AT_ONCE", 70)  # 9 ranges
     for kind, facts in analysis["duplicates"].items():
-        assert corpus_counts.overlaps(str(whole), kind, [FIRST, LAST]) == facts
+        assert counts.overlaps(str(whole), kind, [FIRST, LAST]) == facts
 
 
 def test_a_word_that_is_new_rises_most(analysis):
@@ -132,7 +133,7 @@ def test_a_word_that_is_new_rises_most(analysis):
 
 
 def test_rises_resist_chance_grammar_and_spam():
-    counts = {
+    table = {
         "war": (2, 400),
         "the": (990, 999),
         "fluke": (0, 3),
@@ -140,12 +141,12 @@ def test_rises_resist_chance_grammar_and_spam():
         "peace": (300, 40),
         "same": (100, 100),
     }
-    ranked = rises(counts, 1000, 1000, 20)
+    ranked = rises(table, 1000, 1000, 20)
     assert [row["word"] for row in ranked] == ["war", "rare", "same", "peace"]
     assert ranked[0]["z"] > 10 > ranked[1]["z"] > 2
     assert ranked[2]["z"] == pytest.approx(0, abs=1e-6)
     assert ranked[-1]["z"] < -10
-    assert rises(counts, 0, 1000, 20) == rises({}, 10, 10, 1) == []
+    assert rises(table, 0, 1000, 20) == rises({}, 10, 10, 1) == []
 
 
 def test_rises_do_not_depend_on_which_snapshot_is_larger():
@@ -215,7 +216,7 @@ def test_the_largest_keys_are_exact_with_few_buckets(inputs, whole, monkeypatch)
         count.update(word for word in set(normalised_words(row["text"])) if word[0].isalpha() and len(word) > 1)
     expected = {word: n for word, n in count.items() if n >= 20}
     assert {word: sum(table.values()) for word, table in exact.items() if sum(table.values()) >= 20} == expected
-    monkeypatch.setitem(corpus_counts.MOST_KEYS, "word", 5)
+    monkeypatch.setitem(counts.MOST_KEYS, "word", 5)
     few = Tallies(str(whole)).largest("word", 1, {FIRST, LAST})
     assert len(few) < len(exact)
     assert count.most_common(1)[0][0] in few

@@ -15,14 +15,14 @@ import yaml
 
 from data_prep import build_corpus
 from data_prep.build_corpus import BuildArguments
-from data_prep.contamination import Index, build_index, find_evaluation_sets
-from data_prep.corpus_phases import DATED, TRAIN, UNDATED, dated_split, plan_mix, sampling_bin
-from data_prep.words import PIECE, count_words, normalised_words, words_in_pieces
+from data_prep.corpus.contamination import Index, build_index, find_evaluation_sets
+from data_prep.corpus.phases import DATED, TRAIN, UNDATED, dated_split, plan_mix, sampling_bin
+from data_prep.corpus.words import PIECE, count_words, normalised_words, words_in_pieces
+from data_prep.engine.stage import StageArguments
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import sha256_of
 from shared.rows import SCHEMA, find_sources, read_rows
-from shared.stage import StageArguments
 
 SCRIPT = str(Path(build_corpus.__file__))
 TEXT = "The committee, which had met in Geneva on Monday, decided that it would not publish its findings before May."

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from data_prep import minhash
-from data_prep.bench_deduplicate import BenchArguments, jaccard, planted_pairs, write_corpus
-from data_prep.bench_deduplicate import main as bench
+from data_prep.bench.deduplicate import BenchArguments, jaccard, planted_pairs, write_corpus
+from data_prep.bench.deduplicate import main as bench
 from data_prep.deduplicate import DeduplicateArguments, main
-from data_prep.duplicate_files import listed, read_run
-from data_prep.duplicate_groups import order_of
-from data_prep.minhash import MinHash, hash_of_words, words_of
+from data_prep.duplicates import minhash
+from data_prep.duplicates.files import listed, read_run
+from data_prep.duplicates.groups import order_of
+from data_prep.duplicates.minhash import MinHash, hash_of_words, words_of
+from data_prep.engine.stage import StageArguments
 from shared.errors import BadRecordsError, InputError
-from shared.stage import StageArguments
 
 LONG = "The quick brown fox jumps over the lazy dog while {} watches the river flow past the old stone mill in spring."
 

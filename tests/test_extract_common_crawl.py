@@ -14,15 +14,15 @@ import pytest
 from conftest import ROOT
 
 from data_prep import extract_common_crawl as script
-from data_prep import warc_records
+from data_prep.crawl import warc
+from data_prep.crawl.page import Unwanted, decode, extract_fast, parse_date, plausible_last_modified, read_page, tidy
+from data_prep.crawl.page_process import PageProcess
+from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
+from data_prep.crawl.warc import MEMBER, read_records
+from data_prep.engine.stage import StageArguments
 from data_prep.extract_common_crawl import ExtractArguments, ExtractPages, choose_sources
-from data_prep.page_process import PageProcess
-from data_prep.url_rules import clean_url, is_wikipedia, read_block_list
-from data_prep.warc_records import MEMBER, read_records
-from data_prep.web_page import Unwanted, decode, extract_fast, parse_date, plausible_last_modified, read_page, tidy
 from shared.errors import BadRecordsError, InputError
 from shared.rows import find_sources
-from shared.stage import StageArguments
 
 DATA = Path(os.environ.get("TINY_OLM_DATA", "nowhere"), "commoncrawl")
 ENGLISH = "The river rose for three days, and on the fourth the people of the town carried their books to the hill. "
@@ -496,7 +496,7 @@ def test_a_record_is_found_at_its_offset_in_its_member(tmp_path):
 
 @pytest.mark.parametrize("claimed", [10 * 2**30, 100])
 def test_a_gzip_bomb_is_left_in_bounded_time_and_memory(claimed, tmp_path, monkeypatch):
-    monkeypatch.setattr(warc_records, "SKIPPED_BYTES", 2**26)
+    monkeypatch.setattr(warc, "SKIPPED_BYTES", 2**26)
     head = record(b"", number=1, length=claimed)
     packer = zlib.compressobj(9, wbits=31)
     start = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -506,14 +506,14 @@ def test_a_gzip_bomb_is_left_in_bounded_time_and_memory(claimed, tmp_path, monke
     good = numbered(3)
     path = write(tmp_path / "x.warc.gz", members(good[:1]) + bomb + members(good[2:]))
     largest = 0
-    fill = warc_records.Inflater._more
+    fill = warc.Inflater._more
 
     def watched(stream):
         nonlocal largest
         fill(stream)
         largest = max(largest, len(stream.window))
 
-    monkeypatch.setattr(warc_records.Inflater, "_more", watched)
+    monkeypatch.setattr(warc.Inflater, "_more", watched)
     first, middle, last = read(path)
     assert numbers([first, last]) == [0, 2] and (middle.too_large or middle.problem)
     assert largest < 2**20

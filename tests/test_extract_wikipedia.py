@@ -18,7 +18,8 @@ from xml.sax.saxutils import escape
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.downloads import server_at
+from data_prep.engine.downloads import server_at
+from data_prep.engine.stage import StageArguments
 from data_prep.extract_wikipedia import (
     ReadArticles,
     WikipediaArguments,
@@ -30,10 +31,9 @@ from data_prep.extract_wikipedia import (
     main,
     title_url,
 )
-from data_prep.wiki_dump import Page, Site
+from data_prep.wikipedia.dump import Page, Site
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.rows import SCHEMA, Source
-from shared.stage import StageArguments
 
 DATA = os.environ.get("TINY_OLM_DATA", "")
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="bg">

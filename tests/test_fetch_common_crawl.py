@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import downloads
 from data_prep import fetch_common_crawl as script
-from data_prep.crawl_lists import sample
+from data_prep.crawl.lists import sample
+from data_prep.engine import downloads
 from data_prep.fetch_common_crawl import FetchArguments, FetchStageArguments
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.rows import find_sources

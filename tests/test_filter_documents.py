@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import filter_documents
+from data_prep.engine.stage import StageArguments
 from data_prep.filter_documents import Filter, FilterArguments, chosen_rules, main, make_step
-from data_prep.personal_data import mask_personal_data
-from data_prep.quality_rules import RULES
+from data_prep.quality.personal_data import mask_personal_data
+from data_prep.quality.rules import RULES
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.rows import find_sources
-from shared.stage import StageArguments
 from tests.test_quality_rules import GOOD
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import word_splitter
-from data_prep.quality_rules import (
+from data_prep.quality import splitter
+from data_prep.quality.rules import (
     ENGLISH_STOP_WORDS,
     GOPHER_STOP_WORDS,
     RULE_SETS,
@@ -22,7 +22,7 @@ from data_prep.quality_rules import (
     judge,
     ngram_shares,
 )
-from data_prep.word_splitter import WordTable, split_piece
+from data_prep.quality.splitter import WordTable, split_piece
 
 DATA = os.environ.get("TINY_OLM_DATA")
 LISTS = {
@@ -126,7 +126,7 @@ def pieces():
 def test_splitting_loses_nothing_and_its_fast_way_gives_the_same(monkeypatch):
     found = {piece: split_piece(piece) for piece in pieces()}
     assert all("".join(words) == piece and all(words) for piece, words in found.items())
-    monkeypatch.setattr(word_splitter, "_COMMON", re.compile(r"(?!)"))
+    monkeypatch.setattr(splitter, "_COMMON", re.compile(r"(?!)"))
     assert {piece: split_piece(piece) for piece in found} == found
 
 
@@ -385,7 +385,7 @@ def test_what_is_said_of_a_document_does_not_depend_on_those_before():
 
 
 def test_the_word_table_forgets_when_it_knows_too_much(monkeypatch):
-    monkeypatch.setattr(word_splitter, "MOST_PIECES", 100)
+    monkeypatch.setattr(splitter, "MOST_PIECES", 100)
     table = WordTable()
     before = judge(Document(GOOD, table, limits("gopher_quality"), "en", exact=True, lists=LISTS))
     table.words_of(words(200))
@@ -408,7 +408,7 @@ def test_odd_texts_are_judged(text):
 
 def reference_disagreements(texts):
     """(rule, text) for which datatrove's class decides otherwise."""
-    from data_prep.compare_filters import ask_reference, limits_of, reference_filters, same
+    from data_prep.bench.filters import ask_reference, limits_of, reference_filters, same
 
     table = WordTable()
     return [

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.engine.stage import StageArguments
 from shared.errors import BadRecordsError, InputError
-from shared.stage import StageArguments
 from tests import stage_script
 from tests.stage_script import EvenArguments
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.wikitext import clean_wikitext, names_of, strip_quotes
+from data_prep.wikipedia.wikitext import clean_wikitext, names_of, strip_quotes
 
 SENTENCE = "The committee met again in the spring, and nobody was absent from that long first session."
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from data_prep.downloads import BadFile, NotFound, Server, Trouble
+from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble
 from shared.errors import InputError
 from shared.rows import clean_text
 

@@ -344,7 +344,7 @@ def run_stage(
                 _run_local(stage, phase, args)
             manifest = stage.finish()
         else:
-            from shared.executors import run_elsewhere
+            from data_prep.engine.executors import run_elsewhere
 
             if not run_elsewhere(stage, args):  # queued
                 return {}

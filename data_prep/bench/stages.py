@@ -1,6 +1,6 @@
 """Run real files through every stage, one worker each, and tell what each kept and how fast it was.
 
-    python data_prep/bench_stages.py --crawl crawl/ --dump dumps/ --output_dir runs/stages
+    python data_prep/bench/stages.py --crawl crawl/ --dump dumps/ --output_dir runs/stages
 
 `--crawl` names WARC, WET and WAT files or folders of them, `--dump` Wikipedia dumps. The WARC files among them are
 laid out like a crawl first, and fetched from there. Damaged files may be among them: no share of bad records stops it.
@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.data_card import cell, table
+from data_prep.corpus.card import cell, table
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
 from shared.rows import find_sources
 
 SNAPSHOT = "CC-MAIN-2026-43"  # any name of the right form
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 @dataclass

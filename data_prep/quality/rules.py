@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import regex
 
-from data_prep.word_splitter import SENTENCE_END, SPECIAL, SPECIAL_ENDS, WITHOUT_SPACES, WordTable, hash_of
+from data_prep.quality.splitter import SENTENCE_END, SPECIAL, SPECIAL_ENDS, WITHOUT_SPACES, WordTable, hash_of
 
 _ENGLISH = """
 a about above across after again against all almost along already also although always am among an and another any

@@ -1,4 +1,4 @@
-"""The side of datatrove in bench_corpus.py: its blocks, with which FineWeb was made."""
+"""The side of datatrove in corpus.py: its blocks, with which FineWeb was made."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ from datatrove.pipeline.readers import WarcReader
 from datatrove.utils.hashing import HashConfig
 from resiliparse.parse.html import HTMLTree
 
-from data_prep.web_page import extract_fast
+from data_prep.crawl.page import extract_fast
 
 WARM_UP = 100  # pages or documents before the clock starts
 

@@ -32,7 +32,7 @@ class PageProcess:
 
     def __init__(self, extractor: str, max_bytes: int, seconds: int | None = None) -> None:
         words = (extractor, max_bytes, seconds or SECONDS[extractor])
-        self.command = [sys.executable, "-m", "data_prep.page_process", *map(str, words)]
+        self.command = [sys.executable, "-m", "data_prep.crawl.page_process", *map(str, words)]
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "PageProcess":
@@ -63,7 +63,7 @@ class PageProcess:
         return answer
 
     def _start(self) -> None:
-        root = str(Path(__file__).parent.parent)
+        root = str(Path(__file__).parent.parent.parent)
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
             self.command,
@@ -108,7 +108,7 @@ def _receive(stream: IO[bytes]) -> bytes:
 
 def serve(extractor: str, max_bytes: int, seconds: int) -> None:
     """Answer until the other side is gone."""
-    from data_prep.web_page import EXTRACTORS, Unwanted, read_page
+    from data_prep.crawl.page import EXTRACTORS, Unwanted, read_page
 
     if extractor == "precise":
         import trafilatura  # noqa: F401, now rather than in the time of the first page

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.contamination import HITS, EvaluationFile, Index, build_index
-from data_prep.words import count_words
+from data_prep.corpus.contamination import HITS, EvaluationFile, Index, build_index
+from data_prep.corpus.words import count_words
+from data_prep.engine.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 from shared.documents import is_held_out
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
 from shared.rows import SCHEMA, STATE, Source, read_rows, write_rows
-from shared.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 
 BINS = 2**20  # of the sampling hash: a budget is met to a millionth of its group, or to one document
 TRAIN, VALIDATION, DATED, EMPTY, CONTAMINATED, UNDATED, BAD = range(7)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.corpus_counts import bin_start
-from data_prep.data_card import cell, table
+from data_prep.corpus.card import cell, table
+from data_prep.corpus.counts import bin_start
 from shared.files import atomic_file
 
 MANY = 24  # snapshots, above which curves become one and a table has no column for each

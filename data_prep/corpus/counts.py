@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep.words import words_in_pieces
+from data_prep.corpus.words import words_in_pieces
+from data_prep.engine.stage import PART_BYTES, Part, Task, file_facts, new_counts
 from shared.files import atomic_file
 from shared.rows import STATE, read_rows
-from shared.stage import PART_BYTES, Part, Task, file_facts, new_counts
 
 BUCKETS = 2**22
 MOST_KEYS = {"word": 400_000, "domain": 50_000}  # buckets that the second pass looks into

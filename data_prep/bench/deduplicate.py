@@ -1,6 +1,6 @@
 """Measure deduplicate.py: what it finds against exact Jaccard similarity, how fast it signs, and how its memory grows.
 
-    python data_prep/bench_deduplicate.py
+    python data_prep/bench/deduplicate.py
 
 Prints three tables. Finding: planted near-duplicates of every similarity, against the formula of the bands. Speed:
 documents of `--input` signed by one core, in CPU seconds, beside datasketch's MinHash if that is installed. Memory:
@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.minhash import MinHash, words_of
+from data_prep.duplicates.minhash import MinHash, words_of
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
@@ -30,7 +30,7 @@ from shared.errors import InputError
 MEASURE = """
 import json, sys, time
 from data_prep.deduplicate import DeduplicateArguments, main
-from shared.stage import StageArguments
+from data_prep.engine.stage import StageArguments
 start, cpu = time.time(), time.process_time()
 flags = json.loads(sys.argv[1])
 stage_args = StageArguments(output_dir=flags[1], input=[flags[0]], workers=1)

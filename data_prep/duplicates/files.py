@@ -23,7 +23,7 @@ MAX_PART = 2**16  # documents
 DOCUMENT = np.dtype(
     [
         ("position", "<u8"),  # of the reader after this record
-        ("order", "<u8"),  # lower survives; see `duplicate_groups.order_of`
+        ("order", "<u8"),  # lower survives; see `groups.order_of`
         ("exact", "<u8"),  # hash of the normalised text
         ("start", "<u8"),  # of the URL in the file; the id follows
         ("url", "<u4"),  # bytes of it

@@ -9,8 +9,8 @@ import html
 import re
 from dataclasses import dataclass
 
-from data_prep.wiki_templates import REMOVED, render_template, superscript
-from data_prep.wiki_words import APPARATUS, CATEGORY_ALIASES, FILE_ALIASES, LANGUAGES, PROJECTS
+from data_prep.wikipedia.templates import REMOVED, render_template, superscript
+from data_prep.wikipedia.words import APPARATUS, CATEGORY_ALIASES, FILE_ALIASES, LANGUAGES, PROJECTS
 from shared.rows import clean_text
 
 MAX_DEPTH = 40  # MediaWiki's own limit for templates

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.engine.stage import Phase, Stage, StageArguments, workers_of
 from shared.errors import InputError
-from shared.stage import Phase, Stage, StageArguments, workers_of
 
 
 class PhaseStep:

@@ -2,7 +2,7 @@
 
 Members are inflated and records cut here, rather than by FastWARC's iterator, for four things that it does not do:
 give the position of a record in a gzip member that holds several, tell a cut file from one that ends, go on behind
-damage, and stop inflating at a limit. FastWARC then parses what a record holds; see web_page.py.
+damage, and stop inflating at a limit. FastWARC then parses what a record holds; see page.py.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Measure the stages of data_prep on one core, beside datatrove's blocks and other libraries, in turns.
 
     pip install -r requirements-bench.txt
-    python data_prep/bench_corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
+    python data_prep/bench/corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
 
 From the texts of `--input` it builds a WARC file of pages (sample_warc.py). Tasks: `web`, from WARC bytes to a
 filtered, signed document, both sides with the same extractor; `filters` and `signatures` on the texts alone;
@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from data_prep.sample_warc import build_warc
+from data_prep.bench.sample_warc import build_warc
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError, RunError
@@ -60,12 +60,12 @@ class Material:
 
 def our_filter() -> Callable[[str, str | None, float | None], str | None]:
     """Text, language and its score -> the kept text, or None: the rules of recipes/filter_web.yaml."""
+    from data_prep.engine.stage import StageArguments
     from data_prep.filter_documents import FilterArguments, make_step
-    from data_prep.word_splitter import WordTable
+    from data_prep.quality.splitter import WordTable
     from shared.command_line import parse_arguments
-    from shared.stage import StageArguments
 
-    recipe = Path(__file__).parent / "recipes" / "filter_web.yaml"
+    recipe = Path(__file__).parent.parent / "recipes" / "filter_web.yaml"
     _, args = parse_arguments((StageArguments, FilterArguments), ["--config", str(recipe)])
     step, _, _ = make_step(args)
     table = WordTable()
@@ -79,8 +79,8 @@ def our_filter() -> Callable[[str, str | None, float | None], str | None]:
 
 def our_web(material: Material) -> tuple[int, float]:
     """One stage after the other, as they run."""
+    from data_prep.duplicates.minhash import MinHash
     from data_prep.extract_common_crawl import ExtractArguments, ExtractPages
-    from data_prep.minhash import MinHash
 
     keep, sign = our_filter(), MinHash().sign
     step = ExtractPages(ExtractArguments(), {})
@@ -111,9 +111,9 @@ def our_web(material: Material) -> tuple[int, float]:
 
 
 def their_web(material: Material) -> tuple[int, float]:
-    from data_prep import bench_datatrove
+    from data_prep.bench import datatrove_blocks
 
-    return bench_datatrove.web(material.warc)
+    return datatrove_blocks.web(material.warc)
 
 
 def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
@@ -130,22 +130,22 @@ def our_filters(material: Material) -> tuple[int, float]:
 
 
 def their_filters(material: Material) -> tuple[int, float]:
-    from data_prep import bench_datatrove
+    from data_prep.bench import datatrove_blocks
 
-    return bench_datatrove.filter_texts(material.texts)
+    return datatrove_blocks.filter_texts(material.texts)
 
 
 def our_signatures(material: Material) -> tuple[int, float]:
-    from data_prep.minhash import MinHash
+    from data_prep.duplicates.minhash import MinHash
 
     sign = MinHash().sign
     return timed(material.texts, lambda texts: [sign(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
 
 
 def their_signatures(material: Material) -> tuple[int, float]:
-    from data_prep import bench_datatrove
+    from data_prep.bench import datatrove_blocks
 
-    return bench_datatrove.sign_texts(material.texts)
+    return datatrove_blocks.sign_texts(material.texts)
 
 
 def our_wikipedia(material: Material) -> tuple[int, float]:

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data_prep.duplicate_files import (
+from data_prep.duplicates.files import (
     U64,
     Documents,
     Drops,
@@ -24,11 +24,11 @@ from data_prep.duplicate_files import (
     read_ranges,
     write_run,
 )
-from data_prep.duplicate_groups import NONE, Plan, slots_of
-from data_prep.minhash import hash_of_words, mix
+from data_prep.duplicates.groups import NONE, Plan, slots_of
+from data_prep.duplicates.minhash import hash_of_words, mix
+from data_prep.engine.stage import Part, Task, new_counts
 from shared.files import atomic_file
 from shared.rows import read_rows
-from shared.stage import Part, Task, new_counts
 
 ENDS = {"line": re.compile("\n"), "paragraph": re.compile("\n[ \t\r\f\v]*\n\\s*")}
 LOW = np.uint64(2**32 - 1)

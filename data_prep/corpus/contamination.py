@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.words import normalised_words, word_hashes, words_in_pieces
+from data_prep.corpus.words import normalised_words, word_hashes, words_in_pieces
 from shared.errors import InputError
 from shared.files import atomic_file, sha256_of
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.corpus_counts import bin_start
+from data_prep.corpus.counts import bin_start
 
 PRIOR = 0.1  # the weight of the prior, as a share of the documents compared
 COMMON = 0.2  # a word in more of the documents to begin with is grammar or page furniture, not news

@@ -1,6 +1,6 @@
-"""How often the rules of `quality_rules.py` decide as datatrove's classes do, rule by rule, and where they do not.
+"""How often the rules of `quality/rules.py` decide as datatrove's classes do, rule by rule, and where they do not.
 
-    python data_prep/compare_filters.py --input corpus/ --max_documents 2000
+    python data_prep/bench/filters.py --input corpus/ --max_documents 2000
 
 Needs datatrove and spaCy (pip install datatrove spacy): their word splitter is the slow part. Prints a table with one
 line for each rule, then each disagreement with what was measured.
@@ -14,9 +14,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from data_prep.data_card import table
-from data_prep.quality_rules import GOPHER_STOP_WORDS, RULE_SETS, RULES, Document, Judgement, WordList, judge
-from data_prep.word_splitter import WordTable
+from data_prep.corpus.card import table
+from data_prep.quality.rules import GOPHER_STOP_WORDS, RULE_SETS, RULES, Document, Judgement, WordList, judge
+from data_prep.quality.splitter import WordTable
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json

@@ -18,7 +18,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data_prep.duplicate_files import (
+from data_prep.duplicates.files import (
     DOCUMENT,
     DROP,
     MAX_PART,
@@ -32,10 +32,10 @@ from data_prep.duplicate_files import (
     write_documents,
     write_run,
 )
-from data_prep.minhash import MinHash, mix
+from data_prep.duplicates.minhash import MinHash, mix
+from data_prep.engine.stage import Part, Task, new_counts
 from shared.files import atomic_file
 from shared.rows import Source, read_rows
-from shared.stage import Part, Task, new_counts
 
 ONE = np.uint64(1)
 NONE = np.zeros(0, np.uint64)
