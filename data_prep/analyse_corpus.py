@@ -17,7 +17,8 @@ from data_prep.corpus.analysis_page import draw_pictures, write_tables
 from data_prep.corpus.counts import CountDocuments, Tallies, overlaps
 from data_prep.corpus.statistics import correlations, months_of, quantiles, rises
 from data_prep.corpus.words import normalised_words
-from data_prep.engine.stage import Phase, StageArguments, Task, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json

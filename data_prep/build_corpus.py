@@ -21,7 +21,8 @@ from data_prep.corpus.card import read_licences, write_data_card
 from data_prep.corpus.contamination import find_evaluation_sets
 from data_prep.corpus.phases import BuildIndex, Choose, Examine, Write
 from data_prep.corpus.trace import trace
-from data_prep.engine.stage import Phase, StageArguments, Task, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import find_sources

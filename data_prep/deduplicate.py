@@ -23,7 +23,8 @@ from typing import Any, Literal
 from data_prep.duplicates.files import Documents, Drops
 from data_prep.duplicates.groups import Groups, Matches, Plan, Signatures, match_tasks
 from data_prep.duplicates.lines import Cuts, LineMatches, Lines, without
-from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import STATE, Source, find_sources, read_rows

@@ -25,7 +25,8 @@ from data_prep.crawl.page import parse_date, plausible_last_modified, tidy
 from data_prep.crawl.page_process import PageProcess
 from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
 from data_prep.crawl.warc import Record, read_records
-from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import Source, clean_text, find_sources

@@ -24,7 +24,8 @@ from urllib.parse import quote, urlsplit
 from tqdm.auto import tqdm
 
 from data_prep.engine.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain, server_at
-from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from data_prep.wikipedia.dump import Page, Site, read_pages
 from data_prep.wikipedia.wikitext import Names, clean_wikitext, names_of
 from data_prep.wikipedia.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGE_CODES, LANGUAGES, REDIRECT

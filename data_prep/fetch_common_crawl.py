@@ -21,17 +21,8 @@ from tqdm.auto import tqdm
 
 from data_prep.crawl.lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
 from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble, check_gzip, discard, download, server_at
-from data_prep.engine.stage import (
-    DROPPED,
-    ENOUGH_RECORDS,
-    Part,
-    Phase,
-    StageArguments,
-    Task,
-    file_facts,
-    new_counts,
-    run_stage,
-)
+from data_prep.engine.run import ENOUGH_RECORDS, run_stage
+from data_prep.engine.stage import DROPPED, Part, Phase, StageArguments, Task, file_facts, new_counts
 from shared.command_line import run_script
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.files import atomic_file, content_hash, write_json

@@ -18,7 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from data_prep.quality.models import closest, load_fasttext, load_kenlm
 from data_prep.quality.personal_data import mask_personal_data
 from data_prep.quality.rules import (

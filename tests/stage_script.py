@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from data_prep.engine.stage import Outcome, StageArguments, document_phase, run_stage, settings_of
+from data_prep.engine.run import run_stage
+from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
 from shared.rows import find_sources, read_rows
 

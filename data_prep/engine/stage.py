@@ -8,33 +8,21 @@ never done again. What a part holds depends on the settings and the input alone,
 """
 
 import dataclasses
-import fcntl
-import importlib.metadata
 import json
-import multiprocessing
 import os
-import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
-from tqdm.auto import tqdm
 
-from shared.errors import BadRecordsError, InputError, RunError
-from shared.files import atomic_file, sha256_of, sweep, write_json
+from shared.errors import InputError, RunError
+from shared.files import atomic_file, sha256_of, write_json
 from shared.rows import SCHEMA, STATE, Source, write_rows
 
 FORMAT = 1  # of the state folder
-ENOUGH_RECORDS = 1000  # before this many, the share of bad ones is looked at only when the stage ends
 PART_BYTES = 64 * 2**20  # of text, after which a part is written early: bounds memory
 DROPPED = pa.schema(
     {
@@ -228,6 +216,11 @@ def settings_of(args: StageArguments, *more: Any) -> dict[str, Any]:
     }
 
 
+def workers_of(args: StageArguments) -> int:
+    """`--workers`, or the cores this process may use."""
+    return args.workers or len(os.sched_getaffinity(0))
+
+
 @dataclass
 class Stage:
     """A stage as one value, which an executor may send to another machine."""
@@ -304,222 +297,3 @@ class Stage:
 
     def _record(self, phase: Phase, task: Task, number: int) -> Path:
         return self.state / phase.name / f"{task.name}-{number:05d}.json"
-
-
-def run_stage(
-    name: str,
-    args: StageArguments,
-    settings: dict[str, Any],
-    sources: Sequence[Source],
-    phases: Sequence[Phase],
-    libraries: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Run what is left of a stage, and return its manifest.
-
-    `settings` are all values that the output depends on (see `settings_of`), `libraries` the packages whose version
-    it depends on. Prints a closing line. Raises InputError when the folder was made with other settings or input,
-    RunError when a worker died, BadRecordsError when too many records are damaged.
-    """
-    start = time.time()
-    output_dir = Path(args.output_dir)
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / STATE).is_dir():
-        raise InputError(f"--output_dir {output_dir}: holds files that no stage has written; name a new folder")
-    inputs = [
-        {"file": Path(source.path).name, "bytes": source.bytes, "sha256": digest}
-        for source, digest in zip(sources, _hashes(sources), strict=True)
-    ]
-    versions = {library: importlib.metadata.version(library) for library in ("pyarrow", *libraries)}
-    stage = Stage(name, str(output_dir), settings, inputs, list(phases), versions, history_of(args.input))
-    stage.state.mkdir(parents=True, exist_ok=True)
-    with _only_run(stage.state):
-        _check_settings(stage)
-        sweep(output_dir)
-        if (output_dir / "manifest.json").is_file() and all(
-            stage.is_done(phase, task) for phase in stage.phases for task in phase.tasks
-        ):
-            manifest = json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
-            print(f"{name}: already complete in {output_dir}")
-        elif args.executor == "local":
-            for phase in stage.phases:
-                _run_local(stage, phase, args)
-            manifest = stage.finish()
-        else:
-            from data_prep.engine.executors import run_elsewhere
-
-            if not run_elsewhere(stage, args):  # queued
-                return {}
-            manifest = stage.finish()
-    _check_bad(manifest["counts"], args.max_bad_records, 0)
-    seconds = time.time() - start
-    write_json(stage.state / "time.json", {"seconds": seconds, "workers": workers_of(args)})
-    print(closing_line(name, manifest["counts"], seconds))
-    return manifest
-
-
-def history_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
-    """Stage, settings and counts of all stages that led to these folders, the earliest first."""
-    found: list[dict[str, Any]] = []
-    for entry in inputs:
-        path = Path(entry, "manifest.json")
-        if path.is_file() and Path(entry, STATE).is_dir():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            own = {key: manifest[key] for key in ("stage", "settings", "versions", "counts")}
-            found += [step for step in (*manifest["history"], own) if step not in found]
-    return found
-
-
-def closing_line(name: str, counts: dict[str, Any], seconds: float) -> str:
-    """Documents in, kept, dropped and damaged by reason, bytes and seconds, in one line."""
-    line = f"{name}: {counts['in']:,} in, {counts['kept']:,} kept"
-    for title in ("dropped", "bad"):
-        reasons = sorted(counts[title].items(), key=lambda item: (-item[1], item[0]))
-        if reasons:
-            line += f", {sum(counts[title].values()):,} {title} ("
-            line += ", ".join(f"{reason} {count:,}" for reason, count in reasons) + ")"
-    rate = counts["in"] / max(seconds, 1e-9)
-    size = counts.get("file_bytes", counts["text_bytes"])
-    return line + f", {size:,} bytes{'' if 'file_bytes' in counts else ' of text'}, {seconds:.1f} s ({rate:,.0f}/s)"
-
-
-def workers_of(args: StageArguments) -> int:
-    """`--workers`, or the cores this process may use."""
-    return args.workers or len(os.sched_getaffinity(0))
-
-
-def _hashes(sources: Sequence[Source]) -> Iterator[str]:
-    total = sum(source.bytes for source in sources)
-    with tqdm(total=total, desc="Hashing input", unit="B", unit_scale=True, delay=2) as bar:
-        for source in sources:
-            yield sha256_of(source.path)
-            bar.update(source.bytes)
-
-
-def _check_settings(stage: Stage) -> None:
-    now = {
-        "format": FORMAT,
-        "stage": stage.name,
-        "settings": stage.settings,
-        "inputs": stage.inputs,
-        "versions": stage.versions,
-    }
-    now = json.loads(json.dumps(now))
-    path = stage.state / "stage.json"
-    if not path.is_file():
-        write_json(path, now)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    if before == now:
-        return
-    flat_before, flat_now = _flat(before), _flat(now)
-    different = sorted(key for key in flat_before | flat_now if flat_before.get(key) != flat_now.get(key))
-    shown = "; ".join(f"{key} was {flat_before.get(key)!r}, is {flat_now.get(key)!r}" for key in different[:5])
-    raise InputError(
-        f"--output_dir {stage.output_dir}: was made with other settings or input: {shown}; name a new folder, or "
-        "remove this one"
-    )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {key: leaf for name in value for key, leaf in _flat(value[name], f"{prefix}{name}.").items()}
-    return {prefix.rstrip("."): value}
-
-
-@contextmanager
-def _only_run(state: Path) -> Iterator[None]:
-    with open(state / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"--output_dir {state.parent}: another run is writing this folder") from error
-        yield
-
-
-def _check_bad(counts: dict[str, Any], limit: float, enough: int) -> None:
-    bad = sum(counts["bad"].values())
-    if counts["in"] >= enough and bad > limit * counts["in"]:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts["bad"].items()))
-        raise BadRecordsError(
-            f"--max_bad_records {limit}: {bad:,} of {counts['in']:,} records are damaged ({reasons}); "
-            "look at dropped/ in the output folder, then run again with a higher share"
-        )
-
-
-_stage: Any = None  # in a worker
-_queue: Any = None  # in a worker: where parts are reported
-
-
-def _start_worker(stage: Stage, queue: Any) -> None:
-    """Leave when the parent is gone, however it went, and let it alone answer Ctrl-C."""
-    global _stage, _queue
-    _stage, _queue = stage, queue
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(phase: int, task: int) -> None:
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
-    chosen = _stage.phases[phase]
-    _stage.run_task(chosen, chosen.tasks[task], lambda weight, counts: _queue.put((weight, counts)))
-
-
-def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
-    """Run a phase on this machine, under a progress bar."""
-    counts = new_counts()
-    waiting = []
-    total = sum(task.weight for task in phase.tasks)
-    with tqdm(total=total, desc=f"{stage.name}: {phase.name}", unit="B", unit_scale=True) as bar:
-        for task in phase.tasks:
-            parts = stage.parts(phase, task)
-            for part in parts:
-                add_counts(counts, part["counts"])
-            bar.update((parts[-1]["share"] if parts else 0.0) * task.weight)
-            if not (parts and parts[-1]["last"]):
-                waiting.append(task)
-        bar.initial = bar.n  # so that the rate is that of this run
-
-        def note(weight: float, more: dict[str, Any]) -> None:
-            add_counts(counts, more)
-            bar.update(weight)
-            bar.set_postfix_str(f"{counts['in']:,} in, {counts['kept']:,} kept")
-            _check_bad(counts, args.max_bad_records, ENOUGH_RECORDS)
-
-        waiting.sort(key=lambda task: -task.weight)  # a long task that starts last would keep one worker
-        workers = min(workers_of(args), len(waiting))
-        if workers <= 1:
-            for task in waiting:
-                stage.run_task(phase, task, note)
-            return
-        context = multiprocessing.get_context("spawn")
-        queue = context.Queue()
-        pool = ProcessPoolExecutor(workers, context, _start_worker, (stage, queue))
-        try:
-            place = next(number for number, other in enumerate(stage.phases) if other is phase)
-            numbers = {task.name: number for number, task in enumerate(phase.tasks)}
-            futures = {pool.submit(_work, place, numbers[task.name]) for task in waiting}
-            while futures:
-                finished, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                with suppress(Empty):
-                    while True:
-                        note(*queue.get_nowait())
-        except BaseException as error:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            if isinstance(error, BrokenProcessPool):
-                raise RunError(
-                    f"{stage.name}: a worker was killed, perhaps for memory; what is done is kept: run the same "
-                    "command again, with fewer --workers"
-                ) from error
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
