@@ -10,38 +10,26 @@ namespaces and disambiguation pages, and writes the stage's parquet shards, `dro
 the number of pages before an article in its dump file. See wikipedia/wikitext.py for what becomes of the markup.
 """
 
-import hashlib
 import json
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urlsplit
 
-from tqdm.auto import tqdm
-
-from data_prep.engine.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain, server_at
+from data_prep.engine.downloads import server_at
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from data_prep.wikipedia.dump import Page, Site, read_pages
-from data_prep.wikipedia.wikitext import Names, clean_wikitext, names_of
-from data_prep.wikipedia.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGE_CODES, LANGUAGES, REDIRECT
+from data_prep.wikipedia.files import DAY, fetch_dump, find_dumps
+from data_prep.wikipedia.names import Names, names_of
+from data_prep.wikipedia.pages import is_disambiguation, is_redirect, language_of, source_of, title_url
+from data_prep.wikipedia.wikitext import clean_wikitext
 from shared.command_line import run_script
-from shared.errors import InputError, RunError
-from shared.files import flush
-from shared.rows import NAMES, Source, clean_text, find_sources
+from shared.errors import InputError
+from shared.rows import NAMES, Source, clean_text
 
 CLEANING = 2  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
-SUFFIXES = (".xml", ".bz2")
-JOB = "articlesdump"  # in dumpstatus.json: the articles in parts; the "recombine" jobs hold them once more
-DAY = re.compile(r"\d{8}")
-_DUMP = re.compile(r"[a-z][a-z0-9_]*-(?:\d{8}|latest)-")
-_ARTICLES = re.compile(r"pages-articles(?P<multi>-multistream)?(?P<part>\d*)\.xml")
-_TEMPLATE = re.compile(r"\{\{\s{0,9}+([^\s{}|][^{}|\n]{1,60})")
-_REDIRECT = re.compile(r"\s*+#\s{0,9}([^\[\]\n:#|]{2,30}):?\s{0,9}\[\[")
 
 
 @dataclass
@@ -70,152 +58,6 @@ class WikipediaArguments:
             raise InputError(f"--date {self.date}: must look like 20261101")
         if self.max_page_bytes < 1000:
             raise InputError(f"--max_page_bytes {self.max_page_bytes}: must be at least 1000")
-
-
-def fetch_dump(server: Server, wiki: str, date: str, dump_dir: str) -> list[str]:
-    """Download the articles of a dump, as its dumpstatus.json lists them; returns the files. What is there is kept."""
-    folder = Path(dump_dir, f"{wiki}-{date}")
-    try:
-        jobs = json.loads(server.read(f"{wiki}/{date}/dumpstatus.json", 64 * 2**20))["jobs"]
-        job = jobs.get(JOB, {})
-        if job.get("status") != "done":
-            raise InputError(
-                f"--date {date}: the articles of this dump are not finished (status {job.get('status', 'missing')}); "
-                "try again later, or take an earlier one"
-            )
-        listed = sorted(job["files"].items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])])
-        for name, facts in listed:
-            if not re.fullmatch(rf"{wiki}-{date}-pages-articles\d*\.xml(-p\d+p\d+)?\.bz2", name):
-                raise ValueError(f"unexpected file name {name!r}")
-            facts["size"] = int(facts["size"])
-        missing = sum(facts["size"] for name, facts in listed if not (folder / name).is_file())
-        folder.mkdir(parents=True, exist_ok=True)
-        if missing > (free := shutil.disk_usage(folder).free):
-            raise InputError(f"--dump_dir {dump_dir}: {missing:,} bytes are to come and {free:,} are free")
-        with tqdm(total=missing, desc=f"Fetching {wiki}-{date}", unit="B", unit_scale=True, delay=1) as bar:
-            for name, facts in listed:
-                fetch_file(server, f"{wiki}/{date}/{name}", folder / name, facts["size"], facts.get("sha1", ""), bar)
-    except NotFound as error:
-        raise InputError(f"--wiki {wiki} --date {date}: no such dump at {server.base}{_days(server, wiki)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{server.base}/{wiki}/{date}/dumpstatus.json: cannot be understood: {error}") from error
-    except (BadFile, Trouble) as error:
-        raise RunError(f"--base_url {server.base}: {error}; what has come is kept, run it again later") from error
-    return [str(folder / name) for name, _ in listed]
-
-
-def fetch_file(server: Server, path: str, target: Path, size: int, sha1: str, bar: tqdm) -> None:
-    """Bring one file of known size and hash to `target`, from where `target.part` ends. Raises BadFile, Trouble."""
-    if target.is_file() and target.stat().st_size == size:
-        return
-    part, patience = target.with_name(target.name + ".part"), Patience(server, path)
-    while True:
-        try:
-            have = part.stat().st_size if part.is_file() else 0
-            start = have
-            if have < size:
-                with server.open(path, have) as reply, open(part, "ab") as file:
-                    file.truncate(reply.start)  # the server may not know ranges
-                    have = start = reply.start
-                    for chunk in reply.chunks:
-                        have += file.write(chunk)
-                        bar.update(len(chunk))
-                        if have > size:
-                            break
-            if have < size:
-                raise TryAgain("connection cut")
-            with open(part, "rb") as file:
-                if have > size or (sha1 and hashlib.file_digest(file, "sha1").hexdigest() != sha1):
-                    part.unlink()
-                    raise TryAgain("size or SHA-1 differs from dumpstatus.json", bad=True)
-            break
-        except TryAgain as error:
-            if have - start > 2**20 and not error.bad:
-                patience.failures = 0
-            patience.wait(error)
-    flush(part)
-    part.replace(target)
-    flush(target.parent)
-
-
-def _days(server: Server, wiki: str) -> str:
-    with suppress(BadFile, Trouble, OSError):
-        if server.folder is not None:
-            found = [path.name for path in (server.folder / wiki).iterdir()]
-        else:
-            found = re.findall(r'href="(\d{8})/"', server.read(f"{wiki}/", 2**20).decode("utf-8", "replace"))
-        if days := sorted(day for day in found if DAY.fullmatch(day)):
-            return "; there are " + ", ".join(days[-12:])
-    return ""
-
-
-def find_dumps(inputs: Sequence[str]) -> list[Source]:
-    """The dump files of `--input`; of a folder, where it holds the articles of a dump, these alone, and once."""
-    files: list[str] = []
-    for name in inputs:
-        if not Path(name).is_dir():
-            files.append(name)
-            continue
-        found = sorted(path for path in Path(name).rglob("*") if path.is_file() and path.name.endswith(SUFFIXES))
-        if not found:
-            raise InputError(f"--input {name}: no file in this folder ends in {' or '.join(SUFFIXES)}")
-        dumps: dict[tuple[Path, str], dict[int, list[Path]]] = {}
-        for path in found:
-            match = _DUMP.match(path.name)
-            articles = _ARTICLES.match(path.name, match.end()) if match else None
-            # They may be there in parts (best: several workers), in one piece and as multistream.
-            kind = 2 * bool(articles["multi"]) + (not articles["part"]) if articles else 4
-            dumps.setdefault((path.parent, match[0] if match else path.name), {}).setdefault(kind, []).append(path)
-        files += [str(path) for kinds in dumps.values() for path in kinds[min(kinds)]]
-    return find_sources(files, SUFFIXES)
-
-
-def is_redirect(page: Page) -> bool:
-    """By the element of the dump, or by the word of any language at the start of the text."""
-    if page.redirect:
-        return True
-    match = _REDIRECT.match(page.text or "")
-    return bool(match) and match[1].replace("_", " ").strip().lower() in REDIRECT
-
-
-def is_disambiguation(title: str, text: str) -> bool:
-    """By the end of the title, a template of that name, or the magic word."""
-    bracket = re.search(r"[(（]([^()（）]+)[)）]\Z", title)
-    if bracket and bracket[1].strip().lower() in DISAMBIGUATION_TITLES:
-        return True
-    names = (match[1].replace("_", " ").strip().lower() for match in _TEMPLATE.finditer(text))
-    return "__DISAMBIG__" in text or any(name in DISAMBIGUATION for name in names)
-
-
-def language_of(site: Site, file_name: str) -> tuple[str, str]:
-    """(ISO code, Wikipedia's own code) from the site's address, its database, the file name or the XML; may be ""."""
-    host = (urlsplit(site.base).hostname or "") if site.base.startswith("http") else ""
-    databases = (site.database, file_name.partition("-")[0])
-    found = [host.partition(".")[0]]
-    found += [name[:-4].replace("_", "-") for name in databases if name.endswith("wiki")]
-    for code in (*found, site.language):
-        if code in LANGUAGES:
-            return LANGUAGE_CODES.get(code, code), code
-    return "", ""
-
-
-def title_url(site: Site, code: str, title: str) -> str | None:
-    """The address of a page, spelled as MediaWiki spells it."""
-    if re.fullmatch(r"https?://[\w.-]+(:\d+)?/\S*", site.base):
-        base = site.base.rpartition("/")[0]
-    elif code:
-        base = f"https://{code}.wikipedia.org/wiki"
-    else:
-        return None
-    return f"{base}/{quote(title.replace(' ', '_'), safe=';@$!*(),/~:')}"
-
-
-def source_of(site: Site, file_name: str) -> str:
-    """The name of a dump: enwiki-20261101, or the wiki alone when the file name holds no date."""
-    if match := re.match(r"[a-z][a-z0-9_]*-\d{8}(?=-)", file_name):
-        return match[0]
-    match = re.match(r"[a-z][a-z0-9_]*wiki(?=-)", file_name)
-    return site.database or (match[0] if match else file_name.partition(".")[0])
 
 
 @dataclass(frozen=True)

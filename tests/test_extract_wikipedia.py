@@ -20,18 +20,10 @@ import pytest
 
 from data_prep.engine.downloads import server_at
 from data_prep.engine.stage import StageArguments
-from data_prep.extract_wikipedia import (
-    ReadArticles,
-    WikipediaArguments,
-    fetch_dump,
-    find_dumps,
-    is_disambiguation,
-    is_redirect,
-    language_of,
-    main,
-    title_url,
-)
+from data_prep.extract_wikipedia import ReadArticles, WikipediaArguments, main
 from data_prep.wikipedia.dump import Page, Site
+from data_prep.wikipedia.files import fetch_dump, find_dumps
+from data_prep.wikipedia.pages import is_disambiguation, is_redirect, language_of, title_url
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.rows import SCHEMA, Source
 

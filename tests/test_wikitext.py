@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.wikipedia.wikitext import clean_wikitext, names_of, strip_quotes
+from data_prep.wikipedia.inline import strip_quotes
+from data_prep.wikipedia.names import names_of
+from data_prep.wikipedia.wikitext import clean_wikitext
 
 SENTENCE = "The committee met again in the spring, and nobody was absent from that long first session."
 

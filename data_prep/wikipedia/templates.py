@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-REMOVED = "\ufdd0"  # stands where something was taken out, until the punctuation around it is tidied
+from data_prep.wikipedia.marks import REMOVED
 
 
 @dataclass
@@ -156,98 +156,91 @@ def _with(before: str, after: str = "") -> Callable[[Arguments], str]:
     return lambda arguments: f"{before}{arguments.get('1')}{after}"
 
 
-def _table() -> dict[str, Callable[[Arguments], str]]:
-    groups: list[tuple[str, Callable[[Arguments], str]]] = [
-        # spaces and signs
-        (
-            "nbsp, space, spaces, nb5, nbsp5, thin space, thinsp, hair space, hairsp, ensp, emsp, gap",
-            _constant(" "),
-        ),
-        ("snd, spnd, spaced ndash, spaced en dash, ndash spaced, sndash, spaced en dash space", _constant(" – ")),
-        ("ndash, en dash, –", _constant("–")),
-        ("mdash, em dash, —", _constant("—")),
-        ("snds, spaced mdash, spaced em dash", _constant(" — ")),
-        ("dot, ·, middot, spaced middot", _constant(" · ")),
-        ("bull, bullet, •", _constant(" • ")),
-        ("', `, apos, 's-", _constant("'")),
-        ("'s", _constant("'s")),
-        ('"', _with('"', '"')),
-        ("!", _constant("|")),
-        ("=", _constant("=")),
-        ("times", _constant("×")),
-        ("minus", _constant("−")),
-        ("pm, +-, ±", _constant("±")),
-        ("deg", _constant("°")),
-        ("...", _constant("...")),
-        ("shy, zwsp, zwj, zwnj, wbr, word joiner, wj, lrm, rlm", _constant("")),
-        ("sharp, music sharp", _constant("♯")),
-        ("flat, music flat", _constant("♭")),
-        ("cent", _with("", "¢")),
-        ("usd, us$", _with("US$")),
-        ("gbp, £, pound sterling", _with("£")),
-        ("eur, euro, €", _with("€")),
-        ("inr, indian rupee, ₹", _with("₹")),
-        ("jpy, yen, ¥", _with("¥")),
-        ("a$, aud", _with("A$")),
-        ("c$, cad", _with("C$")),
-        ("nz$", _with("NZ$")),
-        # text in another shape
-        (
-            "nowrap, nobr, nobreak, nobold, noitalic, normal, small, smaller, smalldiv, big, larger, large, huge, em, "
-            "strong, code, tt, mono, kbd, var, samp, mvar, math, smallcaps, small caps, sc, sc2, allcaps, nocaps, "
-            "sic, not a typo, as written, typo, abbr, abbrv, tooltip, hover title, hover, ill, interlanguage link, "
-            "interlanguage link multi, link-interwiki, illm, flag, flagu, flagcountry, flagdeco, visible anchor, "
-            "vanchor, linktext, nts, unbulleted, plain link, keypress, key press, angbr, overline, underline, "
-            "strikethrough, title case, center, centre, block indent, blockindent, unicode, hebrew, arab, polytonic, "
-            "greek, iast, iast2, ship class",
-            _nth("1"),
-        ),
-        (
-            "lang, langx, font color, color, colour, resize, font, size, lang-x, text, tlang, wikt-lang",
-            _nth("2", "text"),
-        ),
-        ("color box, legend, background color, bg, highlight", _nth("2", "1")),
-        ("audio, audio-nohelp", _nth("2")),
-        ("transl, transliteration, translit", lambda arguments: (arguments.positional or [REMOVED])[-1]),
-        ("sup, superscript", lambda arguments: superscript(arguments.get("1"))),
-        ("sub, subscript", _nth("1")),
-        ("su", lambda arguments: f"{arguments.get('p')}{arguments.get('b')}"),
-        ("chem, chem2, chemical formula", lambda arguments: "".join(arguments.positional)),
-        ("e", lambda arguments: f" × 10{superscript(arguments.get('1'))}"),
-        ("10^", lambda arguments: f"10{superscript(arguments.get('1'))}"),
-        ("circa, c., ca", lambda arguments: f"c. {arguments.get('1')}".strip()),
-        ("floruit, fl.", lambda arguments: f"fl. {arguments.get('1')}".strip()),
-        ("reign, r.", lambda arguments: "r. " + "–".join(arguments.positional[:2])),
-        ("sortname", _sort_name),
-        ("frac, fraction, sfrac, fract", _fraction),
-        ("val", _value),
-        ("convert, cvt", _convert),
-        ("as of, asof", _as_of),
-        ("nihongo, nihongo2, nihongo3, nihongo krt", _nihongo),
-        ("zh, zh-cn, zh-t, zh-s, zh-tw, lang-zh", _chinese),
-        ("hms", _with("HMS ")),
-        ("uss", _with("USS ")),
-        ("ss", _with("SS ")),
-        ("ship", _sort_name),
-        # paragraphs
-        ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", _quotation),
-        (
-            "poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita",
-            _quotation,
-        ),
-        # other languages
-        ("unité, unidad, nombre, nb, num, число, unit", lambda arguments: " ".join(arguments.positional[:2])),
-        ("siècle, s-, s", lambda arguments: "".join(arguments.positional[:2]) or REMOVED),
-        ("n°, numéro", _constant("n° ")),
-    ]
-    table = {}
-    for names, function in groups:
-        for name in names.split(", "):
-            table.setdefault(name.strip(), function)
-    return table
-
-
-TEMPLATES = _table()
+# Names, and what templates of these names show. Of two that share a name the first counts.
+_GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
+    # spaces and signs
+    (
+        "nbsp, space, spaces, nb5, nbsp5, thin space, thinsp, hair space, hairsp, ensp, emsp, gap",
+        _constant(" "),
+    ),
+    ("snd, spnd, spaced ndash, spaced en dash, ndash spaced, sndash, spaced en dash space", _constant(" – ")),
+    ("ndash, en dash, –", _constant("–")),
+    ("mdash, em dash, —", _constant("—")),
+    ("snds, spaced mdash, spaced em dash", _constant(" — ")),
+    ("dot, ·, middot, spaced middot", _constant(" · ")),
+    ("bull, bullet, •", _constant(" • ")),
+    ("', `, apos, 's-", _constant("'")),
+    ("'s", _constant("'s")),
+    ('"', _with('"', '"')),
+    ("!", _constant("|")),
+    ("=", _constant("=")),
+    ("times", _constant("×")),
+    ("minus", _constant("−")),
+    ("pm, +-, ±", _constant("±")),
+    ("deg", _constant("°")),
+    ("...", _constant("...")),
+    ("shy, zwsp, zwj, zwnj, wbr, word joiner, wj, lrm, rlm", _constant("")),
+    ("sharp, music sharp", _constant("♯")),
+    ("flat, music flat", _constant("♭")),
+    ("cent", _with("", "¢")),
+    ("usd, us$", _with("US$")),
+    ("gbp, £, pound sterling", _with("£")),
+    ("eur, euro, €", _with("€")),
+    ("inr, indian rupee, ₹", _with("₹")),
+    ("jpy, yen, ¥", _with("¥")),
+    ("a$, aud", _with("A$")),
+    ("c$, cad", _with("C$")),
+    ("nz$", _with("NZ$")),
+    # text in another shape
+    (
+        "nowrap, nobr, nobreak, nobold, noitalic, normal, small, smaller, smalldiv, big, larger, large, huge, em, "
+        "strong, code, tt, mono, kbd, var, samp, mvar, math, smallcaps, small caps, sc, sc2, allcaps, nocaps, "
+        "sic, not a typo, as written, typo, abbr, abbrv, tooltip, hover title, hover, ill, interlanguage link, "
+        "interlanguage link multi, link-interwiki, illm, flag, flagu, flagcountry, flagdeco, visible anchor, "
+        "vanchor, linktext, nts, unbulleted, plain link, keypress, key press, angbr, overline, underline, "
+        "strikethrough, title case, center, centre, block indent, blockindent, unicode, hebrew, arab, polytonic, "
+        "greek, iast, iast2, ship class",
+        _nth("1"),
+    ),
+    (
+        "lang, langx, font color, color, colour, resize, font, size, lang-x, text, tlang, wikt-lang",
+        _nth("2", "text"),
+    ),
+    ("color box, legend, background color, bg, highlight", _nth("2", "1")),
+    ("audio, audio-nohelp", _nth("2")),
+    ("transl, transliteration, translit", lambda arguments: (arguments.positional or [REMOVED])[-1]),
+    ("sup, superscript", lambda arguments: superscript(arguments.get("1"))),
+    ("sub, subscript", _nth("1")),
+    ("su", lambda arguments: f"{arguments.get('p')}{arguments.get('b')}"),
+    ("chem, chem2, chemical formula", lambda arguments: "".join(arguments.positional)),
+    ("e", lambda arguments: f" × 10{superscript(arguments.get('1'))}"),
+    ("10^", lambda arguments: f"10{superscript(arguments.get('1'))}"),
+    ("circa, c., ca", lambda arguments: f"c. {arguments.get('1')}".strip()),
+    ("floruit, fl.", lambda arguments: f"fl. {arguments.get('1')}".strip()),
+    ("reign, r.", lambda arguments: "r. " + "–".join(arguments.positional[:2])),
+    ("sortname", _sort_name),
+    ("frac, fraction, sfrac, fract", _fraction),
+    ("val", _value),
+    ("convert, cvt", _convert),
+    ("as of, asof", _as_of),
+    ("nihongo, nihongo2, nihongo3, nihongo krt", _nihongo),
+    ("zh, zh-cn, zh-t, zh-s, zh-tw, lang-zh", _chinese),
+    ("hms", _with("HMS ")),
+    ("uss", _with("USS ")),
+    ("ss", _with("SS ")),
+    ("ship", _sort_name),
+    # paragraphs
+    ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", _quotation),
+    (
+        "poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita",
+        _quotation,
+    ),
+    # other languages
+    ("unité, unidad, nombre, nb, num, число, unit", lambda arguments: " ".join(arguments.positional[:2])),
+    ("siècle, s-, s", lambda arguments: "".join(arguments.positional[:2]) or REMOVED),
+    ("n°, numéro", _constant("n° ")),
+]
+TEMPLATES = {name: function for names, function in reversed(_GROUPS) for name in names.split(", ")}
 
 
 def render_template(content: str, title: str) -> str:
