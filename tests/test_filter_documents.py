@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import filter_documents
 from data_prep.engine.stage import StageArguments
-from data_prep.filter_documents import Filter, FilterArguments, chosen_rules, main, make_step
+from data_prep.filter_documents import FilterArguments, chosen_rules, main, make_step
+from data_prep.quality.models import load_fasttext, load_kenlm
 from data_prep.quality.personal_data import mask_personal_data
 from data_prep.quality.rules import RULES
+from data_prep.quality.step import Filter
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.rows import find_sources
@@ -205,7 +206,7 @@ def test_why_answers_for_one_document_and_writes_nothing(run, tmp_path, capsys):
 
 def run_why(run, key):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filter_documents, "run_stage", None)
+        patch.setattr("data_prep.filter_documents.run_stage", None)
         return run(ROWS, "--why", key)[0]
 
 
@@ -224,12 +225,12 @@ def test_fasttext_scores(run, tmp_path):
     assert manifest["settings"]["fasttext_model"] not in (None, str(model))  # its hash
     with pytest.raises(InputError, match="did you mean __label__good"):
         make_step(FilterArguments(fasttext_model=str(model), fasttext_label="god", min_fasttext_score=0.5))
-    filter_documents.load_fasttext.cache_clear()
+    load_fasttext.cache_clear()
     model.write_bytes(model.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(InputError, match="other settings"):
         run(rows, *flags, "0.5")
     model.write_bytes(b"no model")
-    filter_documents.load_fasttext.cache_clear()
+    load_fasttext.cache_clear()
     with pytest.raises(InputError, match="not a fastText model"):
         run(rows, *flags, "0.5")
 
@@ -253,7 +254,7 @@ def test_kenlm_perplexity(run, tmp_path):
         "models: perplexity too high",
         "max_perplexity 100, at most 50",
     )
-    score = filter_documents.load_kenlm(str(model), None)
+    score = load_kenlm(str(model), None)
     assert score("the river\n\nthe river the") == pytest.approx(10) and score("") == 1
 
 
@@ -265,9 +266,9 @@ def test_sentencepiece_splits_for_kenlm(tmp_path):
     )
     model = tmp_path / "unigrams.arpa"
     model.write_text(arpa("▁the"))
-    plain = filter_documents.load_kenlm(str(model), None)
-    filter_documents.load_kenlm.cache_clear()
-    assert filter_documents.load_kenlm(str(model), str(tmp_path / "pieces.model"))("the the") < plain("the the")
+    plain = load_kenlm(str(model), None)
+    load_kenlm.cache_clear()
+    assert load_kenlm(str(model), str(tmp_path / "pieces.model"))("the the") < plain("the the")
 
 
 def test_a_start_in_the_middle_gives_the_same(tmp_path):

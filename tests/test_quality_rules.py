@@ -10,19 +10,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.quality import splitter
-from data_prep.quality.rules import (
-    ENGLISH_STOP_WORDS,
-    GOPHER_STOP_WORDS,
-    RULE_SETS,
-    RULES,
-    Document,
-    WordList,
-    clean_as_bigscience,
-    clean_as_c4,
-    judge,
-    ngram_shares,
-)
+from data_prep.quality.cleaning import clean_as_bigscience, clean_as_c4
+from data_prep.quality.document import Document
+from data_prep.quality.repetition import ngram_shares
+from data_prep.quality.rules import RULE_SETS, RULES, judge
 from data_prep.quality.splitter import WordTable, split_piece
+from data_prep.quality.word_lists import ENGLISH_STOP_WORDS, GOPHER_STOP_WORDS, WordList
 
 DATA = os.environ.get("TINY_OLM_DATA")
 LISTS = {

@@ -15,8 +15,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from data_prep.corpus.card import table
-from data_prep.quality.rules import GOPHER_STOP_WORDS, RULE_SETS, RULES, Document, Judgement, WordList, judge
+from data_prep.quality.document import Document
+from data_prep.quality.rules import RULE_SETS, RULES, Judgement, judge
 from data_prep.quality.splitter import WordTable
+from data_prep.quality.word_lists import GOPHER_STOP_WORDS, WordList
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json
@@ -40,17 +42,25 @@ def reference_filters() -> dict[str, Any]:
     try:
         import datatrove.utils.text
         import spacy  # noqa: F401
-        from datatrove.pipeline.filters import (
-            C4QualityFilter,
-            FineWebQualityFilter,
-            GopherQualityFilter,
-            GopherRepetitionFilter,
-        )
+        from datatrove.pipeline import filters
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; pip install datatrove spacy") from error
     # It remembers the words of 5 texts; with more, no text and no line is split twice here.
     split = datatrove.utils.text.split_into_parts.__wrapped__
     datatrove.utils.text.split_into_parts = lru_cache(10_000)(split)
+    return {
+        **gopher_quality(filters.GopherQualityFilter),
+        **gopher_repetition(filters.GopherRepetitionFilter),
+        **c4(filters.C4QualityFilter),
+        **fineweb(filters.FineWebQualityFilter),
+        "gopher_repetition": filters.GopherRepetitionFilter(),
+        "gopher_quality": filters.GopherQualityFilter(),
+        "c4": filters.C4QualityFilter(),
+        "fineweb": filters.FineWebQualityFilter(),
+    }
+
+
+def gopher_quality(make: Any) -> dict[str, Any]:
     quality = {
         "gopher_min_words": "min_doc_words",
         "gopher_max_words": "max_doc_words",
@@ -62,10 +72,11 @@ def reference_filters() -> dict[str, Any]:
         "gopher_stop_words": "min_stop_words",
     }
     off = dict.fromkeys((*quality.values(), "max_symbol_word_ratio"))
-    filters: dict[str, Any] = {
-        rule: GopherQualityFilter(**off | {flag: RULES[rule].threshold}) for rule, flag in quality.items()
-    }
-    filters["gopher_hashes gopher_ellipses"] = GopherQualityFilter(**off | {"max_symbol_word_ratio": 0.1})
+    filters = {rule: make(**off | {flag: RULES[rule].threshold}) for rule, flag in quality.items()}
+    return filters | {"gopher_hashes gopher_ellipses": make(**off | {"max_symbol_word_ratio": 0.1})}
+
+
+def gopher_repetition(make: Any) -> dict[str, Any]:
     repetition = {
         "gopher_duplicate_paragraphs": "dup_para_frac",
         "gopher_duplicate_paragraph_characters": "dup_para_char_frac",
@@ -73,11 +84,14 @@ def reference_filters() -> dict[str, Any]:
         "gopher_duplicate_line_characters": "dup_line_char_frac",
     }
     off = dict.fromkeys(repetition.values()) | {"top_n_grams": (), "dup_n_grams": ()}
-    for rule, flag in repetition.items():
-        filters[rule] = GopherRepetitionFilter(**off | {flag: RULES[rule].threshold})
+    filters = {rule: make(**off | {flag: RULES[rule].threshold}) for rule, flag in repetition.items()}
     for n in range(2, 11):
         rule, flag = (f"gopher_top_{n}_gram", "top") if n < 5 else (f"gopher_repeated_{n}_grams", "dup")
-        filters[rule] = GopherRepetitionFilter(**off | {f"{flag}_n_grams": ((n, RULES[rule].threshold),)})
+        filters[rule] = make(**off | {f"{flag}_n_grams": ((n, RULES[rule].threshold),)})
+    return filters
+
+
+def c4(make: Any) -> dict[str, Any]:
     lines = {
         "c4_long_words": ("max_word_length", -1),
         "c4_citations": ("remove_citations", False),
@@ -89,25 +103,17 @@ def reference_filters() -> dict[str, Any]:
         "c4_curly_bracket": ("filter_curly_bracket", False),
     }
     off = dict(lines.values()) | {"min_num_sentences": -1}
-    for rule, (flag, _) in lines.items():
-        filters[rule] = C4QualityFilter(**off | {flag: RULES[rule].threshold or True})
+    filters = {rule: make(**off | {flag: RULES[rule].threshold or True}) for rule, (flag, _) in lines.items()}
     # Without a least number of words datatrove counts an empty line as a sentence.
-    filters["c4_words_per_line c4_sentences"] = C4QualityFilter(
-        **off | {"min_words_per_line": 3, "min_num_sentences": 5}
-    )
-    never = {"line_punct_thr": 0, "short_line_thr": 2, "char_duplicates_ratio": 2, "new_line_ratio": float("inf")}
-    for rule, flag in zip(
-        ("fineweb_line_punctuation", "fineweb_short_lines", "fineweb_duplicate_characters", "fineweb_list"),
-        never,
-        strict=True,
-    ):
-        filters[rule] = FineWebQualityFilter(**never | {flag: RULES[rule].threshold})
     return filters | {
-        "gopher_repetition": GopherRepetitionFilter(),
-        "gopher_quality": GopherQualityFilter(),
-        "c4": C4QualityFilter(),
-        "fineweb": FineWebQualityFilter(),
+        "c4_words_per_line c4_sentences": make(**off | {"min_words_per_line": 3, "min_num_sentences": 5})
     }
+
+
+def fineweb(make: Any) -> dict[str, Any]:
+    never = {"line_punct_thr": 0, "short_line_thr": 2, "char_duplicates_ratio": 2, "new_line_ratio": float("inf")}
+    rules = ("fineweb_line_punctuation", "fineweb_short_lines", "fineweb_duplicate_characters", "fineweb_list")
+    return {rule: make(**never | {flag: RULES[rule].threshold}) for rule, flag in zip(rules, never, strict=True)}
 
 
 def limits_of(name: str) -> dict[str, float]:

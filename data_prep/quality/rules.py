@@ -11,299 +11,22 @@ Where papers leave room (what a word is, which n-gram counts), the reading is da
 """
 
 import math
-import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import regex
 
-from data_prep.quality.splitter import SENTENCE_END, SPECIAL, SPECIAL_ENDS, WITHOUT_SPACES, WordTable, hash_of
+from data_prep.quality.cleaning import clean_as_bigscience
+from data_prep.quality.document import Document
+from data_prep.quality.repetition import duplicate_shares, group_sizes, rolling_hashes
+from data_prep.quality.splitter import SENTENCE_END, SPECIAL
 
-_ENGLISH = """
-a about above across after again against all almost along already also although always am among an and another any
-anybody anyone anything are around as at away back be became because become been before behind being below between
-both but by came can cannot could did do does doing done down during each either else enough even ever every everybody
-everyone everything except few first for from further get gets getting go goes going gone got had has have having he
-hence her here hers herself him himself his how however i if in instead into is it its itself just last least less let
-like made make many may me might mine more most much must my myself neither never no nobody none nor not nothing now
-of off often on once one only onto or other others our ours ourselves out over own perhaps quite rather same seem
-seemed seems several shall she should since so some somebody someone something still such than that the their theirs
-them themselves then there therefore these they this those though through thus to together too toward towards under
-unless until up upon us use used very was we well were what whatever when whenever where whether which while who
-whoever whole whom whose why will with within without would yet you your yours yourself yourselves don't doesn't
-didn't isn't aren't wasn't weren't won't can't couldn't wouldn't shouldn't it's i'm i've i'll i'd you're you've you'll
-we're we've we'll they're they've they'll he's she's that's there's what's let's
-"""
-ENGLISH_STOP_WORDS = frozenset(_ENGLISH.split())
-GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-POLICY_PHRASES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-LINK_MARKS = ("http", "www", ".com", "href", "//")
 CHARACTER_NGRAM, WORD_NGRAM = 10, 5  # of BigScience's repetition ratios
-
-_PARAGRAPH_END = re.compile(r"\n{2,}")
-_CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
-_LINKS = re.compile("|".join(map(re.escape, LINK_MARKS)))
 _SPECIAL_RUN = regex.compile(rf"[{SPECIAL}]+")
-_WORD_CHARACTERS = re.compile(r"\w+")
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: the base of the rolling hashes
-
-
-@dataclass(frozen=True)
-class WordList:
-    """Words or phrases, all in lower case, of one language."""
-
-    words: frozenset[str]
-
-    @cached_property
-    def hashes(self) -> frozenset[int]:
-        """As in an array of words."""
-        return frozenset(map(hash_of, self.words))
-
-    def found_in(self, text: str, spaces: bool) -> int:
-        """How many of its entries stand in `text`, as whole words where words are divided by spaces."""
-        text = text.lower()
-        if not spaces:
-            return sum(word in text for word in self.words)
-        found = self.words & set(_WORD_CHARACTERS.findall(text))
-        more = (word for word in self.words - found if not _WORD_CHARACTERS.fullmatch(word) and word in text)
-        return len(found) + sum(bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)) for word in more)
-
-
-@dataclass(frozen=True)
-class C4Lines:
-    """What is left of a text after C4's rules for lines, and what they saw."""
-
-    text: str
-    kept: tuple[str, ...]
-    removed: int
-    lorem_ipsum: int
-    curly_brackets: int
-
-
-@dataclass
-class Document:
-    """A text with what the rules measure, each computed when first asked for."""
-
-    text: str
-    table: WordTable
-    limits: Mapping[str, float]  # thresholds of the rules that are on, by name
-    language: str | None = None
-    language_score: float | None = None
-    languages: tuple[str, ...] = ()  # those that are wanted; none: all
-    exact: bool = False  # measure to the end what a threshold settles earlier
-    lists: Mapping[str, Mapping[str, WordList]] = field(default_factory=dict)  # kind -> language -> list
-    models: Mapping[str, Callable[[str], float]] = field(default_factory=dict)  # "perplexity", "fasttext"
-
-    def with_text(self, text: str) -> "Document":
-        """The same document after a rule has changed its text; itself if it has not."""
-        if text == self.text:
-            return self
-        return replace(self, text=text)
-
-    @property
-    def spaces(self) -> bool:
-        """Whether its language puts spaces between words; if the language is unknown, it does."""
-        return self.language not in WITHOUT_SPACES
-
-    def list_of(self, kind: str) -> WordList | None:
-        """The word list of a kind for its language, English if that is unknown."""
-        return self.lists.get(kind, {}).get(self.language or "en")
-
-    @cached_property
-    def words(self) -> np.ndarray:
-        return self.table.words_of(self.text)
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.text.splitlines()
-
-    @cached_property
-    def filled_lines(self) -> list[str]:
-        return [line for line in self.text.split("\n") if line and not line.isspace()]
-
-    @cached_property
-    def duplicate_lines(self) -> tuple[float, float]:
-        lines = list(filter(None, self.text.split("\n")))
-        lines += [""] * (self.text.startswith("\n") + self.text.endswith("\n"))  # as a split at "\n+" gives
-        return _duplicates(lines, len(self.text))
-
-    @cached_property
-    def duplicate_paragraphs(self) -> tuple[float, float]:
-        text = self.text.strip()
-        paragraphs = _PARAGRAPH_END.split(text) if "\n\n\n" in text else text.split("\n\n")
-        return _duplicates(paragraphs, len(self.text))
-
-    @cached_property
-    def token_count(self) -> int:
-        """Words and marks."""
-        return len(self.words) if "words" in self.__dict__ else self.table.count_words(self.text)
-
-    @cached_property
-    def word_count(self) -> int:
-        """Words that are not marks only."""
-        return int(np.count_nonzero(self.words["is_word"]))
-
-    @cached_property
-    def repetition(self) -> dict[int, float]:
-        """Share of the characters in the most frequent n-gram (n of 2, 3, 4) and in repeated ones (5 to 10)."""
-        return ngram_shares(self.words["hash"], self.words["length"], len(self.text))
-
-    @cached_property
-    def bare_words(self) -> np.ndarray:
-        return self.table.bare_words_of(self.text)
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """The code points of the text."""
-        return np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-    @cached_property
-    def c4(self) -> C4Lines:
-        return clean_as_c4(self.text, self.limits, self.spaces)
-
-
-def _duplicates(parts: list[str], characters: int) -> tuple[float, float]:
-    """Share of the parts that stood there before, and the share of all characters that are in them."""
-    if len(set(parts)) == len(parts):
-        return 0.0, 0.0
-    seen: set[str] = set()
-    count = inside = 0
-    for part in parts:
-        if part in seen:
-            count += 1
-            inside += len(part)
-        else:
-            seen.add(part)
-    return count / len(parts), inside / max(characters, 1)
-
-
-def _sizes(ordered: np.ndarray) -> np.ndarray:
-    """How many there are of each value in an ordered array that is not empty."""
-    bounds = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-    return bounds[1:] - bounds[:-1]
-
-
-def ngram_shares(hashes: np.ndarray, lengths: np.ndarray, characters: int) -> dict[int, float]:
-    """Share of a text's characters that are in its most frequent 2-, 3- and 4-gram of words (all its occurrences,
-    with the spaces between the words), and in 5- to 10-grams that stood before (words alone, none counted twice).
-
-    A repeated n-gram starts with a repeated (n - 1)-gram, so that each n looks only at what is left of the one before.
-    """
-    shares = dict.fromkeys(range(2, 11), 0.0)
-    hashes = np.ascontiguousarray(hashes)
-    before = np.concatenate([[0], lengths.cumsum(dtype=np.int64)])
-    places, keys = np.arange(len(hashes)), hashes  # where the n-grams start, and their hashes
-    for n in range(2, 11):
-        if len(places) and places[-1] + n > len(hashes):
-            fitting = places + n <= len(hashes)
-            places, keys = places[fitting], keys[fitting]
-        if not len(places) and n > 4:
-            break
-        keys = keys * _FACTOR + hashes[places + (n - 1)]
-        order = keys.argsort()
-        ordered = keys[order]
-        same = ordered[1:] == ordered[:-1]
-        repeated = np.zeros(len(keys), bool)
-        repeated[order[1:]] = same
-        repeated[order[:-1]] |= same
-        if n <= 4 and len(hashes) >= n:
-            most, first = 1, 0  # if none is repeated, the first one is the most frequent
-            if same.any():
-                of_each = np.repeat(sizes := _sizes(ordered), sizes)
-                most = int(of_each.max())
-                first = int(places[order[of_each == most].min()])
-            shares[n] = most * int(before[first + n] - before[first] + n - 1) / max(characters, 1)
-        places, keys = places[repeated], keys[repeated]
-        if n > 4:
-            shares[n] = _characters_repeated(places, keys, before, n) / max(characters, 1)
-    return shares
-
-
-def _characters_repeated(places: np.ndarray, keys: np.ndarray, before: np.ndarray, n: int) -> int:
-    """Characters in n-grams that stood before, read from left to right; what is in one is not part of the next."""
-    seen: set[int] = set()
-    free = total = 0
-    for place, key, start, end in zip(
-        places.tolist(), keys.tolist(), before[places].tolist(), before[places + n].tolist(), strict=True
-    ):
-        if place < free:
-            continue
-        if key in seen:
-            total += end - start
-            free = place + n
-        else:
-            seen.add(key)
-    return total
-
-
-def clean_as_c4(text: str, limits: Mapping[str, float], spaces: bool = True) -> C4Lines:
-    """Remove the lines that C4's rules (those named in `limits`) do not want; lines lose the spaces at their ends.
-
-    Marks of citation are removed from the lines that stay. Without spaces between words, lines are not judged by
-    their words or by English marks at their end.
-    """
-    kept: list[str] = []
-    lower = text.lower()
-    longest = limits.get("c4_long_words", math.inf) if spaces else math.inf
-    least = int(limits.get("c4_words_per_line", 0)) if spaces else 0
-    citations = "c4_citations" in limits and "[" in text
-    ends = "c4_terminal_punctuation" in limits and spaces
-    javascript = "c4_javascript" in limits and "javascript" in lower
-    policy = "c4_policy" in limits and any(phrase in lower for phrase in POLICY_PHRASES)
-    latin, lorem, brackets = "lorem" in lower, 0, 0
-    lines = text.splitlines()
-    for line in lines:
-        line = line.strip()
-        if len(line) > longest and any(len(word) > longest for word in line.split()):
-            continue
-        few = least > 0 and len(line.split(None, least - 1)) < least
-        if citations:
-            line = _CITATION.sub("", line)
-        if few or (ends and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("..."))):
-            continue
-        lorem += latin and "lorem ipsum" in line.lower()
-        if javascript and "javascript" in line.lower():
-            continue
-        brackets += "{" in line
-        if policy and any(phrase in line.lower() for phrase in POLICY_PHRASES):
-            continue
-        kept.append(line)
-    return C4Lines("\n".join(kept).strip(), tuple(kept), len(lines) - len(kept), lorem, brackets)
-
-
-def clean_as_bigscience(text: str, limits: Mapping[str, float]) -> str:
-    """Remove what looks like a link, and words that are too long, as BigScience did before its filters.
-
-    Other than there, lines stay lines. Runs of spaces become one, empty lines go.
-    """
-    links = "bigscience_links" in limits
-    longest = limits.get("bigscience_long_words", math.inf)
-
-    def wanted(piece: str) -> bool:
-        if not (links and _LINKS.search(piece)) and len(piece) <= longest:
-            return True
-        bare = SPECIAL_ENDS.sub("", piece)
-        return not (links and _LINKS.search(bare)) and (len(piece) <= longest or 0 < len(bare) <= longest)
-
-    kept = []
-    for line in text.split("\n"):
-        pieces = line.split()
-        if (links and _LINKS.search(line)) or (len(line) > longest and max(map(len, pieces), default=0) > longest):
-            pieces = list(filter(wanted, pieces))
-        if pieces:
-            kept.append(" ".join(pieces))
-    return "\n".join(kept)
-
-
-def _rolling(codes: np.ndarray, n: int) -> np.ndarray:
-    keys = codes[: len(codes) - n + 1].copy()
-    for offset in range(1, n):
-        keys = keys * _FACTOR + codes[offset : len(codes) - n + 1 + offset]
-    return keys
 
 
 def character_repetition(document: Document) -> float | None:
@@ -311,7 +34,7 @@ def character_repetition(document: Document) -> float | None:
     codes = document.codes.astype(np.uint64)
     if len(codes) < CHARACTER_NGRAM:
         return 0.0
-    sizes = np.sort(_sizes(np.sort(_rolling(codes, CHARACTER_NGRAM))))[::-1]
+    sizes = np.sort(group_sizes(np.sort(rolling_hashes(codes, CHARACTER_NGRAM))))[::-1]
     top = min(int(math.sqrt(len(sizes))), int(np.count_nonzero(sizes > 1)))
     return float(sizes[:top].sum() / sizes.sum())
 
@@ -321,8 +44,8 @@ def word_repetition(document: Document) -> float | None:
     words = document.bare_words
     if len(words) < WORD_NGRAM:
         return 0.0
-    keys = _rolling(words["hash"], WORD_NGRAM)
-    sizes = _sizes(np.sort(keys))
+    keys = rolling_hashes(words["hash"], WORD_NGRAM)
+    sizes = group_sizes(np.sort(keys))
     return float(sizes[sizes > 1].sum() / len(keys))
 
 
@@ -396,7 +119,7 @@ def _words_with_letter(document: Document) -> float | None:
 
 def _duplicate_characters(document: Document) -> float | None:
     lines = document.filled_lines
-    share = _duplicates(lines, len(document.text.replace("\n", "")))[1]
+    share = duplicate_shares(lines, len(document.text.replace("\n", "")))[1]
     return share if lines else None
 
 
