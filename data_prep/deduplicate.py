@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.duplicates.files import Documents, Drops
-from data_prep.duplicates.groups import Groups, Matches, Plan, Signatures, match_tasks
+from data_prep.duplicates.groups import Groups
 from data_prep.duplicates.lines import Cuts, LineMatches, Lines, without
+from data_prep.duplicates.matches import Matches, match_tasks
+from data_prep.duplicates.plan import Plan
+from data_prep.duplicates.signatures import Signatures
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
 from shared.command_line import run_script

@@ -20,8 +20,8 @@ from data_prep.bench.deduplicate import main as bench
 from data_prep.deduplicate import DeduplicateArguments, main
 from data_prep.duplicates import minhash
 from data_prep.duplicates.files import listed, read_run
-from data_prep.duplicates.groups import order_of
 from data_prep.duplicates.minhash import MinHash, hash_of_words, words_of
+from data_prep.duplicates.signatures import order_of
 from data_prep.engine.stage import StageArguments
 from shared.errors import BadRecordsError, InputError
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from shared.files import atomic_file
 
 U64 = NDArray[np.uint64]
+ONE = np.uint64(1)
+NONE: U64 = np.zeros(0, np.uint64)
 SLOTS = 4096
 MAX_PART = 2**16  # documents
 DOCUMENT = np.dtype(
     [
         ("position", "<u8"),  # of the reader after this record
-        ("order", "<u8"),  # lower survives; see `groups.order_of`
+        ("order", "<u8"),  # lower survives; see `signatures.order_of`
         ("exact", "<u8"),  # hash of the normalised text
         ("start", "<u8"),  # of the URL in the file; the id follows
         ("url", "<u4"),  # bytes of it
@@ -50,6 +52,13 @@ def listed(folder: Path, suffix: str) -> list[Path]:
         return []
     names = [name for name in os.listdir(folder) if name.endswith(suffix) and not name.startswith(".")]
     return [folder / name for name in sorted(names, key=lambda name: (*map(int, name.split(".")[0].split("-")),))]
+
+
+def write_pairs(path: Path, pairs: U64) -> dict[str, Any]:
+    """Write pairs of documents (n, 2)."""
+    with atomic_file(path) as temporary:
+        pairs.astype("<u8").tofile(temporary)
+    return facts(path, len(pairs))
 
 
 def write_run(path: Path, rows: U64) -> dict[str, Any]:

@@ -14,18 +14,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from data_prep.duplicates.files import (
-    U64,
-    Documents,
-    Drops,
-    facts,
-    listed,
-    number_of,
-    read_ranges,
-    write_run,
-)
-from data_prep.duplicates.groups import NONE, Plan, slots_of
+from data_prep.duplicates.files import NONE, U64, Documents, Drops, facts, listed, number_of, read_ranges, write_run
+from data_prep.duplicates.matches import slots_of
 from data_prep.duplicates.minhash import hash_of_words, mix
+from data_prep.duplicates.plan import Plan
 from data_prep.engine.stage import Part, Task, new_counts
 from shared.files import atomic_file
 from shared.rows import read_rows
