@@ -7,20 +7,16 @@ file that is there as WARC and WET, the WARC. Compressed or plain. Writes parque
 shared/rows.py, dropped/ with what was left out and why, and manifest.json.
 """
 
-import hashlib
 import importlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import unquote
 
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
+from data_prep.crawl.files import choose_sources, key_of, read_last_modified, snapshot_of
+from data_prep.crawl.language import language_model, language_of
 from data_prep.crawl.page import parse_date, plausible_last_modified, tidy
 from data_prep.crawl.page_process import PageProcess
 from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
@@ -29,14 +25,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.rows import Source, clean_text, find_sources
-
-WARC = (".warc.gz", ".warc")
-WET = (".warc.wet.gz", ".warc.wet", ".wet.gz", ".wet")
-WAT = (".warc.wat.gz", ".warc.wat", ".wat.gz", ".wat")
-LANGUAGE_BYTES = 1000  # of a text in UTF-8, from which its language is told: as from 2,000 in 4,300 of 4,300 articles
-WAT_ENTRIES = 500_000  # ten times what a file of the crawl holds; bounds memory
-WAT_LINE_BYTES = 8 * 2**20
+from shared.rows import Source, clean_text
 
 
 @dataclass
@@ -81,19 +70,6 @@ class ExtractArguments:
                 raise InputError(
                     f"--extractor precise: trafilatura cannot be used ({' '.join(str(error).split())}); {need}"
                 ) from error
-
-
-@lru_cache(maxsize=1)
-def language_model() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-
-
-def language_of(text: str) -> tuple[str, float]:
-    """The language of a text and its probability, which is rounded: its last digits differ between processors."""
-    language, score = language_model().classify(
-        text[:LANGUAGE_BYTES].encode()[:LANGUAGE_BYTES].decode("utf-8", "ignore")
-    )
-    return language, round(score, 4)
 
 
 @dataclass(frozen=True)
@@ -173,95 +149,6 @@ class ExtractPages:
             return drop("other language", shown)
         if known["language_score"] < self.args.min_language_score:
             return drop("language uncertain", shown)
-
-
-def snapshot_of(path: str) -> str:
-    """The crawl of a file: from its path, or what its first record says, or the file's name without suffix."""
-    named = re.findall(r"CC-MAIN-\d{4}-\d{2}(?!\d)", path)
-    if named:
-        return str(named[-1])
-    record = next(read_records(path, 0, ("warcinfo", "response", "conversion"), 2**20), None)
-    if record is not None and record.kind == "warcinfo":
-        fields = re.search(r"^isPartOf:[ \t]*(\S.*)$", record.block.decode("utf-8", "replace"), re.MULTILINE)
-        if fields:
-            return clean_text(unquote(fields[1])).strip()[:100]
-    return stem_of(path)
-
-
-def stem_of(path: str) -> str:
-    """The name of a file without its suffix: the same for the WARC, WET and WAT file of one crawl job."""
-    name = Path(path).name
-    for suffix in (*WET, *WAT, *WARC):
-        name = name.removesuffix(suffix)
-    return name
-
-
-def key_of(*parts: str | None) -> bytes:
-    return hashlib.blake2b("\n".join(part or "" for part in parts).encode(), digest_size=12).digest()
-
-
-@lru_cache(maxsize=1)
-def read_last_modified(path: str) -> dict[bytes, str]:
-    """What servers said in Last-Modified, from a WAT file: by record, and by address and date of the crawl.
-
-    What cannot be read in it is passed over: the documents then have no such date.
-    """
-    found: dict[bytes, str] = {}
-    for record in read_records(path, 0, ("metadata",), WAT_LINE_BYTES):
-        if len(found) >= 2 * WAT_ENTRIES:
-            break
-        if b"ast-" not in record.block:  # spares most records the parsing
-            continue
-        try:
-            envelope = json.loads(record.block)["Envelope"]
-            header = envelope["WARC-Header-Metadata"]
-            headers = envelope["Payload-Metadata"]["HTTP-Response-Metadata"]["Headers"]
-            value = next((value for name, value in headers.items() if name.lower() == "last-modified"), None)
-            if header["WARC-Type"] == "response" and isinstance(value, str) and (date := parse_date(value)):
-                found[key_of(header["WARC-Record-ID"])] = date
-                found[key_of(header["WARC-Target-URI"], header["WARC-Date"])] = date
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            continue
-    return found
-
-
-def choose_sources(inputs: list[str]) -> tuple[list[Source], list[Source], dict[int, str]]:
-    """The files to read documents from, the WAT files that go with them, and which goes with which (by index)."""
-    found = find_sources(inputs, WARC + WET + WAT)
-    wats = {stem_of(source.path): source for source in found if source.path.endswith(WAT)}
-    warcs = {stem_of(source.path) for source in found if source.path.endswith(WARC)}
-    sources: list[Source] = []
-    used: dict[str, Source] = {}
-    pairs: dict[int, str] = {}
-    passed = 0
-    for source in found:
-        stem = stem_of(source.path)
-        if source.path.endswith(WAT):
-            continue
-        if source.path.endswith(WET):
-            if stem in warcs:
-                passed += 1
-                continue
-            wat = wats.get(stem) or _wat_beside(source.path, len(found) + len(used))
-            if wat:
-                used[stem] = wat
-                pairs[source.index] = wat.path
-        sources.append(source)
-    if not sources:
-        raise InputError("--input: WAT files hold no text; name WARC or WET files too")
-    if passed:
-        print(f"{passed} WET files are left out: their WARC files are among the input")
-    return sources, list(used.values()), pairs
-
-
-def _wat_beside(path: str, index: int) -> Source | None:
-    """The WAT file of a WET file in the same folder, or as the crawl lays them out, in wat/ beside wet/."""
-    wet = Path(path)
-    name = re.sub(r"\.wet(?=(\.gz)?$)", ".wat", wet.name)
-    for folder in (wet.parent, wet.parent.parent / "wat" if wet.parent.name == "wet" else wet.parent):
-        if (folder / name).is_file():
-            return Source(index, str(folder / name), (folder / name).stat().st_size)
-    return None
 
 
 def main(stage_args: StageArguments, args: ExtractArguments) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import pytest
 from conftest import ROOT
 
 from data_prep import extract_common_crawl as script
-from data_prep.crawl import warc
+from data_prep.crawl import files, warc
 from data_prep.crawl.page import Unwanted, decode, extract_fast, parse_date, plausible_last_modified, read_page, tidy
 from data_prep.crawl.page_process import PageProcess
 from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
 from data_prep.crawl.warc import MEMBER, read_records
 from data_prep.engine.stage import StageArguments
-from data_prep.extract_common_crawl import ExtractArguments, ExtractPages, choose_sources
+from data_prep.extract_common_crawl import ExtractArguments, ExtractPages
 from shared.errors import BadRecordsError, InputError
 from shared.rows import find_sources
 
@@ -123,9 +123,9 @@ def test_a_page_becomes_a_document_that_can_be_traced_to_its_record(tmp_path):
 
 def test_the_snapshot_is_in_the_path_or_the_file_or_else_the_files_name(tmp_path):
     info = record(b"software: x\r\nisPartOf: CC-MAIN-2014-35\r\n", kind="warcinfo")
-    assert script.snapshot_of(str(write(tmp_path / "a/CC-MAIN-2026-43/x.warc", info))) == "CC-MAIN-2026-43"
-    assert script.snapshot_of(str(write(tmp_path / "CC-MAIN-20140820-00006.warc", info))) == "CC-MAIN-2014-35"
-    assert script.snapshot_of(str(write(tmp_path / "mine.warc", record(b"")))) == "mine"
+    assert files.snapshot_of(str(write(tmp_path / "a/CC-MAIN-2026-43/x.warc", info))) == "CC-MAIN-2026-43"
+    assert files.snapshot_of(str(write(tmp_path / "CC-MAIN-20140820-00006.warc", info))) == "CC-MAIN-2014-35"
+    assert files.snapshot_of(str(write(tmp_path / "mine.warc", record(b"")))) == "mine"
 
 
 def test_what_is_not_wanted_is_dropped_with_its_reason(tmp_path):
@@ -562,7 +562,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
 
 def test_a_step_is_a_function_of_file_and_position(tmp_path):
     path = write(tmp_path / "x.warc.gz", members([*numbered(2), record(page()), *numbered(2)]))
-    sources, _, _ = choose_sources([str(path)])
+    sources, _, _ = files.choose_sources([str(path)])
     step = ExtractPages(ExtractArguments(), {})
     outcomes = list(step(sources[0], 0))
     for index, outcome in enumerate(outcomes):
@@ -712,9 +712,9 @@ def test_sources_are_found_by_their_names(tmp_path):
         "g.gz",
     ):
         write(tmp_path / name, b"")
-    suffixes = script.WARC + script.WET + script.WAT
+    suffixes = files.WARC + files.WET + files.WAT
     assert len(find_sources([str(tmp_path)], suffixes)) == 5
-    assert [Path(source.path).name for source in choose_sources([str(tmp_path)])[0]] == [
+    assert [Path(source.path).name for source in files.choose_sources([str(tmp_path)])[0]] == [
         "a.warc.gz",
         "b.warc",
         "c.warc.wet.gz",

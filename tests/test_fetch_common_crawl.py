@@ -466,7 +466,7 @@ def test_a_file_that_changes_on_the_server_is_not_mixed(crawl, tmp_path):
     crawl.faults = {path.name: ["cut 150000", "500", "always"]}
     with pytest.raises(BadRecordsError):  # kept as bad: the part is gone
         fetch(crawl, tmp_path / "out", max_bad_records=0, retries=1)
-    server = script.server_at(crawl.url, 0, 0)
+    server = downloads.server_at(crawl.url, 0, 0)
     target = tmp_path / "x.gz"
     relative = str(path.relative_to(crawl.root))
     crawl.faults = {path.name: ["cut 150000"]}
@@ -482,7 +482,7 @@ def test_only_what_was_noted_of_a_part_is_trusted(crawl, tmp_path):
     path = names_of(SNAPSHOT, "warc", 1)[0]
     content = warc_bytes(7, records=10, size=40_000)
     (crawl.root / path).write_bytes(content)
-    server, target = script.server_at(crawl.url, 0, 0), tmp_path / "x.warc.gz"
+    server, target = downloads.server_at(crawl.url, 0, 0), tmp_path / "x.warc.gz"
     crawl.faults = {path: ["cut 200000"]}
     with pytest.raises(downloads.Trouble):
         list(downloads.download(server, path, target, 0))
@@ -623,7 +623,7 @@ def test_retry_after_is_respected_up_to_a_bound(crawl):
     assert downloads._retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0 == downloads._retry_after("soon")
     crawl.faults = {"collinfo": ["429 1"]}
     start = time.time()
-    assert script.server_at(crawl.url, 1, 0.01).read("collinfo.json", 10**6)
+    assert downloads.server_at(crawl.url, 1, 0.01).read("collinfo.json", 10**6)
     assert 1 <= time.time() - start < 5
 
 
