@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.corpus.analysis_page import draw_pictures, write_tables
+from data_prep.corpus.analysis_page import write_tables
+from data_prep.corpus.analysis_pictures import draw_pictures
 from data_prep.corpus.counts import CountDocuments, Tallies, overlaps
 from data_prep.corpus.statistics import correlations, months_of, quantiles, rises
 from data_prep.corpus.words import normalised_words

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from data_prep.corpus.card import read_licences, write_data_card
 from data_prep.corpus.contamination import find_evaluation_sets
-from data_prep.corpus.phases import BuildIndex, Choose, Examine, Write
+from data_prep.corpus.phases import BuildIndex, Choose, Examine
+from data_prep.corpus.shards import Write
 from data_prep.corpus.trace import trace
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task, settings_of

@@ -13,7 +13,8 @@ import pytest
 from data_prep import analyse_corpus
 from data_prep.analyse_corpus import AnalysisArguments, families, pairs_to_compare
 from data_prep.corpus import counts
-from data_prep.corpus.analysis_page import draw_pictures, similarity
+from data_prep.corpus.analysis_page import similarity
+from data_prep.corpus.analysis_pictures import draw_pictures
 from data_prep.corpus.counts import Tallies, bin_start, length_bin, month_of, registered_domain
 from data_prep.corpus.statistics import correlations, quantiles, rises
 from data_prep.corpus.words import normalised_words

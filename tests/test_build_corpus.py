@@ -16,7 +16,8 @@ import yaml
 from data_prep import build_corpus
 from data_prep.build_corpus import BuildArguments
 from data_prep.corpus.contamination import Index, build_index, find_evaluation_sets
-from data_prep.corpus.phases import DATED, TRAIN, UNDATED, dated_split, plan_mix, sampling_bin
+from data_prep.corpus.records import DATED, TRAIN, UNDATED
+from data_prep.corpus.sample import dated_split, plan_mix, sampling_bin
 from data_prep.corpus.words import PIECE, count_words, normalised_words, words_in_pieces
 from data_prep.engine.stage import StageArguments
 from shared.documents import is_held_out

@@ -1,0 +1,62 @@
+"""Which documents are taken: by a hash of their text, by date, and by what each group is to give."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_prep.corpus.records import DATED, TRAIN, UNDATED
+from shared.errors import InputError
+
+BINS = 2**20  # of the sampling hash: a budget is met to a millionth of its group, or to one document
+
+
+def sampling_bin(text: str, seed: int) -> int:
+    """Where a document stands among `BINS`; documents below a threshold are taken."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest, "big") * BINS >> 64
+
+
+def dated_split(date: str | None, first: str) -> int:
+    """DATED at or after `first`, TRAIN before it, UNDATED when `date` ("2026" in the same year) cannot say."""
+    found = re.match(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?", date or "")
+    if not found or found[0] == first[: len(found[0])] != first:
+        return UNDATED
+    return DATED if found[0] >= first else TRAIN
+
+
+def plan_mix(available: list[int], weights: Sequence[float], budget: int | None, repeats: int) -> list[int]:
+    """Training tokens to take from each group, at most `repeats` times what is available.
+
+    Weights without a budget give the largest mix in their proportions. Raises InputError where there is too little.
+    """
+    if not weights and budget is None:
+        return available
+    for number, tokens in enumerate(available):
+        if weights and not tokens:
+            raise InputError(f"--weights {weights[number]:g}: entry {number + 1} of --input has no document left")
+    shares = np.array(weights or available, dtype=float) / sum(weights or available)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        most = float(np.nanmin(np.array(available) * repeats / shares))
+    if budget is not None and budget > most * (1 + 1e-9):
+        scarce = int(np.nanargmin(np.array(available) * repeats / shares))
+        raise InputError(
+            f"--token_budget {budget:,}: entry {scarce + 1} of --input has {available[scarce]:,} tokens, which at "
+            f"these proportions and --max_repeats {repeats} is enough for {int(most):,} in all; lower the budget, "
+            "change --weights, or raise --max_repeats (and name a new --output_dir)"
+        )
+    total = most if budget is None else budget
+    return [
+        min(round(total * float(share)), tokens * repeats) for share, tokens in zip(shares, available, strict=True)
+    ]
+
+
+def passes_of(tokens: np.ndarray, target: int) -> list[int]:
+    """The threshold of each pass over a group: `BINS` for whole ones, then what is left of `target` tokens."""
+    available = int(tokens.sum())
+    if not available:
+        return [BINS]
+    whole, rest = divmod(target, available)
+    threshold = int(np.searchsorted(np.cumsum(tokens), rest, side="right")) if rest else 0
+    return [BINS] * whole + ([threshold] if threshold or not whole else [])
