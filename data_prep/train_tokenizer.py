@@ -8,16 +8,15 @@ tokens on held-out documents, next to a reference tokenizer if one is named.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from data_prep.tokens.alphabet import most_frequent_characters
 from shared.command_line import run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
@@ -111,7 +110,7 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments) -> Any:
 
     normalizer = normalizers.BertNormalizer(lowercase=args.do_lower_case)
     words = pre_tokenizers.BertPreTokenizer()
-    alphabet = _most_frequent_characters(texts("Counting characters"), normalizer)
+    alphabet = most_frequent_characters(texts("Counting characters"), normalizer, ALPHABET_SIZE)
     continuations = [f"##{c}" for c in alphabet if len(words.pre_tokenize_str(f"a{c}")) == 1]
     trainer = trainers.WordPieceTrainer(
         vocab_size=args.learned_entries,
@@ -159,26 +158,6 @@ def _train_bpe(texts: Any, args: TokenizerArguments) -> Any:
 def _reserve(vocabulary: dict[str, int], args: TokenizerArguments) -> dict[str, int]:
     """The vocabulary with unused entries behind the learned ones, named as BERT names its own. No text becomes one."""
     return vocabulary | {f"[unused{i}]": len(vocabulary) + i for i in range(args.reserved_entries)}
-
-
-def _most_frequent_characters(texts: Iterable[str], normalizer: Any) -> list[str]:
-    """The ALPHABET_SIZE most frequent characters after normalisation, in code point order.
-
-    BERT's normaliser looks at one character at a time, so each distinct one is normalised once, after the counting.
-    """
-    raw = np.zeros(0x110000, dtype=np.int64)
-    texts = iter(texts)
-    while batch := list(islice(texts, 256)):
-        raw += np.bincount(np.frombuffer("".join(batch).encode("utf-32-le"), dtype="<u4"), minlength=len(raw))
-    counts = np.zeros_like(raw)
-    for point in np.flatnonzero(raw):
-        for character in normalizer.normalize_str(chr(point)):
-            if not character.isspace():
-                counts[ord(character)] += raw[point]
-    if not counts.any():
-        raise InputError("--input: there is no text to train on")
-    by_frequency = np.lexsort((np.arange(len(counts)), -counts))[:ALPHABET_SIZE]
-    return [chr(point) for point in sorted(by_frequency) if counts[point]]
 
 
 def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:
