@@ -29,7 +29,7 @@ from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import NAMES, Source, clean_text
 
-CLEANING = 2  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
+CLEANING = 3  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
 
 
 @dataclass

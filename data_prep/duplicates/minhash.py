@@ -1,7 +1,8 @@
 """Fingerprints of texts: one hash of the normalised text, and MinHash keys by which similar texts meet.
 
 A text is normalised (Unicode NFKC, case folded, punctuation and symbols turned to spaces) and cut into words. An emoji
-is a word, and so is each character of a script that is written without spaces. What is compared are sets of `ngram`
+is a word, and so is each character of a script that is written without spaces; Tibetan, whose syllables are divided by
+a mark, is cut there. What is compared are sets of `ngram`
 consecutive words (shingles); a text of fewer words is one shingle. A function that gives the smallest hash of a set
 agrees on two sets with probability J, their Jaccard similarity (Broder 1997, "On the resemblance and containment of
 documents"). `bands` x `rows` such functions are taken; two texts meet if all `rows` values of any band agree, so with
@@ -29,6 +30,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from data_prep.languages import IDEOGRAPHS, LETTERS
+
 U64 = NDArray[np.uint64]
 PIECE = 2**20  # characters normalised at a time, which bounds what one huge text takes
 BLOCK = 2**14  # shingles hashed at a time, which stay in a core's cache
@@ -43,11 +46,7 @@ _BETWEEN = re.compile(
     )
     + "]"
 )
-# Thai and Lao, Burmese, Khmer, the Japanese syllabaries, Chinese characters; emoji.
-_OWN_WORD = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U0001f000-\U0001faff\U00020000-\U0003ffff]"
-)
+_OWN_WORD = re.compile(f"[{IDEOGRAPHS}{LETTERS}\U0001f000-\U0001faff]")  # the last: emoji
 # ASCII: letters to lower case, digits stay, the rest to spaces. The bytes of other characters stay.
 _ASCII = bytes(c if c >= 0x80 else ord(chr(c).lower()) if chr(c).isalnum() else 0x20 for c in range(256))
 

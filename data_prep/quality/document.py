@@ -7,9 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from data_prep.languages import WITHOUT_SPACES
 from data_prep.quality.cleaning import C4Lines, clean_as_c4
 from data_prep.quality.repetition import duplicate_shares, ngram_shares
-from data_prep.quality.splitter import WITHOUT_SPACES, WordTable
+from data_prep.quality.splitter import WordTable
 from data_prep.quality.word_lists import WordList
 
 _PARAGRAPH_END = re.compile(r"\n{2,}")

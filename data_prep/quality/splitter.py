@@ -19,7 +19,6 @@ import xxhash
 LONGEST_PIECE = 512  # characters between two spaces; longer ones (binary data, text without spaces) are cut simply
 LONGEST_SUFFIX = 64  # so that time stays proportional to length
 MOST_PIECES = 400_000  # known at a time; then all are forgotten: bounds memory
-WITHOUT_SPACES = frozenset({"bo", "dz", "ja", "km", "lo", "my", "th", "wuu", "yue", "zh"})  # ISO 639
 
 _PRONOUNS = {
     "i": "'m 'll 'd 've m d ve",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data_prep.languages import WITHOUT_SPACES
 from data_prep.wikipedia.words import CATEGORY_ALIASES, FILE_ALIASES
 
 
@@ -28,5 +29,5 @@ def names_of(namespaces: dict[int, str], language: str | None = None) -> Names:
         FILE_ALIASES | own(6),
         frozenset({"media"} | own(-2)),
         CATEGORY_ALIASES | own(14),
-        language not in ("zh", "ja", "yue", "wuu", "lzh", "gan", "th", "lo", "my", "km"),
+        language not in WITHOUT_SPACES,
     )
