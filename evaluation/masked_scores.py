@@ -137,11 +137,16 @@ def losses_and_hits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.T
     `logits`: (batch, targets, vocabulary); `labels`: (batch, targets), IGNORED where there is no target. A target
     whose logit is the highest is a hit: comparing takes a fifth of the time of `argmax`.
     """
-    logits, known = logits.float(), labels != IGNORED
-    targets = labels.clamp(min=0)[..., None]
-    hits = logits.gather(2, targets)[..., 0] >= logits.amax(2)
-    losses = -logits.log_softmax(2).gather(2, targets)[..., 0].double()
-    return (losses * known).sum(1), (hits & known).sum(1).double()
+    known = labels != IGNORED
+    losses = -logits.float().log_softmax(2).gather(2, labels.clamp(min=0)[..., None])[..., 0].double()
+    return (losses * known).sum(1), find_hits(logits, labels).sum(1).double()
+
+
+def find_hits(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Whether each target has the highest logit, (batch, targets) bool; False where there is no target. Shapes as in
+    `losses_and_hits`."""
+    logits = logits.float()
+    return (logits.gather(2, labels.clamp(min=0)[..., None])[..., 0] >= logits.amax(2)) & (labels != IGNORED)
 
 
 def cut_documents(
@@ -242,6 +247,22 @@ def _hidden_scores(
         losses, _ = losses_and_hits(model(**batch).logits, targets[part].to(model.device))
         scores.append(-losses.cpu().numpy())
     return np.concatenate(scores)
+
+
+def batches_of_one_length(
+    rows: Sequence[np.ndarray], device: Any, most: int | None = None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Rows of ids in batches without padding: the places of the rows of a batch, and their ids, (batch, tokens) int64.
+
+    The longest rows come first. A batch has as many tokens as TOKENS_AT_ONCE allows, and at most `most` rows.
+    """
+    lengths: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        lengths.setdefault(len(row), []).append(place)
+    for length, places in sorted(lengths.items(), reverse=True):
+        at_once = max(1, TOKENS_AT_ONCE[torch.device(device).type] // length)
+        for part in _parts(places, min(at_once, most or at_once)):
+            yield [*part], torch.from_numpy(np.stack([rows[place] for place in part])).to(device)
 
 
 def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

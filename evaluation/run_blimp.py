@@ -115,7 +115,7 @@ def load_pairs(source: str, max_samples: int | None) -> list[dict[str, str]]:
     return pairs
 
 
-def score_pairs(checkpoint: Checkpoint, pairs: list[dict[str, str]], within_word: bool) -> np.ndarray:
+def score_pairs(model: Any, checkpoint: Checkpoint, pairs: list[dict[str, str]], within_word: bool) -> np.ndarray:
     """For each pair 1 if the good sentence wins, 0.5 if both are worth the same, 0 if the bad one does.
 
     Raises InputError for a sentence that is too long for the model.
@@ -125,9 +125,8 @@ def score_pairs(checkpoint: Checkpoint, pairs: list[dict[str, str]], within_word
     if None in sentences:
         text = texts[sentences.index(None)]
         raise InputError(f"--input: no token, or more than {checkpoint.label} takes, in {text[:80]!r}")
-    found = score_sentences(
-        load_model(checkpoint), [s for s in sentences if s], checkpoint.tokenizer.mask_token_id, within_word
-    )
+    mask = checkpoint.tokenizer.mask_token_id
+    found = score_sentences(model, [s for s in sentences if s], mask, within_word)
     good, bad = np.array([scores.sum() for scores in found]).reshape(-1, 2).T
     return (good > bad) + 0.5 * (good == bad)
 
@@ -207,7 +206,7 @@ def main(args: BlimpArguments) -> dict[str, Any]:
     report: dict[str, Any] = {"models": {}, "settings": asdict(args)}
     for checkpoint in checkpoints:
         start = time.perf_counter()
-        scores = score_pairs(checkpoint, pairs, args.within_word)
+        scores = score_pairs(load_model(checkpoint), checkpoint, pairs, args.within_word)
         seconds = round(time.perf_counter() - start, 1)
         report["models"][checkpoint.label] = summarize_all(pairs, scores) | {"seconds": seconds}
         print(f"{checkpoint.label}: {len(pairs):,} pairs in {seconds:.0f} s", flush=True)

@@ -1,0 +1,260 @@
+"""Probe masked-language models in minutes: copying, similarity, rare tokens, grammar and dated facts, without training.
+
+    python evaluation/run_probes.py --models runs/tiny runs/tiny_modern --stsb nyu-mll/glue --output_dir runs/probes
+
+Each probe runs if its input is given; the others are "not measured".
+(a) --copy_text, or the sentences of --stsb: is a masked word found more often behind the same sentence unmasked?
+(b) --stsb: pairs of sentences in the schema of GLUE's stsb. Spearman's correlation of the cosine of mean-pooled
+encodings with human scores, layer by layer, beside bags of words, the embedding matrix alone and random weights.
+(c) --text: masked accuracy, at the fixed masks of run_mlm_eval.py, for frequent and rare tokens.
+(d) --blimp: minimal pairs, the first 20 of each paradigm. (e) --cloze: rows with `text` that holds [MASK] once, `answer`,
+`kind` and `date`; the choices are all answers of that kind in the file.
+Writes probes.json and probes.md, with 95% intervals from a bootstrap over sentences, pairs, blocks or questions.
+"""
+
+from shared.early import answer_early
+
+answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.copy_probe import Chosen, choose_words, measure_copies
+from evaluation.dated_cloze import answer_cloze, baselines, read_cloze
+from evaluation.frequency_bands import BANDS, count_hits, rank_tokens
+from evaluation.masked_scores import Checkpoint, load_model, open_checkpoints, resample, write_report
+from evaluation.probes_report import make_table
+from evaluation.run_blimp import load_pairs, score_pairs
+from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
+from evaluation.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
+from evaluation.text_sample import FirstDocuments, choose_sentences
+from shared.blocks import open_blocks
+from shared.command_line import run_script
+from shared.errors import InputError
+from shared.labelled_data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
+from shared.masking import EXAM, make_masker
+from shared.run_record import hardware, versions
+from shared.threads import keep_memory
+from shared.tokenizer import tokenizer_hash
+
+PAIRS = 20  # of each paradigm of BLiMP
+
+
+@dataclass
+class ProbeArguments:
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    copy_text: list[str] = field(
+        default_factory=list, metadata={"help": "Text for the copy probe: files, folders. Default: that of --stsb."}
+    )
+    stsb: str | None = field(
+        default=None, metadata={"help": "Pairs of sentences with scores: a file, a folder or an id of the Hub."}
+    )
+    text: list[str] = field(
+        default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
+    )
+    blimp: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
+    cloze: str | None = field(default=None, metadata={"help": "Dated sentences with a gap: a file or a folder."})
+    output_dir: str = field(default="runs/probes", metadata={"help": "The folder for results and table."})
+    max_samples: int = field(default=1000, metadata={"help": "Sentences for the copy probe, chosen by hash."})
+    max_blocks: int = field(default=2000, metadata={"help": "Blocks of --text that are measured, from the first on."})
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "Of --text, only the documents that packing with this share holds out."}
+    )
+    max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when --text is packed here."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
+    seed: int = field(default=0, metadata={"help": "Of the bootstrap and of the random weights."})
+
+    def __post_init__(self) -> None:
+        for name in ("max_samples", "max_blocks", "max_seq_length", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not (self.copy_text or self.stsb or self.text or self.blimp or self.cloze):
+            raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
+        with errors_of("text"):
+            self.text_arguments  # noqa: B018  a wrong share is refused now
+
+    @property
+    def text_arguments(self) -> EvalArguments:
+        """The flags of run_mlm_eval.py that mean the same."""
+        share, length = self.validation_fraction, self.max_seq_length
+        return EvalArguments(self.models, self.text, validation_fraction=share, max_seq_length=length)
+
+
+@contextmanager
+def errors_of(flag: str) -> Iterator[None]:
+    """Errors of parts of other scripts, which call their flags --input, --dataset_name or --pll, name this one."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for other in ("--input", "--dataset_name", "--pll"):
+            text = text.replace(other, f"--{flag}")
+        raise InputError(text if text.startswith("--") else f"--{flag} {text}") from error
+
+
+def load_validation(source: str, flag: str, config: str | None = None) -> Split:
+    """The rows of a file, or the validation split of a folder or a dataset of the Hub. Raises InputError."""
+    with errors_of(flag):
+        if Path(source).is_file():
+            split = Split(read_rows(source), source)
+            if not len(split.rows):
+                raise InputError(f"{source}: holds no rows")
+            return split
+        splits, _ = load_splits(LabelledDataArguments(dataset_name=source), config)
+        if "validation" not in splits:
+            raise InputError(f"{source}: has no validation split; there are {', '.join(splits)}")
+        return splits["validation"]
+
+
+def load_scored_pairs(source: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """All sentences, each once; (pairs, 2) numbers of sentences; (pairs,) float64 human scores. Raises InputError."""
+    split = load_validation(source, "stsb", "stsb")
+    with errors_of("stsb"):
+        check_columns(split, ("sentence1", "sentence2"), "text")
+        check_columns(split, ("label",))
+        try:
+            labels = np.array(split.rows["label"], dtype=np.float64)
+        except ValueError as error:
+            raise InputError(f"{split.where}: column label holds what is no number: {error}") from error
+        if len(labels) < 2 or not np.isfinite(labels).all() or np.ptp(labels) == 0:
+            raise InputError(f"{split.where}: column label needs at least two scores that differ, all finite")
+    both = [*zip(split.rows["sentence1"], split.rows["sentence2"], strict=True)]
+    places = {text: place for place, text in enumerate(dict.fromkeys(text for pair in both for text in pair))}
+    return [*places], np.array([[places[a], places[b]] for a, b in both]), labels
+
+
+def load_all(args: ProbeArguments) -> dict[str, Any]:
+    """What each probe reads, by its name. Raises InputError before any weights are loaded."""
+    data: dict[str, Any] = {}
+    if args.stsb:
+        data["similarity"] = load_scored_pairs(args.stsb)
+    if args.copy_text or args.stsb:
+        with errors_of("copy_text"):
+            if args.copy_text:
+                texts = choose_sentences(FirstDocuments(args.copy_text, None), 0, args.max_samples)
+            else:
+                texts = data["similarity"][0]
+            data["copy"] = choose_words(texts, args.max_samples)
+    if args.blimp:
+        with errors_of("blimp"):
+            data["blimp"] = load_pairs(args.blimp, PAIRS)
+    if args.cloze:
+        split = load_validation(args.cloze, "cloze")
+        with errors_of("cloze"):
+            data["cloze"] = read_cloze(split)
+    return data
+
+
+def probe_copy(model: Any, checkpoint: Checkpoint, chosen: list[Chosen], args: ProbeArguments) -> dict[str, Any]:
+    """Share of masked words found behind the same sentence, without it, and the difference: the copy gain."""
+    found = measure_copies(model, checkpoint, chosen)
+    samples = resample(found, args.seed) / len(found)
+
+    def rates(means: np.ndarray) -> dict[str, Any]:
+        both, alone = means[..., 0], means[..., 1]
+        return {"found_with": both, "found_without": alone, "copy_gain": both - alone}
+
+    row = {"sentences": len(found), "left_out": len(chosen) - len(found), "tokens": float(found[:, 2].mean())}
+    return row | with_intervals(rates(found.mean(0)), rates(samples))
+
+
+def probe_similarity(model: Any, checkpoint: Checkpoint, data: Any, args: ProbeArguments) -> dict[str, Any]:
+    """Spearman's correlation of the last layer, of all layers, and of the controls."""
+    texts, pairs, labels = data
+    layers = rate_layers(model, checkpoint, texts, pairs, labels, args.seed)
+    controls = {name: rate(values, labels, args.seed) for name, values in overlaps(texts, pairs).items()}
+    controls["input_embeddings"] = rate(cosines(encode_words(model, checkpoint, texts), pairs), labels, args.seed)
+    twin = random_twin(model, args.seed)
+    controls["random_weights"] = rate_layers(twin, checkpoint, texts, pairs, labels, args.seed)
+    return {"pairs": len(pairs), "layers": layers, "controls": controls} | {
+        key: value for key, value in layers[-1].items() if key != "layer"
+    }
+
+
+def probe_frequency(model: Any, checkpoint: Checkpoint, data: np.ndarray, args: ProbeArguments) -> dict[str, Any]:
+    """Masked accuracy of all targets and of each band of frequency, beside that of the most frequent token."""
+    blocks, masker = data[: args.max_blocks], make_masker(checkpoint.tokenizer, EXAM, seed=0)
+    pad, batch_size = checkpoint.tokenizer.pad_token_id, args.per_device_eval_batch_size
+    sums = count_hits(model, blocks, masker, rank_tokens(data, masker), pad, batch_size)
+    sums = np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)  # all targets first
+    if not sums[:, 0, 1].sum():
+        raise InputError("--text: too little text, there is no token to mask")
+    samples = resample(sums.reshape(len(sums), -1), args.seed).reshape(-1, *sums.shape[1:])
+    rows = []
+    for number, (hits, targets) in enumerate(sums.sum(0)):
+        accuracy = samples[:, number, 0] / np.maximum(samples[:, number, 1], 1)
+        row = with_intervals({"accuracy": hits / max(targets, 1)}, {"accuracy": accuracy})
+        rows.append({"targets": int(targets)} | (row if targets else {}))
+    more = {"most_frequent_token": most_frequent(blocks, masker), "blocks": len(blocks)}
+    more["same_tokenizer"] = tokenizer_hash(checkpoint.tokenizer)
+    return rows[0] | more | dict(zip(BANDS, rows[1:], strict=True))
+
+
+def probe_blimp(model: Any, checkpoint: Checkpoint, pairs: Any, args: ProbeArguments) -> dict[str, Any]:
+    """Accuracy over all pairs."""
+    with errors_of("blimp"):
+        scores = score_pairs(model, checkpoint, pairs, within_word=True)
+    paradigms = len({pair["UID"] for pair in pairs})
+    return {"pairs": len(pairs), "paradigms": paradigms} | mean_of(scores, args.seed)
+
+
+def probe_cloze(model: Any, checkpoint: Checkpoint, data: Any, args: ProbeArguments) -> dict[str, Any]:
+    """Accuracy over all questions, by year and by kind, beside a blind guess and the most frequent answer."""
+    questions, choices = data
+    right = answer_cloze(model, checkpoint, questions, choices)
+    chance, frequent = baselines(questions, choices)
+
+    def row(chosen: np.ndarray) -> dict[str, Any]:
+        controls = {"chance": float(chance[chosen].mean()), "most_frequent_answer": float(frequent[chosen].mean())}
+        return {"questions": int(chosen.sum())} | mean_of(right[chosen], args.seed) | controls
+
+    years, kinds = np.array([q.year for q in questions]), np.array([q.kind for q in questions])
+    by_year = [{"year": year} | row(years == year) for year in sorted(set(years.tolist()))]
+    by_kind = [{"kind": kind, "choices": len(found)} | row(kinds == kind) for kind, found in choices.items()]
+    return row(np.full(len(right), True)) | {"by_year": by_year, "by_kind": by_kind}
+
+
+def mean_of(scores: np.ndarray, seed: int) -> dict[str, Any]:
+    """The mean of (examples,) scores from 0 to 1, as accuracy, with its interval."""
+    samples = resample(scores[:, None], seed)[:, 0] / len(scores)
+    return with_intervals({"accuracy": scores.mean()}, {"accuracy": samples})
+
+
+PROBES = {  # in the order of the table
+    "copy": probe_copy, "similarity": probe_similarity, "frequency": probe_frequency, "blimp": probe_blimp,
+    "cloze": probe_cloze,
+}  # fmt: skip
+
+
+def main(args: ProbeArguments) -> dict[str, Any]:
+    is_packed = bool(args.text) and args.text_arguments.is_packed
+    length = open_blocks(args.text[0]).manifest["max_seq_length"] if is_packed else args.max_seq_length
+    checkpoints = open_checkpoints(args.models, length if args.text else 1)
+    data = load_all(args)
+    blocks = {}
+    if args.text:
+        with errors_of("text"):
+            blocks = {one.name: load_blocks(args.text_arguments, one)[0] for one in checkpoints}
+    keep_memory()
+
+    report: dict[str, Any] = {"models": {}, "settings": asdict(args)}
+    for checkpoint in checkpoints:
+        model, start = load_model(checkpoint), time.perf_counter()
+        inputs = data | ({"frequency": blocks[checkpoint.name]} if blocks else {})
+        row = {name: probe(model, checkpoint, inputs[name], args) for name, probe in PROBES.items() if name in inputs}
+        row["seconds"] = round(time.perf_counter() - start, 1)
+        report["models"][checkpoint.label] = row
+        print(f"{checkpoint.label}: {', '.join(inputs)} in {row['seconds']:.0f} s", flush=True)
+    report |= {"versions": versions(), "hardware": hardware()}
+    write_report(args.output_dir, "probes", report, make_table(report))
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, ProbeArguments)
