@@ -34,7 +34,7 @@ SHARES = ("accuracy", "f1", "matthews_correlation", "pearson", "average", "score
 LOSSES = ("bits_per_byte", "pll_bits_per_byte")
 # What must be the same for two results to be comparable, of the settings of all scripts.
 SETTINGS = ("max_samples", "overrides", "input", "within_word", "max_seq_length", "validation_fraction", "pll_samples")
-SETTINGS += ("questions", "period", "held_out", "min_documents", "max_characters", "seed")
+SETTINGS += ("period", "held_out", "min_documents", "max_characters", "seed")
 NO_RESULTS = ("settings", "versions", "hardware", "speed", "references")
 
 

@@ -11,12 +11,10 @@ from shared.files import atomic_file
 
 
 def make_table(report: dict[str, Any]) -> str:
-    """The report as Markdown: gains, the matrix of models and periods, questions and new words."""
+    """The report as Markdown: gains, the matrix of models and periods, and new words."""
     parts = []
     if "text" in report:
         parts += [_gains(report), _matrix(report)]
-    if "questions" in report:
-        parts.append(_questions(report))
     if "new_words" in report:
         parts.append(_words(report))
     return "\n".join(part for part in parts if part)
@@ -63,17 +61,6 @@ def _matrix(report: dict[str, Any]) -> str:
     )
 
 
-def _questions(report: dict[str, Any]) -> str:
-    found = report["questions"]
-    rows = [
-        [row["name"], row["questions"], f"{100 * row['chance']:.1f}"]
-        + [f"{100 * m['accuracy']:.1f} ± {100 * m['standard_error']:.1f}" for m in row["models"].values()]
-        for row in [*found["periods"], found["overall"]]
-    ]
-    table = markdown_table(["questions of", "number", "chance", *map(escape, report["models"])], rows)
-    return f"{table}\n\nShare of multiple-choice questions answered rightly, in percent, with its standard error.\n"
-
-
 def _words(report: dict[str, Any]) -> str:
     rows = []
     for label, mean in report["new_words"]["means"].items():
@@ -105,8 +92,6 @@ def draw_all(report: dict[str, Any], folder: Path) -> None:
         _save(_draw_text(report), folder / "freshness.png")
         if sum(cutoff is not None for cutoff in report["cutoffs"].values()) > 1:
             _save(_draw_matrix(report), folder / "matrix.png")
-    if "questions" in report:
-        _save(_draw_questions(report), folder / "questions.png")
     if "new_words" in report:
         _save(_draw_words(report), folder / "new_words.png")
 
@@ -197,25 +182,6 @@ def _draw_matrix(report: dict[str, Any]) -> Any:
     axes.set_xticks(range(len(names)), names, rotation=45)
     axes.set(title="Bits per byte; behind the bar: later than the model's text", xlabel="text of")
     figure.colorbar(image, label="above expected", shrink=0.8)
-    return figure
-
-
-def _draw_questions(report: dict[str, Any]) -> Any:
-    rows = report["questions"]["periods"]
-    names = [row["name"] for row in rows]
-    figure = _figure(8, 4.5)
-    axes = figure.subplots()
-    for number, label in enumerate(report["models"]):
-        values, errors = ([100 * row["models"][label][key] for row in rows] for key in ("accuracy", "standard_error"))
-        places = np.arange(len(rows)) + 0.08 * (number - (len(report["models"]) - 1) / 2)
-        axes.errorbar(places, values, errors, fmt="o-", color=f"C{number}", markersize=4, capsize=2, label=label)
-    chance = [100 * row["chance"] for row in rows]
-    axes.plot(range(len(rows)), chance, "--", color="black", linewidth=1, label="chance")
-    axes.set(ylabel="right answers, % (± standard error)", title="News questions by date")
-    axes.set_ylim(bottom=0)
-    _label_periods(axes, names)
-    _mark_cutoffs(axes, report, names)
-    axes.legend()
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Is a model up to date? Bits per byte on dated text, news questions and new words, for several models in one figure.
+"""Is a model up to date? Bits per byte on dated text, and new words, for several models in one figure.
 
     python evaluation/run_freshness.py --models runs/to_2021 runs/to_2026 --cutoff 2021-12 2026-07 --input news.parquet
 
@@ -6,7 +6,7 @@
 packing with --validation_fraction (here --held_out) keeps out of training. With --cutoff, the freshness gain over the
 oldest model: how much further ahead a model is on text that the old one could not know than on text that it could.
 A better model is ahead on both; a gain whose interval is above zero says that it is fresher as well.
-(b) --questions: multiple-choice questions with dates and answers. (c) --new_words: words with the date of first use.
+(b) --new_words: words with the date of first use. Dated facts are a part of run_probes.py (--cloze).
 Writes freshness.json, freshness.md and pictures of each part.
 """
 
@@ -34,7 +34,6 @@ from evaluation.dated_text import (
 from evaluation.freshness_report import draw_all, make_table
 from evaluation.masked_scores import interval, load_model, open_checkpoints, resample, write_report
 from evaluation.new_words import NewWord, rate_words, read_new_words
-from evaluation.news_questions import Question, answer_questions, read_questions
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.run_record import hardware, versions
@@ -51,9 +50,6 @@ class FreshnessArguments:
         metadata={"help": "Date of the newest training text: of each model, or of the first one alone, the old one."},
     )
     input: list[str] = field(default_factory=list, metadata={"help": "Dated text: parquet, JSON lines, or folders."})
-    questions: list[str] = field(
-        default_factory=list, metadata={"help": "Dated questions with choices and answers: JSON lines, or folders."}
-    )
     new_words: str | None = field(
         default=None, metadata={"help": "Words with the date of first use. Default: new_words.yaml here; or 'none'."}
     )
@@ -64,7 +60,7 @@ class FreshnessArguments:
     held_out: float = field(
         default=0.01, metadata={"help": "Share of documents to measure; no more than any model held out in packing."}
     )
-    max_samples: int | None = field(default=None, metadata={"help": "At most so many documents, questions a period."})
+    max_samples: int | None = field(default=None, metadata={"help": "At most so many documents of a period."})
     min_documents: int = field(default=20, metadata={"help": "Leave periods with fewer documents out."})
     max_characters: int = field(default=4000, metadata={"help": "Read so many characters from a document's start."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block; no block holds two documents."})
@@ -129,26 +125,6 @@ def summarize_text(buckets: list[Bucket], labels: list[str], cutoffs: list[Days 
     return report
 
 
-def summarize_questions(questions: list[Question], scores: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Accuracy of each model by period and over all, with standard errors, beside chance."""
-    names = np.array([question.bucket for question in questions])
-    chance = np.array([1 / len(question.choices) for question in questions])
-
-    def row(name: str, chosen: np.ndarray) -> dict[str, Any]:
-        count = int(chosen.sum())
-        models = {
-            label: {
-                "accuracy": float(right[chosen].mean()),
-                "standard_error": float(right[chosen].std() / np.sqrt(count)),
-            }
-            for label, right in scores.items()
-        }
-        return {"name": name, "questions": count, "chance": float(chance[chosen].mean()), "models": models}
-
-    rows = [row(name, names == name) for name in sorted(set(names.tolist()))]
-    return {"periods": rows, "overall": row("all", np.full(len(names), True))}
-
-
 def summarize_words(
     words: list[NewWord], found: dict[str, list[dict[str, Any]]], cutoffs: list[Days | None], seed: int
 ) -> dict[str, Any]:
@@ -180,14 +156,11 @@ def summarize_words(
 
 def main(args: FreshnessArguments) -> dict[str, Any]:
     words_file = None if args.new_words == "none" else args.new_words or NEW_WORDS
-    if not args.input and not args.questions and words_file is None:
-        raise InputError("--input, --questions, --new_words: give at least one of them")
+    if not args.input and words_file is None:
+        raise InputError("--input, --new_words: give at least one of them")
     checkpoints = open_checkpoints(args.models, args.max_seq_length)
     labels = [checkpoint.label for checkpoint in checkpoints]
     words: list[NewWord] = read_new_words(words_file) if words_file else []
-    questions, no_questions = (
-        read_questions(args.questions, args.period, args.max_samples) if args.questions else ([], {})
-    )
     documents, no_documents, shares = [], {}, {}
     if args.input:
         shares = check_unseen(checkpoints, args.input, args.held_out)
@@ -197,14 +170,12 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
     plan_gains(sorted({document.bucket for document in documents}), args.cutoffs if documents else [])
     keep_memory()
 
-    text_scores, right, rated, too_long = [], {}, {}, {}
+    text_scores, rated = [], {}
     for checkpoint in checkpoints:
         model = load_model(checkpoint)
         if documents:
             sizes = (args.max_seq_length, args.per_device_eval_batch_size)
             text_scores.append(score_documents(model, checkpoint, documents, *sizes))
-        if questions:
-            right[checkpoint.label], too_long[checkpoint.label] = answer_questions(model, checkpoint, questions)
         if words:
             rated[checkpoint.label] = rate_words(model, checkpoint, words)
         print(f"{checkpoint.label}: measured", flush=True)
@@ -215,9 +186,6 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
         buckets = fill_buckets(documents, text_scores, args.seed)
         report["text"] = summarize_text(buckets, labels, args.cutoffs)
         report["text"] |= {"left_out": no_documents, "held_out_in_training": shares}
-    if questions:
-        report["questions"] = summarize_questions(questions, right)
-        report["questions"] |= {"left_out": no_questions, "too_long": too_long}
     if words:
         report["new_words"] = summarize_words(words, rated, args.cutoffs, args.seed)
     report |= {"versions": versions(), "hardware": hardware()}

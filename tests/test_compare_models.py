@@ -127,16 +127,17 @@ def test_periods_of_several_models(tmp_path):
     """As run_freshness.py writes them: the models stand inside of each period."""
 
     def save(name, tiny, mini):
-        row = {label: {"accuracy": value, "standard_error": 0.01} for label, value in (("tiny", tiny), ("mini", mini))}
-        questions = {"periods": [{"name": "2026", "models": row}], "overall": {"name": "all", "models": row}}
-        content = {"models": ["tiny", "mini"], "questions": questions, "settings": {}}
+        row = {
+            label: {"bits_per_byte": value, "bits_per_byte_interval": [value - 0.02, value + 0.02]}
+            for label, value in (("tiny", tiny), ("mini", mini))
+        }
+        periods = [{"name": name, "documents": 9, "models": row} for name in ("2025", "2026")]
+        content = {"models": ["tiny", "mini"], "text": {"periods": periods}, "settings": {}}
         (tmp_path / name).write_text(json.dumps(content))
         return str(tmp_path / name)
 
-    before, after = save("a.json", 0.30, 0.40), save("b.json", 0.40, 0.30)
-    assert verdicts(f"{before}:tiny", f"{after}:tiny") == dict.fromkeys(
-        ["questions 2026", "questions overall"], "better"
-    )
+    before, after = save("a.json", 1.5, 1.4), save("b.json", 1.4, 1.5)
+    assert verdicts(f"{before}:tiny", f"{after}:tiny") == dict.fromkeys(["text 2025", "text 2026"], "better")
     assert set(verdicts(f"{before}:mini", f"{after}:mini").values()) == {"worse"}
     assert set(verdicts(f"{before}:tiny", f"{before}:mini").values()) == {"better"}
 

@@ -1,7 +1,5 @@
 import datetime
 import json
-import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from evaluation.dated_text import (
     period_of,
 )
 from evaluation.new_words import read_new_words
-from evaluation.news_questions import as_cloze, read_questions
 from evaluation.run_freshness import NEW_WORDS, FreshnessArguments, main, make_table
 from shared.documents import is_held_out
 from shared.errors import InputError
@@ -107,7 +104,6 @@ def test_a_fresher_model_gains_and_a_better_one_does_not(tmp_path, folder, model
             assert model["bits_per_byte_interval"][0] < model["bits_per_byte"] < model["bits_per_byte_interval"][1]
     for name in ("freshness.png", "matrix.png"):
         assert (tmp_path / "out" / name).stat().st_size > 10_000
-    assert not (tmp_path / "out" / "questions.png").exists()
     written = json.loads((tmp_path / "out" / "freshness.json").read_text())
     assert (tmp_path / "out" / "freshness.md").read_text() == make_table(written) == make_table(report)
     assert f"**{new['gain']:+.3f}**" in make_table(written)
@@ -184,52 +180,6 @@ def test_text_that_a_model_was_trained_on_is_refused(tmp_path, models, wordpiece
     assert report["text"]["held_out_in_training"] == {"old": None, "trained": 0.05}
 
 
-def questions():
-    for number in range(40):
-        yield {
-            "question_id": str(number),
-            "question_date": f"202{number % 4}/03/01",
-            "question_sentence": f"What was seen at {number}?",
-            "choices": ["zebra", "the man", "vex"] if number % 2 else ["jazz", "the man"],
-            "answer": ["1"],
-        }
-
-
-def test_questions_are_answered_by_the_likelier_choice_beside_chance(tmp_path, models):
-    rows = list(questions())
-    left = [dict(rows[0]), {**rows[1], "answer": []}, {key: rows[2][key] for key in ("question_sentence",)}]
-    left += [{**rows[3], "choices": ["a", "None of the above"]}, {"question_id": "0", "search_result": []}]
-    source = write_lines(tmp_path / "q.jsonl", rows + left)
-    report = run(tmp_path / "out", models[:1], questions=[source], max_seq_length=32)
-    found = report["questions"]
-    assert found["left_out"] == {
-        "a choice is 'none of the above'": 1, "no answer": 1, "no question or no choices": 2, "repeated": 1,
-    }  # fmt: skip
-    assert [row["name"] for row in found["periods"]] == ["2020", "2021", "2022", "2023"]
-    assert found["overall"]["chance"] == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert found["overall"]["models"]["old"] == {"accuracy": 1.0, "standard_error": 0.0}
-    assert (tmp_path / "out" / "questions.png").stat().st_size > 10_000 and "100.0 ± 0.0" in make_table(report)
-    wrong = write_lines(tmp_path / "w.jsonl", [{**row, "answer": 0} for row in rows])
-    assert run(tmp_path / "out", models[:1], questions=[wrong], max_seq_length=32)["questions"]["overall"]["models"][
-        "old"
-    ]["accuracy"] == pytest.approx(0)
-
-
-def test_a_choice_is_put_into_the_blank_or_behind_the_question():
-    for question, choice, text in (
-        ("Who won?", "Anna", "Who won? Anna."),
-        ("The ____ fell.", "rain", "The rain fell."),
-    ):
-        found, (start, end) = as_cloze(question, choice)
-        assert found == text and found[start:end] == choice
-
-
-def test_ties_between_choices_share_the_point(tmp_path, models):
-    row = {"question": "What?", "choices": ["the man", "the man "], "answer": 0, "date": "2020"}
-    report = run(tmp_path, models[:1], questions=[write_lines(tmp_path / "q.jsonl", [row])], max_seq_length=32)
-    assert report["questions"]["overall"]["models"]["old"]["accuracy"] == 0.5
-
-
 def test_new_words_are_ranked_beside_old_ones(tmp_path, models):
     source = tmp_path / "words.yaml"
     entry = '- {term: %s, first_use: %s, sentence: "a {} saw the house", controls: {man: 1, house: 2}}\n'
@@ -265,10 +215,6 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
     broken = str(tmp_path / "broken.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"text": "a", "date": "2020"}\n{"te')
     good = write_lines(tmp_path / "good.jsonl", dated_rows())
-    row = next(questions())
-    bad_answer = write_lines(tmp_path / "answer.jsonl", [row, {**row, "answer": ["7"]}])
-    bad_date = write_lines(tmp_path / "qdate.jsonl", [{**row, "question_date": "spring"}])
-    unanswered = write_lines(tmp_path / "none.jsonl", [{**row, "answer": None}])
     (tmp_path / "words.yaml").write_text("- {term: x, first_use: someday, sentence: 'a {}', controls: {y: 1}}\n")
     (tmp_path / "words2.yaml").write_text("- {term: x, first_use: 2020, sentence: 'a', controls: {y: 1}}\n")
     cases = [
@@ -282,10 +228,6 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
         ({"input": [good], "cutoff": ["2021-02-30", "2022"]}, "--cutoff: '2021-02-30'"),
         ({"input": [good], "cutoff": ["2030"], "held_out": 1.0}, "no period with enough documents began after"),
         ({"input": [good], "cutoff": ["2021"] * 3}, "3 dates for 2 models"),
-        ({"questions": [bad_answer]}, r"answer\.jsonl, line 2: answer '7'"),
-        ({"questions": [bad_date]}, r"qdate\.jsonl, line 1: 'spring'"),
-        ({"questions": [unanswered]}, "'no answer': 1"),
-        ({"questions": ["nowhere.jsonl"]}, r"nowhere\.jsonl"),
         ({"new_words": str(tmp_path / "words.yaml")}, "entry 1: first_use: 'someday'"),
         ({"new_words": str(tmp_path / "words2.yaml")}, "must hold {} once"),
     ]
@@ -295,13 +237,3 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
     with pytest.raises(InputError, match="two models or more"):
         run(tmp_path / "out", models[:1], input=[good], cutoff=["2021"])
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.data
-@pytest.mark.skipif("TINY_OLM_DATA" not in os.environ, reason="TINY_OLM_DATA names no data folder")
-def test_realtime_qa_is_read(tmp_path):
-    with tarfile.open(os.environ["TINY_OLM_DATA"] + "/probes/realtimeqa_questions_only.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    found, left_out = read_questions([str(tmp_path)], "year", None)
-    assert {question.bucket for question in found} == {str(year) for year in range(2020, 2027)}
-    assert len(found) > 7_000 and left_out["no answer"] > 0
