@@ -118,7 +118,8 @@ def read_rows(path: str) -> Any:
         return load_dataset(FORMATS[suffix], data_files=[path], split="train", **more)
     except (DatasetGenerationError, ValueError, OSError) as error:
         cause = " ".join(str(error.__cause__ or error).split())[:400]
-        if "corresponds to no data" in cause:  # what the library says of a file with a header alone
+        # What the library says of a CSV file with a header alone, and of a parquet file without rows.
+        if "corresponds to no data" in cause or "BatchSize must be greater than 0" in cause:
             raise InputError(f"{path}: holds no rows") from error
         raise InputError(f"{path}: not a readable {suffix} file: {cause}") from error
 
