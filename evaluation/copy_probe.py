@@ -52,7 +52,7 @@ def choose_words(texts: Sequence[str], most: int) -> list[Chosen]:
         if words:
             chosen.append(Chosen(text, min(words, key=lambda word: counts[word[0].lower()]).span()))
     if not chosen:
-        raise InputError(f"--copy_text: no sentence has a word of {SHORTEST} letters or more")
+        raise InputError(f"no sentence has a word of {SHORTEST} letters or more")
     return chosen[:most]
 
 

@@ -1,8 +1,8 @@
 """Dated cloze questions: a sentence with a gap, and as choices all answers of its kind.
 
-An answer is worth its log-probability, piece by piece from left to right, the pieces to come masked: with as many
-masks in the gap as it has pieces, the sum of log p(piece | sentence, pieces before it). It is a sum and no mean, so that
-answers of one piece and of several compete as wholes; how likely a model finds a gap of that length has no part in it.
+An answer is worth its log-probability, piece by piece from left to right with the pieces to come masked: the sum of
+log p(piece | sentence, pieces before it), in a gap of as many masks as the answer has pieces. It is a sum and no mean:
+answers of one piece and of several compete as wholes. How likely a gap of that length is has no part in it.
 """
 
 from collections import Counter
@@ -69,17 +69,24 @@ def read_cloze(split: Split) -> tuple[list[Cloze], dict[str, list[str]]]:
 
 
 def encode_choices(checkpoint: Checkpoint, before: str, after: str, choices: Sequence[str]) -> list[tuple[int, ...]]:
-    """The pieces of each choice between two characters (or none): a byte-level token begins with the space before it.
+    """The pieces of each choice between two characters (or none); a space before it is theirs, as byte-level tokens
+    have it.
 
     A choice that the tokenizer doesn't know is (), which is never chosen.
     """
     encodings = checkpoint.encoder.encode_batch([before + c + after for c in choices], add_special_tokens=False)
-    first, found = len(before), []
+    found = []
     for choice, encoding in zip(choices, encodings, strict=True):
-        spans = zip(encoding.ids, encoding.offsets, strict=True)
-        pieces = tuple(id for id, (start, end) in spans if start < first + len(choice) and end > first)
+        pieces = tuple(encoding.ids[place] for place in places_of(encoding, before, choice))
         found.append(() if checkpoint.tokenizer.unk_token_id in pieces else pieces)
     return found
+
+
+def places_of(encoding: Any, before: str, choice: str) -> list[int]:
+    """The tokens of a choice behind the text `before`, and of one space between them: it may be a token of its own."""
+    first = len(before) - before[-1:].isspace()
+    end = len(before) + len(choice)
+    return [place for place, (start, stop) in enumerate(encoding.offsets) if start < end and stop > first]
 
 
 def encode_contexts(checkpoint: Checkpoint, questions: Sequence[Cloze], choices: dict[str, list[str]]) -> list[Any]:
@@ -91,10 +98,8 @@ def encode_contexts(checkpoint: Checkpoint, questions: Sequence[Cloze], choices:
     texts = [f"{q.left}{choices[q.kind][q.answer]}{q.right}" for q in questions]
     contexts = []
     for number, (question, encoding) in enumerate(zip(questions, checkpoint.encoder.encode_batch(texts), strict=True)):
-        first = len(question.left)
-        end = first + len(choices[question.kind][question.answer])
-        ids, starts = np.array(encoding.ids, dtype=np.int64), np.array([start for start, _ in encoding.offsets])
-        inside = [i for i, (start, stop) in enumerate(encoding.offsets) if start < end and stop > first]
+        ids = np.array(encoding.ids, dtype=np.int64)
+        inside = places_of(encoding, question.left, choices[question.kind][question.answer])
         if not inside:
             raise InputError(f"--cloze: question {number + 1}: {checkpoint.label} has no token for its answer")
         key = (question.left[-1:], question.right[:1], question.kind)
@@ -112,8 +117,8 @@ def score_choices(model: Any, contexts: Sequence[Any], mask_token_id: int) -> li
     """The log-probability of each choice in each question, as at the top, (choices,) float64.
 
     A choice that after some of its pieces is less likely than another one as a whole is given up, -inf: it can only
-    become less likely, and the best choice stays what it is. So nearly all questions take a forward pass for each
-    number of pieces, and a few more.
+    become less likely, and the best choice stays what it is. So a question takes a forward pass for each number of
+    pieces, and a few more.
     """
     scores = [np.full(len(pieces), -np.inf) for _, _, pieces in contexts]
     begun = [{place: 0.0 for place, ids in enumerate(pieces) if ids} for _, _, pieces in contexts]

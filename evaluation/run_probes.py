@@ -1,4 +1,4 @@
-"""Probe masked-language models in minutes: copying, similarity, rare tokens, grammar and dated facts, without training.
+"""Probe masked-language models in minutes, without training: copying, similarity, rare tokens, grammar, dated facts.
 
     python evaluation/run_probes.py --models runs/tiny runs/tiny_modern --stsb nyu-mll/glue --output_dir runs/probes
 
@@ -7,8 +7,9 @@ Each probe runs if its input is given; the others are "not measured".
 (b) --stsb: pairs of sentences in the schema of GLUE's stsb. Spearman's correlation of the cosine of mean-pooled
 encodings with human scores, layer by layer, beside bags of words, the embedding matrix alone and random weights.
 (c) --text: masked accuracy, at the fixed masks of run_mlm_eval.py, for frequent and rare tokens.
-(d) --blimp: minimal pairs, the first 20 of each paradigm. (e) --cloze: rows with `text` that holds [MASK] once, `answer`,
-`kind` and `date`; the choices are all answers of that kind in the file.
+(d) --blimp: minimal pairs, the first 20 of each paradigm.
+(e) --cloze: rows with `text` that holds [MASK] once, `answer`, `kind` and `date`; the choices are all answers of that
+kind in the file.
 Writes probes.json and probes.md, with 95% intervals from a bootstrap over sentences, pairs, blocks or questions.
 """
 
@@ -17,33 +18,27 @@ from shared.early import answer_early
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.copy_probe import Chosen, choose_words, measure_copies
-from evaluation.dated_cloze import answer_cloze, baselines, read_cloze
+from evaluation.copy_probe import Chosen, measure_copies
+from evaluation.dated_cloze import answer_cloze, baselines
 from evaluation.frequency_bands import BANDS, count_hits, rank_tokens
 from evaluation.masked_scores import Checkpoint, load_model, open_checkpoints, resample, write_report
+from evaluation.probe_inputs import errors_of, load_all
 from evaluation.probes_report import make_table
-from evaluation.run_blimp import load_pairs, score_pairs
+from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
-from evaluation.text_sample import FirstDocuments, choose_sentences
 from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.labelled_data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
 from shared.masking import EXAM, make_masker
 from shared.run_record import hardware, versions
 from shared.threads import keep_memory
 from shared.tokenizer import tokenizer_hash
-
-PAIRS = 20  # of each paradigm of BLiMP
 
 
 @dataclass
@@ -84,71 +79,6 @@ class ProbeArguments:
         """The flags of run_mlm_eval.py that mean the same."""
         share, length = self.validation_fraction, self.max_seq_length
         return EvalArguments(self.models, self.text, validation_fraction=share, max_seq_length=length)
-
-
-@contextmanager
-def errors_of(flag: str) -> Iterator[None]:
-    """Errors of parts of other scripts, which call their flags --input, --dataset_name or --pll, name this one."""
-    try:
-        yield
-    except InputError as error:
-        text = str(error)
-        for other in ("--input", "--dataset_name", "--pll"):
-            text = text.replace(other, f"--{flag}")
-        raise InputError(text if text.startswith("--") else f"--{flag} {text}") from error
-
-
-def load_validation(source: str, flag: str, config: str | None = None) -> Split:
-    """The rows of a file, or the validation split of a folder or a dataset of the Hub. Raises InputError."""
-    with errors_of(flag):
-        if Path(source).is_file():
-            split = Split(read_rows(source), source)
-            if not len(split.rows):
-                raise InputError(f"{source}: holds no rows")
-            return split
-        splits, _ = load_splits(LabelledDataArguments(dataset_name=source), config)
-        if "validation" not in splits:
-            raise InputError(f"{source}: has no validation split; there are {', '.join(splits)}")
-        return splits["validation"]
-
-
-def load_scored_pairs(source: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """All sentences, each once; (pairs, 2) numbers of sentences; (pairs,) float64 human scores. Raises InputError."""
-    split = load_validation(source, "stsb", "stsb")
-    with errors_of("stsb"):
-        check_columns(split, ("sentence1", "sentence2"), "text")
-        check_columns(split, ("label",))
-        try:
-            labels = np.array(split.rows["label"], dtype=np.float64)
-        except ValueError as error:
-            raise InputError(f"{split.where}: column label holds what is no number: {error}") from error
-        if len(labels) < 2 or not np.isfinite(labels).all() or np.ptp(labels) == 0:
-            raise InputError(f"{split.where}: column label needs at least two scores that differ, all finite")
-    both = [*zip(split.rows["sentence1"], split.rows["sentence2"], strict=True)]
-    places = {text: place for place, text in enumerate(dict.fromkeys(text for pair in both for text in pair))}
-    return [*places], np.array([[places[a], places[b]] for a, b in both]), labels
-
-
-def load_all(args: ProbeArguments) -> dict[str, Any]:
-    """What each probe reads, by its name. Raises InputError before any weights are loaded."""
-    data: dict[str, Any] = {}
-    if args.stsb:
-        data["similarity"] = load_scored_pairs(args.stsb)
-    if args.copy_text or args.stsb:
-        with errors_of("copy_text"):
-            if args.copy_text:
-                texts = choose_sentences(FirstDocuments(args.copy_text, None), 0, args.max_samples)
-            else:
-                texts = data["similarity"][0]
-            data["copy"] = choose_words(texts, args.max_samples)
-    if args.blimp:
-        with errors_of("blimp"):
-            data["blimp"] = load_pairs(args.blimp, PAIRS)
-    if args.cloze:
-        split = load_validation(args.cloze, "cloze")
-        with errors_of("cloze"):
-            data["cloze"] = read_cloze(split)
-    return data
 
 
 def probe_copy(model: Any, checkpoint: Checkpoint, chosen: list[Chosen], args: ProbeArguments) -> dict[str, Any]:
@@ -236,7 +166,7 @@ def main(args: ProbeArguments) -> dict[str, Any]:
     is_packed = bool(args.text) and args.text_arguments.is_packed
     length = open_blocks(args.text[0]).manifest["max_seq_length"] if is_packed else args.max_seq_length
     checkpoints = open_checkpoints(args.models, length if args.text else 1)
-    data = load_all(args)
+    data = load_all(args.stsb, args.copy_text, args.max_samples, args.blimp, args.cloze)
     blocks = {}
     if args.text:
         with errors_of("text"):
