@@ -30,12 +30,13 @@ from shared.files import atomic_file, write_json
 
 # Of scores more is better, and they are shown in percent; of losses less. Others, such as the loss per token, hang on
 # the tokenizer.
-SHARES = ("accuracy", "f1", "matthews_correlation", "pearson", "average", "score")
+SHARES = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman", "average", "score", "copy_gain")
 LOSSES = ("bits_per_byte", "pll_bits_per_byte")
 # What must be the same for two results to be comparable, of the settings of all scripts.
 SETTINGS = ("max_samples", "overrides", "input", "within_word", "max_seq_length", "validation_fraction", "pll_samples")
 SETTINGS += ("period", "held_out", "min_documents", "max_characters", "seed")
-NO_RESULTS = ("settings", "versions", "hardware", "speed", "references")
+SETTINGS += ("copy_text", "stsb", "text", "blimp", "cloze", "max_blocks")  # of run_probes.py
+NO_RESULTS = ("settings", "versions", "hardware", "speed", "references", "controls")
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Number:
     value: float
     error: float | None
     examples: Examples | None = None
+    tokenizer: str | None = None  # of a number that only models with the same tokenizer can be compared by
 
     @property
     def unit(self) -> float:
@@ -175,28 +177,32 @@ def _error(cell: dict[str, Any]) -> float | None:
     return None
 
 
-def find_numbers(content: Any, model: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Number]]:
+def find_numbers(
+    content: Any, model: str, path: tuple[str, ...] = (), tokenizer: str | None = None
+) -> Iterator[tuple[str, Number]]:
     """The numbers of a known metric that have an error beside them, wherever they are in a result, named by the keys
     that lead to them; of what stands under `models` only those of this model.
 
-    An error is METRIC_interval, of two numbers, or what `_error` finds.
+    An error is METRIC_interval, of two numbers, or what `_error` finds. `same_tokenizer` in a result says that its
+    numbers hold for one tokenizer, by its hash.
     """
     if isinstance(content, list):  # of rows that say what they are
         rows = [row for row in content if isinstance(row, dict) and "name" in row]
         content = {str(row["name"]): row for row in rows}
     if not isinstance(content, dict):
         return
+    tokenizer = content.get("same_tokenizer", tokenizer)
     for key, value in content.items():
         if key in (*SHARES, *LOSSES) and isinstance(value, (int, float)):
             low, high = content.get(f"{key}_interval") or (None, None)
             error = _error(content if low is None else {"low": low, "high": high})
             if error is not None and isfinite(value):
                 name = [*path, key] if key.startswith("pll") or not path else path
-                yield " ".join(name), Number(key, float(value), error)
+                yield " ".join(name), Number(key, float(value), error, tokenizer=tokenizer)
         elif key == "models":
-            yield from find_numbers(value.get(model) if isinstance(value, dict) else None, model, path)
+            yield from find_numbers(value.get(model) if isinstance(value, dict) else None, model, path, tokenizer)
         elif key not in NO_RESULTS:
-            yield from find_numbers(value, model, path if key == "periods" else (*path, key))
+            yield from find_numbers(value, model, path if key == "periods" else (*path, key), tokenizer)
 
 
 def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[str, Any]]:
@@ -206,7 +212,11 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
     for name in allowed:
         if name not in known:
             raise InputError(f"--allow {name}: there are {', '.join(sorted(known))}")
-    both = [name for name in before.numbers if name in after.numbers]
+    both = [
+        name
+        for name, number in before.numbers.items()
+        if name in after.numbers and number.tokenizer == after.numbers[name].tokenizer
+    ]
     if not both:
         raise InputError(f"{args.before}, {args.after}: have no number in common")
     quantile = NormalDist().inv_cdf(1 - (1 - args.confidence) / len(both))
@@ -223,6 +233,9 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         row |= {"after": new and new.value, "after_error": new and new.error}
         if old is None or new is None:
             rows.append(row | {"verdict": "new" if old is None else "missing"})
+            continue
+        if old.tokenizer != new.tokenizer:
+            rows.append(row | {"verdict": "not compared: other tokenizer"})
             continue
         if old.metric != new.metric:
             raise InputError(f"{name}: is {old.metric} in {args.before} and {new.metric} in {args.after}")

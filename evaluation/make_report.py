@@ -3,9 +3,9 @@
     python evaluation/make_report.py --pretraining runs/tiny_modern --benchmark runs/bench --output_dir runs/report
 
 Reads what the scripts wrote: the folder of a pretraining run and the result files of run_benchmark.py,
-run_mlm_eval.py, run_freshness.py, run_blimp.py and run_cpu_benchmark.py, each as a file or the folder that holds it.
-No number is typed in: what is not there is "not measured", and a file that lacks a key is an error. Writes
-report.html, which needs no network and no other file, and README.md with the pictures beside it.
+run_mlm_eval.py, run_freshness.py, run_blimp.py, run_probes.py and run_cpu_benchmark.py, each as a file or the folder
+that holds it. No number is typed in: what is not there is "not measured", and a file that lacks a key is an error.
+Writes report.html, which needs no network and no other file, and README.md with the pictures beside it.
 """
 
 import json
@@ -37,7 +37,7 @@ from shared.error_analysis import escape
 from shared.errors import InputError
 from shared.files import atomic_file
 
-RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "cpu_benchmark")
+RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "probes", "cpu_benchmark")
 PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
 
 
@@ -54,6 +54,7 @@ class ReportArguments:
     mlm_eval: str | None = field(default=None, metadata={"help": "What run_mlm_eval.py wrote."})
     freshness: str | None = field(default=None, metadata={"help": "What run_freshness.py wrote."})
     blimp: str | None = field(default=None, metadata={"help": "What run_blimp.py wrote."})
+    probes: str | None = field(default=None, metadata={"help": "What run_probes.py wrote."})
     cpu_benchmark: str | None = field(default=None, metadata={"help": "What run_cpu_benchmark.py wrote."})
     data: str | None = field(default=None, metadata={"help": "The corpus, for its data card (README.md)."})
     device_watts: float | None = field(
@@ -192,6 +193,7 @@ def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
         ("mlm_eval", "Hidden words"),
         ("freshness", "Freshness"),
         ("blimp", "Grammar"),
+        ("probes", "Probes"),
         ("cpu_benchmark", "On a CPU"),
     ):
         sections[heading] = shift(results_section(name, inputs))

@@ -20,6 +20,7 @@ from evaluation import (
     compare_models,
     cpu_table,
     freshness_report,
+    probes_report,
     run_blimp,
     run_mlm_eval,
 )
@@ -125,6 +126,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "mlm_eval": (["evaluation/results/mlm_eval.json"], run_mlm_eval.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_report.make_table),
         "blimp": (["evaluation/results/blimp.json"], run_blimp.make_table),
+        "probes": (["evaluation/results/probes.json"], probes_report.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table.make_table(found), 4)),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },

@@ -17,6 +17,7 @@ SCRIPTS = {
     "mlm_eval": "run_mlm_eval.py",
     "freshness": "run_freshness.py",
     "blimp": "run_blimp.py",
+    "probes": "run_probes.py",
     "cpu_benchmark": "run_cpu_benchmark.py",
 }
 TABLES = {  # the modules with each result's make_table
@@ -24,6 +25,7 @@ TABLES = {  # the modules with each result's make_table
     "mlm_eval": "run_mlm_eval",
     "freshness": "freshness_report",
     "blimp": "run_blimp",
+    "probes": "probes_report",
     "cpu_benchmark": "cpu_table",
 }
 MEASURES = {  # of run_mlm.py

@@ -142,6 +142,36 @@ def test_periods_of_several_models(tmp_path):
     assert set(verdicts(f"{before}:tiny", f"{before}:mini").values()) == {"better"}
 
 
+def test_each_probe_is_a_row_and_tokens_are_compared_by_one_tokenizer_alone(tmp_path):
+    """As run_probes.py writes them; controls, layers and years are no rows."""
+
+    def part(key, value):
+        return {key: value, f"{key}_interval": [value - 0.02, value + 0.02]}
+
+    def save(name, gain, rare, tokenizer):
+        frequency = part("accuracy", 0.3) | {"top 100": part("accuracy", 0.4), "rarer": part("accuracy", rare)}
+        row = {
+            "copy": part("copy_gain", gain) | part("found_with", 0.5),
+            "similarity": part("spearman", 0.6)
+            | {"layers": [{"layer": 0} | part("spearman", gain)], "controls": {"jaccard": part("spearman", gain)}},
+            "frequency": frequency | {"same_tokenizer": tokenizer},
+            "blimp": part("accuracy", 0.57),
+            "cloze": part("accuracy", 0.1) | {"by_year": [{"year": "2022"} | part("accuracy", gain)]},
+        }
+        (tmp_path / name).write_text(json.dumps({"models": {"tiny": row}, "settings": {"stsb": "glue"}}))
+        return str(tmp_path / name)
+
+    before = save("a.json", 0.40, 0.20, "x")
+    same = dict.fromkeys(["similarity", "frequency", "frequency top 100", "blimp", "cloze"], "as before")
+    assert verdicts(before, save("b.json", 0.30, 0.19, "x")) == same | {
+        "copy": "worse",
+        "frequency rarer": "as before",
+    }
+    assert verdicts(before, save("b.json", 0.39, 0.10, "x"))["frequency rarer"] == "worse"
+    found = verdicts(before, save("b.json", 0.50, 0.10, "y"))
+    assert found["copy"] == "better" and found["frequency rarer"] == "not compared: other tokenizer"
+
+
 def test_wrong_input(tmp_path):
     good = save_benchmark(tmp_path / "a", {"mrpc": 0.8}, models=("tiny", "mini"))
     other = save_benchmark(tmp_path / "b", {"mrpc": 0.8}, overrides=["num_train_epochs=1"])

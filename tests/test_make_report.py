@@ -94,6 +94,12 @@ def blimp_report(name):
     return {"models": {name: scores, "another": scores}, "settings": settings, "hardware": {"device": "2 cores"}}
 
 
+def probes_report(name):
+    gain = {"copy_gain": 0.031, "copy_gain_interval": [0.01, 0.05], "found_with": 0.25, "found_without": 0.219}
+    row = {"copy": gain | {"sentences": 1000, "left_out": 0, "tokens": 1.5}, "seconds": 90.0}
+    return {"models": {name: row}, "settings": {"copy_text": ["a.txt"]}, "hardware": {"device": "2 cores"}}
+
+
 @pytest.fixture
 def flags(tmp_path):
     """A report with everything that these tests make, about the model `mine`."""
@@ -146,7 +152,7 @@ def test_the_page_needs_nothing_else(flags):
     assert all(link.startswith(("#", "background:var(--c")) for link in page.links)
     assert "@import" not in source and "url(" not in source and "http" not in re.sub(r"<pre>.*?</pre>", "", source)
     ids = re.findall(r'<section id="([^"]+)"', source)
-    assert [link[1:] for link in page.links if link.startswith("#")] == ids and len(ids) == 10
+    assert [link[1:] for link in page.links if link.startswith("#")] == ids and len(ids) == 11
     assert 'name="viewport"' in source and "prefers-color-scheme:dark" in source
 
 
@@ -220,6 +226,15 @@ def test_wrong_input_is_refused(flags, tmp_path):
     refused("blimp.json: cannot be read as JSON")
     with pytest.raises(InputError, match="name at least one"):
         ReportArguments("out")
+
+
+def test_probes_stand_behind_grammar_and_those_without_input_are_not_measured(flags, tmp_path):
+    page, card, _ = make(flags)
+    assert "## Probes\n\nNot measured." in card
+    page, card, _ = make(flags, probes=write(tmp_path / "probes" / "probes.json", probes_report("mine")))
+    assert "copy gain +3.1 (+1.0 to +5.0)" in page.text and "dated cloze not measured" in page.text
+    assert card.index("## Grammar") < card.index("## Probes") < card.index("## On a CPU")
+    assert "copy_text" in page.text
 
 
 def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
