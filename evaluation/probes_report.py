@@ -58,7 +58,7 @@ def _similarity(rows: list[Any]) -> list[Any]:
 
 
 def _frequency(rows: list[Any]) -> list[Any]:
-    bands = [_row(f"of tokens of rank {name}", rows, "accuracy", lambda row, name=name: row[name]) for name in BANDS]
+    bands = [_row(f"masked accuracy, {name}", rows, "accuracy", lambda row, name=name: row[name]) for name in BANDS]
     most = _row("*always the most frequent token*", rows, "most_frequent_token")
     return [_row("**masked accuracy**", rows, "accuracy"), *bands, most]
 
@@ -90,8 +90,10 @@ def _notes(report: dict[str, Any]) -> str:
     if found := first.get("blimp"):
         parts.append(f"BLiMP: {found['pairs']:,} pairs of {found['paradigms']} paradigms.")
     if found := first.get("cloze"):
-        kinds = ", ".join(f"{row['questions']:,} with {row['choices']} of {row['kind']}" for row in found["by_kind"])
-        parts.append(f"Cloze: {found['questions']:,} questions ({escape(kinds)} to choose from).")
+        kinds = ", ".join(
+            f"{row['questions']:,} of kind {row['kind']} with {row['choices']} choices" for row in found["by_kind"]
+        )
+        parts.append(f"Cloze: {found['questions']:,} questions ({escape(kinds)}).")
     times = ", ".join(f"{escape(label)} {row['seconds'] / 60:.1f}" for label, row in models.items())
     return " ".join([*parts, f"Minutes on {escape(report['hardware']['device'])}: {times}."])
 

@@ -69,8 +69,6 @@ class ProbeArguments:
         for name in ("max_samples", "max_blocks", "max_seq_length", "per_device_eval_batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if not (self.copy_text or self.stsb or self.text or self.blimp or self.cloze):
-            raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
         with errors_of("text"):
             self.text_arguments  # noqa: B018  a wrong share is refused now
 
@@ -163,6 +161,8 @@ PROBES = {  # in the order of the table
 
 
 def main(args: ProbeArguments) -> dict[str, Any]:
+    if not (args.copy_text or args.stsb or args.text or args.blimp or args.cloze):
+        raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
     is_packed = bool(args.text) and args.text_arguments.is_packed
     length = open_blocks(args.text[0]).manifest["max_seq_length"] if is_packed else args.max_seq_length
     checkpoints = open_checkpoints(args.models, length if args.text else 1)
