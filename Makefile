@@ -71,6 +71,6 @@ $(VENV)/core: requirements.txt pyproject.toml
 	$(BIN)/pip install -r requirements.txt
 	touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt $(VENV)/core
+$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@

@@ -192,12 +192,15 @@ def choose_best_by(args: FineTuningArguments, metric: str) -> None:
         args.metric_for_best_model, args.greater_is_better = metric, True
 
 
-def dry_run(build_trainer: Callable[[RunArguments], Any], args: RunArguments, rows: Any) -> dict[str, float]:
-    """Time a few steps, split one batch in two ways, and say what the run would be; see shared/budget.py."""
+def dry_run(
+    build_trainer: Callable[[RunArguments], Any], args: RunArguments, rows: Any, splits: bool = True
+) -> dict[str, float]:
+    """Time a few steps, split one batch in two ways if the loss is one that can be split, and say what the run would
+    be; see shared/budget.py."""
     length = max(1, round(float(np.mean(rows["length"][:]))))
     cost = measure_step(build_trainer, args)
     set_steps(args, len(rows), length, cost)
-    return describe_plan(args, length, cost) | check_split(build_trainer, args)
+    return describe_plan(args, length, cost) | (check_split(build_trainer, args) if splits else {})
 
 
 def run_seeds(main: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class ModelCardFacts:
     base_model: str | None = None
     loss: str = "loss (nats per masked token)"
     usage: str | None = None  # Python code; by default the pipeline of the task
+    library: str = "transformers"
 
 
 def readable(value: float) -> str:
@@ -60,7 +61,7 @@ def write_model_card(
 
     rows = {key: name for key, name in facts.metrics.items() if key in metrics}
     data = ModelCardData(
-        library_name="transformers",
+        library_name=facts.library,
         pipeline_tag=facts.task,
         tags=["tiny-olm"],
         base_model=facts.base_model,

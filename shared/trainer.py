@@ -233,9 +233,11 @@ class ExactTrainer(Trainer):
             super().save_model(str(staging), _internal_call=True)
             if self.args.should_save:
                 flush_tree(staging)
-                for file in staging.iterdir():
-                    file.replace(folder / file.name)
-                staging.rmdir()
+                for file in [path for path in staging.rglob("*") if path.is_file()]:
+                    target = folder / file.relative_to(staging)
+                    target.parent.mkdir(exist_ok=True)
+                    file.replace(target)
+                shutil.rmtree(staging)
                 flush(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

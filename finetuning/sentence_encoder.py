@@ -1,0 +1,204 @@
+"""A sentence encoder: its model, losses, evaluators and Trainer, all of them sentence-transformers', made exact."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from transformers import AutoModel, TrainingArguments
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+from finetuning.sentence_pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
+from shared.checkpoints import verify
+from shared.command_line import report
+from shared.errors import InputError
+from shared.fine_tuning import CheckpointArguments, FineTuningArguments
+from shared.model_config import check_fits
+from shared.tokenizer import load_tokenizer
+from shared.trainer import ExactTrainer
+
+try:
+    import sentence_transformers
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+    from sentence_transformers.sentence_transformer import evaluation, losses
+    from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+except ModuleNotFoundError as error:  # a script that imports this ends here, before it works
+    sys.exit(report(InputError(f"{error.name} is not installed; run pip install -r requirements-embeddings.txt")))
+
+LIBRARY = f"sentence-transformers {sentence_transformers.__version__}"
+LOSSES = {
+    "cosine": losses.CosineSimilarityLoss,
+    "cosent": losses.CoSENTLoss,
+    "negatives": losses.MultipleNegativesRankingLoss,
+}
+FITTING = {
+    SCORES: ("cosine", "cosent"),
+    PAIRS: ("negatives",),
+    TRIPLETS: ("negatives",),
+    NLI: ("negatives",),
+}  # the first is the default
+BY_ROW = ("cosine",)  # a sum over rows; in the others the rows of a batch are compared with each other
+MAIN_METRIC = {SCORES: "spearman", PAIRS: "mrr_at_10", TRIPLETS: "accuracy", NLI: "accuracy"}
+
+
+def check_arguments(model_args: CheckpointArguments, training_args: FineTuningArguments) -> None:
+    """Raise InputError for flags of the neighbouring scripts that have no meaning here."""
+    if training_args.world_size > 1 or training_args.deepspeed_plugin is not None:
+        raise InputError(
+            "a sentence encoder is trained by one process without DeepSpeed, since the rows of a batch are compared "
+            "with each other; start it with python, without a launch file"
+        )
+    for wrong, why in (
+        (training_args.torch_compile, "--torch_compile: not for sentence encoders"),
+        (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
+        (training_args.dry_run and not training_args.do_train, "--no_do_train: --dry_run says what training would be"),
+    ):
+        if wrong:
+            raise InputError(f"{why}; remove the flag")
+
+
+def choose_loss(loss: str | None, form: Form, training_args: FineTuningArguments) -> str:
+    """The loss, by default that of the form. Raises InputError if it does not fit the data or cannot be split."""
+    fitting = FITTING[form.name]
+    loss = loss or fitting[0]
+    if loss not in fitting:
+        raise InputError(f"--loss {loss}: the rows are {form.name}; for these there is {' and '.join(fitting)}")
+    if loss not in BY_ROW and training_args.gradient_accumulation_steps > 1:
+        raise InputError(
+            f"--gradient_accumulation_steps {training_args.gradient_accumulation_steps}: --loss {loss} compares the "
+            "rows of a batch with each other, and its parts are smaller batches; raise --per_device_train_batch_size"
+        )
+    return loss
+
+
+def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: Any) -> Any:
+    """A SentenceTransformer in fp32: as it was saved, or mean pooling over a plain encoder. Raises InputError."""
+    name = args.model_name_or_path
+    try:
+        settings = {"dtype": "float32", "use_safetensors": True, "attn_implementation": args.attn_implementation}
+        model = SentenceTransformer(name, device=str(device), model_kwargs=settings)
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"--model_name_or_path {name}: {' '.join(str(error).split())[:400]}") from error
+    config = model.config
+    if config is None:
+        raise InputError(f"--model_name_or_path {name}: begins with {type(model[0]).__name__}, not with a transformer")
+    if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
+        raise InputError(
+            f"--model_name_or_path {name}: {config.model_type} is no encoder, whose tokens see the whole text; name "
+            "one that was trained on masked tokens, as run_mlm.py does"
+        )
+    if args.tokenizer_name:
+        model.tokenizer = load_tokenizer(args.tokenizer_name)
+    if args.random_weights:
+        model[0].model = AutoModel.from_config(config, attn_implementation=args.attn_implementation).to(device)
+    model.max_seq_length = max_seq_length or model.max_seq_length
+    check_fits(config, model.tokenizer, model.max_seq_length)
+    return model
+
+
+def similarities(model: Any, first: Sequence[str], second: Sequence[str], batch_size: int) -> np.ndarray:
+    """The cosine of each text with its partner, (rows,) float32."""
+    one, two = (
+        normalize(model.encode(list(texts), batch_size=batch_size, convert_to_tensor=True), dim=1)
+        for texts in (first, second)
+    )
+    return (one * two).sum(1).float().cpu().numpy()
+
+
+class Evaluator(BaseEvaluator):
+    """The library's evaluator for a form of data, with names of metrics that are the field's.
+
+    Of scores: Pearson's and Spearman's correlation with the cosine. Of triplets: how often the positive is nearer than
+    the negative. Of pairs: how well each first text finds its second among all second texts.
+    """
+
+    def __init__(self, form: str, rows: Any, batch_size: int) -> None:
+        super().__init__()
+        self.rows = len(rows)
+        columns = [rows[name][:] for name in rows.column_names if name.startswith("text_")]
+        settings = {"batch_size": batch_size, "write_csv": False}
+        if form == SCORES:
+            kinds = {"similarity_fn_names": ["cosine"], **settings}
+            self.inner = evaluation.EmbeddingSimilarityEvaluator(*columns, rows["labels"][:], **kinds)
+            self.names = {"pearson_cosine": "pearson", "spearman_cosine": "spearman"}
+        elif form == PAIRS:
+            self.inner = evaluation.InformationRetrievalEvaluator(*_retrieval(*columns), **settings)
+            self.names = {"cosine_accuracy@1": "accuracy_at_1", "cosine_mrr@10": "mrr_at_10"}
+        else:
+            self.inner = evaluation.TripletEvaluator(*columns, similarity_fn_names=["cosine"], **settings)
+            self.names = {"cosine_accuracy": "accuracy"}
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        found = self.inner(model)
+        return {ours: float(found[theirs]) for theirs, ours in self.names.items()}
+
+
+def _retrieval(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, str], dict[str, str], Any]:
+    """Each different text once, and which second texts belong to a first one."""
+    queries, corpus = list(dict.fromkeys(first)), list(dict.fromkeys(second))
+    places = {text: str(i) for i, text in enumerate(corpus)}
+    numbers = {text: str(i) for i, text in enumerate(queries)}
+    belonging: dict[str, set[str]] = {}
+    for one, two in zip(first, second, strict=True):
+        belonging.setdefault(numbers[one], set()).add(places[two])
+    return {i: text for text, i in numbers.items()}, {i: text for text, i in places.items()}, belonging
+
+
+class EmbeddingTrainer(ExactTrainer, SentenceTransformerTrainer):
+    """sentence-transformers' Trainer with ExactTrainer's order of samples, checkpoints and resume.
+
+    `train_dataset` has the columns that `sentence_pairs.as_columns` makes. `args` are Trainer's own: the library's
+    additions (batch samplers, prompts, routers) have no meaning here. The loss of a step does not depend on how the
+    step is split if it is a sum over rows (`BY_ROW`); Trainer's mean of means would.
+    """
+
+    training_args_class = TrainingArguments
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, args: Any, **kwargs: Any) -> None:
+        args.learning_rate_mapping = {}  # of the library's additions the only one that is read
+        super().__init__(args=args, **kwargs)
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add none: RunRecord writes the card."""
+
+    def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
+        return dataset  # the collator takes what it needs
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss = super().compute_loss(model, inputs | {"label": inputs["labels"]})
+        return loss * len(inputs["labels"]) / num_items_in_batch
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        with suppress(OSError):  # the library makes this folder for files that our evaluator does not write
+            Path(self.args.output_dir, "eval").rmdir()
+        return output._replace(num_samples=self.evaluator.rows)  # for the rate; the library counts none
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)  # the library would go on with the last model if this failed
+        verify(best)
+        self._load_from_checkpoint(str(best))
+
+
+def collator(model: Any, form: Form) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """What turns rows into a batch: the library's collator for the texts, which it puts behind the model's default
+    prompt, and the labels, (rows,) float32."""
+    names = [f"text_{i}" for i in range(3 if form.name in (TRIPLETS, NLI) else 2)]
+    prompts = model.prompts.get(model.default_prompt_name)
+    tokenize = SentenceTransformerDataCollator(model.preprocess, prompts=prompts)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = tokenize([{name: row[name] for name in names} for row in rows])
+        return {**batch, "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.float32)}
+
+    return collate

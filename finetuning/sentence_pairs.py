@@ -1,0 +1,163 @@
+"""Texts to compare, in the four forms that such data has, as the columns from which a sentence encoder learns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+
+from shared.errors import InputError
+from shared.labelled_data import Split, check_columns
+
+SCORES, PAIRS, TRIPLETS, NLI = "scores", "pairs", "triplets", "nli"
+# The columns of two texts that mean the same or are compared, as published sets name them.
+TEXTS = (
+    ("sentence1", "sentence2"),
+    ("anchor", "positive"),
+    ("premise", "hypothesis"),
+    ("query", "answer"),
+    ("question", "answer"),
+)
+LABELS, NEGATIVE = ("label", "score"), "negative"
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the data is, and its columns: the texts (two, in TRIPLETS three), and the label or None."""
+
+    name: str
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def find_form(split: Split, name: str | None, first: str | None, second: str | None, negative: str | None,
+              label: str | None) -> Form:  # fmt: skip
+    """The form of the data, by its columns; what is not None was chosen by a flag. Raises InputError."""
+    columns = split.rows.column_names
+    if not (first and second):
+        known = [pair for pair in TEXTS if set(pair) <= set(columns)]
+        if not known:
+            raise InputError(
+                f"{split.where}: which columns hold the two texts? There are {', '.join(columns)}; name them by "
+                "--text_column and --text_pair_column"
+            )
+        first, second = first or known[0][0], second or known[0][1]
+    negative = negative or (NEGATIVE if NEGATIVE in columns else None)
+    label = label or next((column for column in LABELS if column in columns), None)
+    if name is None and negative:
+        name = TRIPLETS
+    elif name is None:
+        name = PAIRS if label is None else NLI if _has_names(split, label) else SCORES
+    if name == TRIPLETS and not negative:
+        raise InputError(f"{split.where}: has no column {NEGATIVE}; name the third text by --negative_column")
+    if name in (SCORES, NLI) and label is None:
+        raise InputError(f"{split.where}: has no column {' or '.join(LABELS)}; name it by --label_column")
+    texts = (first, second, negative) if name == TRIPLETS and negative else (first, second)
+    return Form(name, texts, label if name in (SCORES, NLI) else None)
+
+
+def _has_names(split: Split, label: str) -> bool:
+    """Whether the labels are names of NLI, and not numbers, or words that should have been numbers."""
+    check_columns(split, [label])
+    feature = split.rows.features[label]
+    values = feature.names if isinstance(feature, ClassLabel) else split.rows.unique(label)
+    return any(value in NLI_LABELS for value in values)
+
+
+def read_texts(split: Split, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The texts of each column. Raises InputError for a column or a text that is missing."""
+    check_columns(split, columns, "text")
+    texts: dict[str, list[str]] = {name: split.rows[name][:] for name in columns}
+    for name, values in texts.items():
+        for number, text in enumerate(values, 1):
+            if not text.strip():
+                raise InputError(f"{split.where}: row {number}: column {name} is empty")
+    return texts
+
+
+def read_scores(split: Split, column: str, scale: Sequence[float] | None) -> list[float]:
+    """The scores as they are. Raises InputError for one that is not a number or, if given, not on the scale."""
+    check_columns(split, [column])
+    scores = []
+    for number, value in enumerate(split.rows[column][:], 1):
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            score = math.nan
+        if not math.isfinite(score) or isinstance(value, bool):
+            raise InputError(f"{split.where}: row {number}: column {column} holds {value!r}, not a number")
+        if scale and not scale[0] <= score <= scale[1]:
+            shown = f"{score:g} is not between the {scale[0]:g} and {scale[1]:g} of --score_scale"
+            raise InputError(f"{split.where}: row {number}: column {column}: {shown}")
+        scores.append(score)
+    if len(set(scores)) == 1:
+        raise InputError(f"{split.where}: column {column}: every score is {scores[0]:g}; there is nothing to compare")
+    return scores
+
+
+def has_scores(split: Split, column: str) -> bool:
+    """Whether a test set has its scores: GLUE's have -1 in every row."""
+    return column in split.rows.column_names and any(v not in (None, -1) for v in split.rows.unique(column))
+
+
+def triplets_of_nli(split: Split, form: Form) -> tuple[dict[str, list[str]], str]:
+    """Each entailed hypothesis of a premise, with one that contradicts it as the negative; and what was left out.
+
+    As AllNLI is made into triplets (Gao et al., SimCSE, 2021). A premise without one of the two gives none. Raises
+    InputError for a label that is none of NLI's (-1 says that the annotators did not agree), and if no triplet is
+    found.
+    """
+    first, second = form.texts
+    texts = read_texts(split, form.texts)
+    feature = split.rows.features[form.label]
+    names = [*feature.names, None] if isinstance(feature, ClassLabel) else None
+    by_premise: dict[str, dict[str, list[str]]] = {}
+    counts = dict.fromkeys([*NLI_LABELS, "without a label"], 0)
+    for number, value in enumerate(split.rows[form.label][:], 1):
+        label = names[value] if names else value
+        if label in (None, "-", "-1", -1):
+            counts["without a label"] += 1
+            continue
+        if label not in NLI_LABELS:
+            where = f"{split.where}: row {number}: column {form.label}"
+            raise InputError(f"{where} holds {value!r}, which is none of {', '.join(NLI_LABELS)}")
+        counts[label] += 1
+        found = by_premise.setdefault(texts[first][number - 1], {name: [] for name in NLI_LABELS})
+        found[label].append(texts[second][number - 1])
+    triplets: dict[str, list[str]] = {first: [], second: [], NEGATIVE: []}
+    for premise, found in by_premise.items():
+        wrong = found["contradiction"]
+        for i, right in enumerate(found["entailment"] if wrong else []):
+            for column, text in zip(triplets, (premise, right, wrong[i % len(wrong)]), strict=True):
+                triplets[column].append(text)
+    if not triplets[first]:
+        raise InputError(f"{split.where}: no premise has both an entailed and a contradicting hypothesis")
+    shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return triplets, f"{len(triplets[first]):,} triplets of {len(split.rows):,} rows ({shown})"
+
+
+def as_columns(split: Split, form: Form, scale: Sequence[float] | None) -> tuple[dict[str, list[Any]], str]:
+    """The texts as `text_0`, `text_1` and, in triplets, `text_2`, the order of the losses; `labels`, scores as they
+    are or 0; and a line that says what they are."""
+    if form.name == NLI:
+        texts, shown = triplets_of_nli(split, form)
+    else:
+        texts = read_texts(split, form.texts)
+        shown = f"{len(split.rows):,} {'pairs with scores' if form.name == SCORES else form.name}"
+    columns: dict[str, list[Any]] = {f"text_{i}": values for i, values in enumerate(texts.values())}
+    with_scores = form.name == SCORES and form.label
+    columns["labels"] = read_scores(split, form.label, scale) if with_scores else [0.0] * len(columns["text_0"])
+    return columns, f"{Path(split.where).name}: {shown}"
+
+
+def with_lengths(columns: dict[str, list[Any]], tokenizer: Any, most: int) -> Dataset:
+    """The columns as rows, with the number of tokens of all texts of a row in `length`."""
+    length = np.zeros(len(columns["labels"]), np.int64)
+    for name in columns.keys() - {"labels"}:
+        tokens = tokenizer(columns[name], truncation=True, max_length=most, return_length=True)
+        length += np.asarray(tokens["length"])
+    return Dataset.from_dict({**columns, "length": length})
