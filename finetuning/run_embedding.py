@@ -34,7 +34,7 @@ from finetuning.sentence_encoder import (
 )
 from finetuning.sentence_pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
-from shared.error_analysis import write_json_lines
+from shared.error_analysis import write_error_analysis, write_json_lines
 from shared.errors import InputError
 from shared.fine_tuning import (
     CheckpointArguments,
@@ -104,16 +104,16 @@ class DataArguments(LabelledDataArguments):
 
 def load_data(
     model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
-) -> tuple[dict[str, Split], dict[str, Any], Form, dict[str, str], list[str]]:
-    """The splits that are asked for, as they are and as columns for loss and evaluator, their form, the hashes of what
-    was read, and lines that say what it is. Raises InputError.
+) -> tuple[dict[str, Split], dict[str, Any], Form, Any, dict[str, str], str]:
+    """The splits that are asked for, as they are and as columns for loss and evaluator, their form, the tokenizer, the
+    hashes of what was read, and what it was made into, for readers. Raises InputError.
 
     A test split may lack labels: then it has no columns, and its first two texts are compared.
     """
     splits, hashes = load_splits(data_args)
     splits = choose_splits(splits, data_args, training_args)
     chosen = (data_args.text_column, data_args.text_pair_column, data_args.negative_column, data_args.label_column)
-    form = find_form(next(iter(splits.values())), data_args.data_format, *chosen)
+    form = find_form(next(iter(splits.values())), data_args.data_format, chosen)
     data_args.loss = choose_loss(data_args.loss, form, training_args)
     columns, said = {}, []
     for name, split in splits.items():
@@ -131,21 +131,24 @@ def load_data(
     tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
     most = data_args.max_seq_length or MOST_TOKENS
     rows = {name: with_lengths(found, tokenizer, most) for name, found in columns.items()}
-    return splits, rows, form, {**hashes, **data_identity({}, tokenizer)}, said
+    return splits, rows, form, tokenizer, hashes, " ".join(said)
 
 
 def evaluate(trainer: EmbeddingTrainer, name: str, split: Split, rows: Any, form: Form) -> dict[str, float]:
-    """The metrics of a split, if it has labels; and of a test split, the cosine of the first two texts of each row, as
-    JSON lines in the order of the rows."""
+    """The metrics of a split, if it has labels. Writes the cosines of the first two texts of each row: of a test split
+    as JSON lines in the order of the rows, of scored pairs as an error analysis."""
     model, batch_size = trainer.model, trainer.args.per_device_eval_batch_size
-    if name.startswith("test"):
+    folder, prefix = Path(trainer.args.output_dir), name.replace("validation", "eval")
+    scores = {} if rows is None else Evaluator(form.name, rows, batch_size)(model)
+    if name.startswith("test") or form.name == SCORES:
         found = similarities(model, *(split.rows[column][:] for column in form.texts[:2]), batch_size)
-        path = Path(trainer.args.output_dir, f"{name.replace('test', 'predictions')}.jsonl")
+    if name.startswith("test"):
+        path = folder / f"{name.replace('test', 'predictions')}.jsonl"
         write_json_lines(path, ({"index": i, "similarity": value} for i, value in enumerate(found.tolist())))
-    if rows is None:
-        return {}
-    scores = Evaluator(form.name, rows, batch_size)(model)
-    return {f"{name.replace('validation', 'eval')}_{key}": value for key, value in scores.items()}
+    elif form.name == SCORES:
+        facts = (split.rows, form.texts, rows["length"][:], rows["labels"][:], found)
+        scores |= write_error_analysis(folder / prefix.replace("eval", "errors"), "regression", *facts)
+    return {f"{prefix}_{key}": value for key, value in scores.items()}
 
 
 def main(
@@ -162,9 +165,9 @@ def main(
         return record.finished["results"]
 
     # 2. Data.
-    splits, rows, form, hashes, said = load_data(model_args, data_args, training_args)
-    record.use_inputs(hashes, {"files": hashes, "library": LIBRARY})
-    record.print("\n".join(said))
+    splits, rows, form, tokenizer, hashes, said = load_data(model_args, data_args, training_args)
+    record.use_inputs(hashes, data_identity(hashes, tokenizer) | {"library": LIBRARY})
+    record.print(said)
     choose_best_by(training_args, MAIN_METRIC[form.name])
 
     # 3. Model and Trainer.
@@ -216,7 +219,7 @@ def main(
     shown = names_of_scores(metrics)
     if training_args.do_train:
         source = data_args.dataset_name or Path(data_args.train_file).name
-        title = f"A {trainer.model.config.model_type} encoder whose vectors say how alike texts are, from {source}."
+        title = f"A {trainer.model.config.model_type} encoder whose vectors say how alike texts are. {said}"
         facts = ("sentence-similarity", source, shown, model_args.model_name_or_path, "loss", USAGE)
         record.finish(trainer, metrics, ModelCardFacts(title, *facts, library="sentence-transformers"))
     record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import ClassLabel, Dataset
 
 from shared.errors import InputError
 from shared.labelled_data import Split, check_columns
 
 SCORES, PAIRS, TRIPLETS, NLI = "scores", "pairs", "triplets", "nli"
+NLI_TEXTS = ("premise", "hypothesis")
 # The columns of two texts that mean the same or are compared, as published sets name them.
 TEXTS = (
     ("sentence1", "sentence2"),
     ("anchor", "positive"),
-    ("premise", "hypothesis"),
+    NLI_TEXTS,
     ("query", "answer"),
     ("question", "answer"),
 )
@@ -34,9 +34,10 @@ class Form:
     label: str | None
 
 
-def find_form(split: Split, name: str | None, first: str | None, second: str | None, negative: str | None,
-              label: str | None) -> Form:  # fmt: skip
-    """The form of the data, by its columns; what is not None was chosen by a flag. Raises InputError."""
+def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> Form:
+    """The form of the data by its columns. `name`, and of the columns `chosen` (first text, second text, negative,
+    label) those that are not None, were given by flags. Raises InputError."""
+    first, second, negative, label = chosen
     columns = split.rows.column_names
     if not (first and second):
         known = [pair for pair in TEXTS if set(pair) <= set(columns)]
@@ -48,10 +49,17 @@ def find_form(split: Split, name: str | None, first: str | None, second: str | N
         first, second = first or known[0][0], second or known[0][1]
     negative = negative or (NEGATIVE if NEGATIVE in columns else None)
     label = label or next((column for column in LABELS if column in columns), None)
+    if label and label not in columns:
+        raise InputError(f"{split.where}: has no column {label}; there are {', '.join(columns)}")
     if name is None and negative:
         name = TRIPLETS
     elif name is None:
         name = PAIRS if label is None else NLI if _has_names(split, label) else SCORES
+        if name == SCORES and (first, second) == NLI_TEXTS:
+            raise InputError(
+                f"{split.where}: column {label} does not hold {', '.join(NLI_LABELS)}: write the labels as these "
+                "names, or say by --data_format scores that they are scores"
+            )
     if name == TRIPLETS and not negative:
         raise InputError(f"{split.where}: has no column {NEGATIVE}; name the third text by --negative_column")
     if name in (SCORES, NLI) and label is None:
@@ -62,7 +70,6 @@ def find_form(split: Split, name: str | None, first: str | None, second: str | N
 
 def _has_names(split: Split, label: str) -> bool:
     """Whether the labels are names of NLI, and not numbers, or words that should have been numbers."""
-    check_columns(split, [label])
     feature = split.rows.features[label]
     values = feature.names if isinstance(feature, ClassLabel) else split.rows.unique(label)
     return any(value in NLI_LABELS for value in values)
@@ -156,8 +163,10 @@ def as_columns(split: Split, form: Form, scale: Sequence[float] | None) -> tuple
 
 def with_lengths(columns: dict[str, list[Any]], tokenizer: Any, most: int) -> Dataset:
     """The columns as rows, with the number of tokens of all texts of a row in `length`."""
-    length = np.zeros(len(columns["labels"]), np.int64)
-    for name in columns.keys() - {"labels"}:
-        tokens = tokenizer(columns[name], truncation=True, max_length=most, return_length=True)
-        length += np.asarray(tokens["length"])
-    return Dataset.from_dict({**columns, "length": length})
+    names = [name for name in columns if name != "labels"]
+
+    def count(batch: dict[str, list[str]]) -> dict[str, list[int]]:
+        texts = (tokenizer(batch[name], truncation=True, max_length=most)["input_ids"] for name in names)
+        return {"length": [sum(map(len, row)) for row in zip(*texts, strict=True)]}
+
+    return Dataset.from_dict(columns).map(count, batched=True, desc="counting tokens")

@@ -81,6 +81,7 @@ def test_the_smoke_recipe_learns(finished):
     assert json.loads((folder / "all_results.json").read_text())["eval_spearman"] == metrics["eval_spearman"]
     card = (folder / "README.md").read_text()
     assert "library_name: sentence-transformers" in card and "pipeline_tag: sentence-similarity" in card
+    assert "Scores of 0 and 4 become cosines of 0 and 1." in card
     assert json.loads((folder / "manifest.json").read_text())["data"]["library"].startswith("sentence-transformers ")
 
 
@@ -102,6 +103,9 @@ def test_scores_are_those_of_scipy_on_predictions_by_hand(finished):
     for prefix in ("eval", "test"):  # the same file
         assert metrics[f"{prefix}_spearman"] == pytest.approx(spearmanr(cosines, rows["score"][:])[0], abs=1e-4)
         assert metrics[f"{prefix}_pearson"] == pytest.approx(pearsonr(cosines, rows["score"][:])[0], abs=1e-4)
+    wrong = np.abs(cosines - np.array(rows["score"][:]) / 4)
+    assert metrics["eval_mean_absolute_error"] == pytest.approx(wrong.mean(), abs=1e-5)
+    assert lines(folder / "errors" / "worst_mistakes.jsonl")[0]["index"] == wrong.argmax()
 
 
 def test_the_first_step_descends_on_the_squared_error_of_cosine_and_scaled_score(checkpoint, tmp_path):
@@ -141,17 +145,17 @@ def test_a_step_does_not_depend_on_its_split(checkpoint, tmp_path):
     assert len(found[0]) == 2 and np.allclose(*found, rtol=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["cosine", "cosent", "negatives"])
+@pytest.mark.parametrize("loss", ["cosine", "negatives"])
 def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(loss, checkpoint, tmp_path):
     flags = ["--config", RECIPE, "--model_name_or_path", checkpoint, "--num_train_epochs", "3", "--save_steps", "5"]
-    flags += ["--eval_strategy", "no", "--save_total_limit", "2", "--loss", loss]
+    flags += ["--max_train_samples", "250", "--eval_strategy", "no", "--save_total_limit", "2", "--loss", loss]
     flags += ["--data_format", "pairs"] if loss == "negatives" else []
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     main(*parse_arguments(KINDS, [*flags, "--output_dir", whole]))
     process = subprocess.Popen(
         [sys.executable, "finetuning/run_embedding.py", *flags, "--output_dir", killed], stdout=subprocess.DEVNULL
     )
-    while process.poll() is None and not list(Path(killed).glob("checkpoint-[4-7][05]")):
+    while process.poll() is None and not list(Path(killed).glob("checkpoint-[23][05]")):
         time.sleep(0.01)
     process.kill()
     assert process.wait() != 0, "it was not killed in time"
@@ -285,6 +289,10 @@ BAD = {
         "premise,hypothesis,label\na,b,entailment\na,c,contradict\n",
         "row 2: column label holds 'contradict', which is none of entailment, neutral, contradiction",
     ),
+    "NLI numbers": (
+        "premise,hypothesis,label\na,b,0\na,c,2\n",
+        "column label does not hold entailment, neutral, contradiction: write the labels as these names",
+    ),
     "no contradiction": (
         "premise,hypothesis,label\na,b,entailment\na,c,neutral\n",
         "no premise has both an entailed and a contradicting hypothesis",
@@ -310,6 +318,7 @@ def test_other_errors_name_what_is_wrong(checkpoint, tmp_path, wordpiece):
         (("--loss", "negatives"), checkpoint, "--loss negatives: the rows are scores; for these there is cosine and"),
         (("--data_format", "triplets"), checkpoint, "name the third text by --negative_column"),
         (("--text_column", "a", "--text_pair_column", "b"), checkpoint, "has no column a; there are sentence1"),
+        (("--label_column", "c"), checkpoint, "has no column c; there are sentence1"),
         (("--score_scale", 5, 0), checkpoint, "--score_scale 5.0 0.0: give the lowest and the highest"),
         (("--do_predict",), checkpoint, "--do_predict: there is no test split"),
         (("--max_seq_length", 100), checkpoint, "the model has only 64 positions"),
