@@ -1,8 +1,6 @@
 """Teach a masked language model what another encoder makes of sentences and of pairs of them.
 
-    accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil.yaml \
-        --model_name_or_path runs/tiny --teacher_name_or_path sentence-transformers/all-MiniLM-L6-v2 \
-        --train_file corpus/ --packed_dataset data/packed
+    accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil_minilm.yaml --train_file text/
 
 Plain masked-language modelling never asks what two texts have in common. Here the teacher, any sentence or masked
 language encoder (also word vectors of data_prep/train_word_vectors.py), says so: the student learns to point where the
@@ -78,14 +76,8 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
     def __post_init__(self) -> None:
         for base in (SentenceArguments, PairArguments, MaskingArguments):
             base.__post_init__(self)
-        if not self.teacher_name_or_path:
-            raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
-        if bool(self.train_file) == bool(self.dataset_name):
-            raise InputError("give one source of text: --train_file or --dataset_name")
         if min(self.weights) < 0 or not max(self.weights):
             raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
-        if self.packed_dataset is None and self.mlm_weight:
-            raise InputError("--mlm_weight: masks need --packed_dataset; name one, or set --mlm_weight 0")
 
     @property
     def weights(self) -> list[float]:
@@ -97,6 +89,12 @@ def load_data(
     model_args: ModelArguments, data_args: DataArguments, seed: int, quiet: bool
 ) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, Any]]:
     """The tokenizer; the pairs of `train` and `validation`; the blocks; and what identifies all of it."""
+    if not data_args.teacher_name_or_path:
+        raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
+    if bool(data_args.train_file) == bool(data_args.dataset_name):
+        raise InputError("give one source of text: --train_file or --dataset_name")
+    if data_args.packed_dataset is None and data_args.mlm_weight:
+        raise InputError("--mlm_weight: masks need --packed_dataset; name one, or set --mlm_weight 0")
     blocks = open_blocks(data_args.packed_dataset) if data_args.packed_dataset else None
     name = model_args.tokenizer_name or model_args.model_name_or_path or (blocks and blocks.path / "tokenizer")
     if not name:

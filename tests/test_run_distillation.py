@@ -50,7 +50,16 @@ def place(tmp_path_factory, wordpiece):
 
 def words(place, output_dir, *flags):
     found = ["--config", RECIPE, "--model_name_or_path", f"{place}/student", "--output_dir", str(output_dir)]
-    return [*found, "--teacher_name_or_path", f"{place}/teacher", "--packed_dataset", f"{place}/packed", *flags]
+    return [
+        *found,
+        "--teacher_name_or_path",
+        f"{place}/teacher",
+        "--packed_dataset",
+        f"{place}/packed",
+        "--mlm_weight",
+        "0.2",
+        *flags,
+    ]
 
 
 def run(place, output_dir, *flags):
