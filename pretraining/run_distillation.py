@@ -1,6 +1,6 @@
 """Teach a masked language model what another encoder makes of sentences and of pairs of them.
 
-    accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil_minilm.yaml --train_file text/
+    accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil_minilm.yaml
 
 Plain masked-language modelling never asks what two texts have in common. Here the teacher, any sentence or masked
 language encoder (also word vectors of data_prep/train_word_vectors.py), says so: the student learns to point where the
