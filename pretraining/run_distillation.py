@@ -62,14 +62,10 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Text of the Hub instead, by id."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    packed_dataset: str | None = field(
-        default=None, metadata={"help": "Packed blocks on which the student goes on filling masks."}
-    )
+    packed_dataset: str | None = field(default=None, metadata={"help": "Packed blocks: text with masks to fill."})
     max_sentence_tokens: int = field(default=60, metadata={"help": "Tokens of a sentence; longer ones are cut."})
     embedding_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine of student and teacher."})
-    similarity_weight: float = field(
-        default=0.5, metadata={"help": "Weight of the divergence between the similarities inside a group."}
-    )
+    similarity_weight: float = field(default=0.5, metadata={"help": "Weight of the similarities in a group."})
     pair_weight: float = field(default=10.0, metadata={"help": "Weight of the squared error of the scores of pairs."})
     mlm_weight: float = field(default=0.2, metadata={"help": "Weight of masked language modelling, with blocks."})
 
@@ -115,6 +111,18 @@ def load_data(
     return tokenizer, pairs, blocks, identity | {"blocks": blocks and blocks.manifest["splits"]}
 
 
+def make_datasets(
+    tokenizer: Any, pairs: dict[str, Pairs], packed: PackedBlocks | None, data_args: DataArguments, seed: int
+) -> dict[str, PairGroups]:
+    """The groups of `train`, and of `validation` under the same masks always."""
+    datasets = {}
+    for name, masking, mask_seed in (("train", data_args, seed), ("validation", EXAM, 0)):
+        masker, pad = make_masker(tokenizer, masking, mask_seed), tokenizer.pad_token_id
+        blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
+        datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks)
+    return datasets
+
+
 def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """The mean of each loss over groups, and Spearman's correlations over all pairs."""
     losses, scores, wanted_scores, cosines, wanted_cosines = prediction.predictions
@@ -128,6 +136,13 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return found
 
 
+def describe(config: Any, model_args: ModelArguments, data_args: DataArguments) -> ModelCardFacts:
+    """What the model card says."""
+    title = f"A {config.model_type} encoder distilled from {data_args.teacher_name_or_path}."
+    source = data_args.dataset_name or Path(data_args.train_file[0]).name
+    return ModelCardFacts(title, "sentence-similarity", source, RESULTS, model_args.model_name_or_path, "loss")
+
+
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
@@ -138,16 +153,11 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
-        tokenizer, pairs, packed, identity = load_data(
-            model_args, data_args, training_args.seed, quiet=not record.is_writer
-        )
+        quiet = not record.is_writer
+        tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args.seed, quiet)
     record.use_inputs(identity, identity)
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
-    datasets = {}
-    for name, masking in (("train", data_args), ("validation", EXAM)):
-        masker = make_masker(tokenizer, masking, training_args.seed if name == "train" else 0)
-        blocks = MaskedBlocks(packed.splits[name], masker, tokenizer.pad_token_id) if packed else None
-        datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), tokenizer.pad_token_id, data_args, blocks)
+    datasets = make_datasets(tokenizer, pairs, packed, data_args, training_args.seed)
 
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
@@ -190,10 +200,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_model()
     if record.is_writer:
         write_pooling(Path(training_args.output_dir), trainer.model.config.hidden_size)
-    title = f"A {trainer.model.config.model_type} encoder distilled from {data_args.teacher_name_or_path}."
-    source = data_args.dataset_name or Path(data_args.train_file[0]).name
-    facts = ModelCardFacts(title, "sentence-similarity", source, RESULTS, model_args.model_name_or_path, "loss")
-    record.finish(trainer, metrics, facts)
+    record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args))
     record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items() if key in metrics))
     return metrics
 
