@@ -42,7 +42,6 @@ LONG_SCRIPTS = {
     "evaluation/run_benchmark.py": 294,
     "evaluation/run_blimp.py": 221,
     "evaluation/run_cpu_benchmark.py": 245,
-    "evaluation/run_freshness.py": 230,
     "evaluation/run_mlm_eval.py": 237,
     "shared/verify_resume.py": 227,
 }
