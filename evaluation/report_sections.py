@@ -7,7 +7,7 @@ from evaluation.benchmark_report import CONTROLS
 from evaluation.report_page import Line
 from shared.error_analysis import escape
 from shared.errors import InputError
-from shared.model_card import readable
+from shared.training.card import readable
 
 NOT_MEASURED = "not measured"
 SCRIPTS = {

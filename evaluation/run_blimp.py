@@ -35,8 +35,8 @@ from shared.command_line import run_script
 from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
 from shared.files import atomic_file
-from shared.run_record import hardware, versions
-from shared.threads import keep_memory
+from shared.training.environment import hardware, versions
+from shared.training.memory import keep_memory
 
 COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "field", "UID")
 CHANCE = 0.5

@@ -32,12 +32,12 @@ from evaluation.cpu_inputs import Rows, read_rows, write_batches
 from evaluation.cpu_processes import EAGER, Worker, start_all, time_all
 from evaluation.cpu_table import TITLES, make_table
 from shared.command_line import run_script
+from shared.cores import available_cores
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, check_new_folder, write_json
 from shared.model_config import check_fits
-from shared.run_record import git_commit, hardware, versions
-from shared.threads import available_cores
 from shared.tokenizer import load_tokenizer
+from shared.training.environment import git_commit, hardware, versions
 
 STATIC = "onnx_static"  # needs rows to calibrate on
 VARIANTS = tuple(TITLES)

@@ -36,8 +36,8 @@ from evaluation.masked_scores import interval, load_model, open_checkpoints, res
 from evaluation.new_words import NewWord, rate_words, read_new_words
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.run_record import hardware, versions
-from shared.threads import keep_memory
+from shared.training.environment import hardware, versions
+from shared.training.memory import keep_memory
 
 NEW_WORDS = str(Path(__file__).parent / "new_words.yaml")
 

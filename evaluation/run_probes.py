@@ -36,9 +36,9 @@ from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.masking import EXAM, make_masker
-from shared.run_record import hardware, versions
-from shared.threads import keep_memory
 from shared.tokenizer import tokenizer_hash
+from shared.training.environment import hardware, versions
+from shared.training.memory import keep_memory
 
 
 @dataclass

@@ -30,7 +30,7 @@ from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json
 from shared.model_config import ModelArguments, build_config
-from shared.speed import WARM_UP, flops_per_token, measure_peak, peak_memory
+from shared.training.speed import WARM_UP, flops_per_token, measure_peak, peak_memory
 
 
 @dataclass

@@ -47,10 +47,10 @@ from shared.fine_tuning import (
     search,
 )
 from shared.labelled_data import LabelledDataArguments, Split, choose_splits, load_splits, split_off
-from shared.model_card import ModelCardFacts, readable
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer
+from shared.training.arguments import RunArguments
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
 
 USAGE = """from sentence_transformers import SentenceTransformer
 

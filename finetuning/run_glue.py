@@ -49,11 +49,11 @@ from shared.fine_tuning import (
 from shared.labelled_data import LabelledDataArguments, Split, check_columns, choose_splits, load_splits, split_off
 from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
 from shared.metrics.glue_tasks.glue_tasks import main_metric
-from shared.model_card import ModelCardFacts, readable
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
+from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent.parent / "shared" / "metrics" / "glue_tasks")
 PAIRS = {  # the text columns of GLUE's tasks

@@ -56,11 +56,11 @@ from shared.fine_tuning import (
 )
 from shared.labelled_data import LabelledDataArguments, choose_splits, load_splits, read_rows
 from shared.loss import cross_entropy_loss
-from shared.model_card import ModelCardFacts, readable
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
+from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent.parent / "shared" / "metrics" / "entities")
 

@@ -49,11 +49,11 @@ from shared.fine_tuning import (
 )
 from shared.labelled_data import LabelledDataArguments, choose_splits, load_splits, split_off
 from shared.loss import rule_out_padding, span_loss
-from shared.model_card import ModelCardFacts, readable
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
+from shared.training.trainer import ExactTrainer
 
 METRIC = str(Path(__file__).parent.parent / "shared" / "metrics" / "squad_answers")
 THRESHOLD = "no_answer_threshold"  # in the model's configuration

@@ -28,18 +28,18 @@ from pretraining.distillation.sentences import SentenceArguments, cached_sentenc
 from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from shared.blocks import PackedBlocks, open_blocks
-from shared.budget import check_split, describe_plan, measure_step, set_steps
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
 from shared.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
-from shared.model_card import ModelCardFacts, readable
 from shared.model_config import ModelArguments, build_model
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.budget import check_split, describe_plan, measure_step, set_steps
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
+from shared.training.trainer import ExactTrainer
 
 RESULTS = {
     "eval_loss": "loss (weighted sum)",

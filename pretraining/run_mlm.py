@@ -25,19 +25,19 @@ from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
 from shared.attention import keep_documents_apart
 from shared.blocks import PackedBlocks, open_blocks, verify_blocks
-from shared.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import cross_entropy_loss, project_masked_only, sum_over_targets
 from shared.masking import EXAM, IGNORED, MaskedBlocks, MaskingArguments, make_masker, whole_batch
-from shared.model_card import ModelCardFacts, readable
 from shared.model_config import ModelArguments, build_model
-from shared.run_arguments import RunArguments
-from shared.run_record import RunRecord
-from shared.speed import flops_per_token
 from shared.tokenizer import load_tokenizer, tokenizer_hash
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
+from shared.training.card import ModelCardFacts, readable
+from shared.training.record import RunRecord
+from shared.training.speed import flops_per_token
+from shared.training.trainer import ExactTrainer
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
 RESULTS = {

@@ -117,16 +117,16 @@ def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe:
     """Parse the command line, call `main` with the dataclasses, and turn expected errors into one line and an exit
     code, as `report` does."""
 
-    # shared.processes brings torch along, which a script without --start_timeout, and shared.early, do without.
+    # shared.training.processes brings torch along; a script without --start_timeout, and shared.early, do without it.
     def watch(flags: argparse.Namespace) -> None:
         if hasattr(flags, "start_timeout"):
-            from shared.processes import watch_start
+            from shared.training.processes import watch_start
 
             watch_start(flags.start_timeout)
 
     def leave(reason: str = "") -> None:
-        if "shared.processes" in sys.modules:
-            from shared import processes
+        if "shared.training.processes" in sys.modules:
+            from shared.training import processes
 
             processes.leave(reason)
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, EarlyStoppingCallback
 
-from shared.budget import check_split, describe_plan, measure_step, set_steps
 from shared.errors import InputError
 from shared.files import write_json
-from shared.model_card import readable
 from shared.model_config import check_fits
-from shared.run_arguments import RunArguments
 from shared.tokenizer import tokenizer_hash
+from shared.training.arguments import RunArguments
+from shared.training.budget import check_split, describe_plan, measure_step, set_steps
+from shared.training.card import readable
 
 SEARCH = "search.json"
 SEARCHED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "weight_decay", "warmup_steps", "seed")
@@ -196,7 +196,7 @@ def dry_run(
     build_trainer: Callable[[RunArguments], Any], args: RunArguments, rows: Any, splits: bool = True
 ) -> dict[str, float]:
     """Time a few steps, split one batch in two ways if the loss is one that can be split, and say what the run would
-    be; see shared/budget.py."""
+    be; see shared/training/budget.py."""
     length = max(1, round(float(np.mean(rows["length"][:]))))
     cost = measure_step(build_trainer, args)
     set_steps(args, len(rows), length, cost)

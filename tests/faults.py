@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from evaluation import readme_tables
-from shared.checkpoints import checkpoints
 from shared.files import write_json
-from shared.verify_resume import compare, train_killed, train_whole
+from shared.training.checkpoints import checkpoints
+from shared.training.verify_resume import compare, train_killed, train_whole
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -29,8 +29,8 @@ from shared.loss import (
     span_loss,
 )
 from shared.masking import IGNORED
-from shared.run_arguments import RunArguments
-from shared.trainer import ExactTrainer
+from shared.training.arguments import RunArguments
+from shared.training.trainer import ExactTrainer
 
 TASKS = {
     "masked_lm": (AutoModelForMaskedLM, cross_entropy_loss, 0),

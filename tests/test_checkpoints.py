@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from shared.checkpoints import MANIFEST, checkpoints, newest_good, rotate, seal, sweep, verify
 from shared.errors import InputError
+from shared.training.checkpoints import MANIFEST, checkpoints, newest_good, rotate, seal, sweep, verify
 
 FILES = {"model.safetensors": b"weights" * 50, "global_step1/shard.pt": b"moments" * 50, "trainer_state.json": b"{}"}
 

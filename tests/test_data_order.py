@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from shared.data_order import GlobalBatches, Samples
 from shared.masking import IGNORED
+from shared.training.data_order import GlobalBatches, Samples
 
 
 def read_by_step(samples, batch_size, accumulation, processes, epoch=0, **more):

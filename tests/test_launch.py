@@ -81,7 +81,9 @@ def test_each_script_of_data_prep_reads_what_the_one_before_wrote(tmp_path):
 
 
 def test_plain_launch_uses_every_core():
-    code = "from shared.threads import *; use_all_cores(); print(torch.get_num_threads(), available_cores())"
+    code = (
+        "import torch\nfrom shared.cores import *\nuse_all_cores()\nprint(torch.get_num_threads(), available_cores())"
+    )
     launched = launch("python", "-c", code, OMP_NUM_THREADS="1", ACCELERATE_MIXED_PRECISION="no").stdout.split()
     assert launched[0] == launched[1]
     assert launch("python", "-c", code, OMP_NUM_THREADS="1").stdout.split()[0] == "1"

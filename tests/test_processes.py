@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from shared.checkpoints import checkpoints, verify
+from shared.training.checkpoints import checkpoints, verify
 
 BIN = Path(sys.executable).parent
 LONG = ["--max_steps", 100_000, "--save_steps", 20, "--save_total_limit", 2, "--eval_strategy", "no"]

@@ -12,7 +12,7 @@ from pretraining.run_mlm import main as pretrain
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.model_config import ModelArguments
-from shared.run_arguments import RunArguments
+from shared.training.arguments import RunArguments
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
 

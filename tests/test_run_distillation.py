@@ -24,8 +24,8 @@ from shared.command_line import parse_arguments
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.model_config import ModelArguments
-from shared.run_arguments import RunArguments
 from shared.tokenizer import special_tokens
+from shared.training.arguments import RunArguments
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 

@@ -233,7 +233,7 @@ def test_what_has_changed_since_the_checkpoint_is_refused_with_the_difference(tm
         resume()
     resume("--accept_changes")
     text.write_text(SENTENCES.read_text())
-    monkeypatch.setattr("shared.run_record.versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("shared.training.record.versions", lambda: {"torch": "9.9"})
     with pytest.raises(InputError, match=r"torch: 2\.\S+ -> 9\.9"):
         resume()
 

@@ -4,8 +4,8 @@ import yaml
 from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.model_card import draw_curve, readable
-from shared.run_record import RunRecord, _without_secrets, recipe_of
+from shared.training.card import draw_curve, readable
+from shared.training.record import RunRecord, _without_secrets, recipe_of
 
 TYPES = [ModelArguments, DataArguments, RunArguments]
 

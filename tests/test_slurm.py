@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from shared.checkpoints import checkpoints, verify
+from shared.training.checkpoints import checkpoints, verify
 
 # srun starts its command once; scancel sends the signal to all of it, as Slurm does to the steps of a job.
 STAND_INS = {

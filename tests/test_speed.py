@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from shared.loss import HEADS, project_masked_only
-from shared.speed import PHASES, StepClock, flops_per_token, measure_peak
+from shared.training.speed import PHASES, StepClock, flops_per_token, measure_peak
 
 
 @pytest.mark.parametrize("model_type", sorted(HEADS))

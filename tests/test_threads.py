@@ -9,7 +9,7 @@ from conftest import ROOT
 LOOP = """
 import resource, sys
 import torch
-from shared.threads import keep_memory
+from shared.training.memory import keep_memory
 assert keep_memory() == (sys.argv[1] == "keep")
 faults = []
 for _ in range(60):

@@ -12,8 +12,8 @@ import torch
 from tasks import CASES, collate, make_arguments, make_model, make_samples, make_trainer
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from shared.checkpoints import checkpoints, verify
 from shared.errors import InputError, RunError
+from shared.training.checkpoints import checkpoints, verify
 
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 # 17 samples, 8 a step: epochs of three steps. Seven steps end in an epoch's middle.

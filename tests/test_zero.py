@@ -13,9 +13,9 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from test_run_mlm import run
 
-from shared.checkpoints import verify
 from shared.errors import InputError
-from shared.verify_resume import compare
+from shared.training.checkpoints import verify
+from shared.training.verify_resume import compare
 
 BIN = Path(sys.executable).parent
 FLAGS = ["--max_steps", 20, "--logging_steps", 1, "--save_steps", 10, "--eval_strategy", "no"]

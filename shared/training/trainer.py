@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from shared.checkpoints import INCOMING, rotate, seal, verify
-from shared.data_order import GlobalBatches, Samples
 from shared.errors import InputError, RunError
 from shared.files import flush, flush_tree
-from shared.processes import Signals, check_engine, ignore_signals
-from shared.speed import StepClock, measure_peak, peak_memory
+from shared.training.checkpoints import INCOMING, rotate, seal, verify
+from shared.training.data_order import GlobalBatches, Samples
+from shared.training.processes import Signals, check_engine, ignore_signals
+from shared.training.speed import StepClock, measure_peak, peak_memory
 
 MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
 OPTIMIZER_SETTINGS = ("weight_decay", "betas", "eps")
@@ -32,15 +32,15 @@ class ExactTrainer(Trainer):
     - The samples of a step, and the random numbers of its dropout, are functions of seed and step (and rank), so a
       resumed run goes on bit by bit like one that was never interrupted. Give it a `compute_loss_func` of
       shared/loss.py and the gradient does not depend on accumulation or processes either.
-    - Checkpoints are whole or not there (shared/checkpoints.py) and hold no pickled arguments.
+    - Checkpoints are whole or not there (shared/training/checkpoints.py) and hold no pickled arguments.
     - A loss or gradient that is not finite, or a step without a target, stops the run or is skipped and counted.
     - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
     - On a GPU the host does not wait for a step before it prepares the next one: batches are copied asynchronously,
       and whether numbers were finite is read one step later (not with DeepSpeed or `skip_nonfinite_steps`, which look
       at once). `speed` says where the time went.
 
-    `train_dataset` must be a pure function of (epoch, row); see `shared.data_order.Samples`. `identity` is what a
-    resumed run is compared with; it is written into each checkpoint.
+    `train_dataset` must be a pure function of (epoch, row); see `shared.training.data_order.Samples`. `identity` is
+    what a resumed run is compared with; it is written into each checkpoint.
     """
 
     compute_loss_func: Any

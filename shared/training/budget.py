@@ -16,10 +16,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import reduce
 from transformers import PrinterCallback, TrainerCallback
 
-from shared.data_order import steps_per_epoch
 from shared.errors import RunError
-from shared.run_arguments import RunArguments
-from shared.speed import WARM_UP, peak_memory
+from shared.training.arguments import RunArguments
+from shared.training.data_order import steps_per_epoch
+from shared.training.speed import WARM_UP, peak_memory
 
 MOST = 20  # steps to time at most
 ENOUGH_SECONDS = 10.0

@@ -1,6 +1,6 @@
 """Prove on this machine that a killed run ends like one that was never interrupted, bit by bit.
 
-    python -m shared.verify_resume --config pretraining/recipes/smoke.yaml --save_steps 20 --kills 5
+    python -m shared.training.verify_resume --config pretraining/recipes/smoke.yaml --save_steps 20 --kills 5
 
 Trains once without interruption; then again, killed (SIGKILL, all processes) at random moments, every other time while
 it saves, and started again with the same command, until it ends. Flags that are not listed here go to the script.
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from shared.checkpoints import INCOMING, checkpoints, verify
 from shared.errors import InputError, RunError
 from shared.files import check_new_folder, sha256_of, write_json
+from shared.training.checkpoints import INCOMING, checkpoints, verify
 
 WEIGHTS = "model.safetensors"
 

@@ -3,12 +3,10 @@
 import dataclasses
 import enum
 import fcntl
-import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
@@ -18,14 +16,15 @@ from typing import Any
 import yaml
 from accelerate.utils import broadcast_object_list
 
-from shared.checkpoints import checkpoints, newest_good, sweep, verify
+from shared.cores import use_all_cores
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
-from shared.model_card import ModelCardFacts, draw_curve, write_model_card
-from shared.processes import check_launch, engine_name, meet
-from shared.threads import available_cores, keep_memory, use_all_cores
+from shared.training.card import ModelCardFacts, draw_curve, write_model_card
+from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
+from shared.training.environment import git_commit, hardware, versions
+from shared.training.memory import keep_memory
+from shared.training.processes import check_launch, engine_name, meet
 
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
 SECRETS = ("hub_token",)  # flags whose values are never written down
 # Flags that may change between the parts of one run, by their beginning: where it runs, writes, looks and reports, not
 # what it computes. How a step is split may change as well: the samples of a step are compared instead.
@@ -263,17 +262,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool)) else None
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that results depend on, where they are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _without_secrets(command: list[str]) -> list[str]:
     hidden = []
     for word, following in zip(["", *command], command, strict=False):
@@ -283,29 +271,3 @@ def _without_secrets(command: list[str]) -> list[str]:
         else:
             hidden.append("***" if word.lstrip("-").replace("-", "_") in SECRETS else following)
     return hidden
-
-
-def hardware(device_type: str | None = None) -> dict[str, Any]:
-    """What this runs on: `device` in words, and its parts. Default: the GPU where there is one."""
-    import torch
-
-    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-
-    processor = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
-    cores = available_cores()
-    device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} core{'s' if cores > 1 else ''} of {processor}"
-    return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
-
-
-def git_commit() -> str:
-    """The commit of this repository, `-dirty` behind it when tracked files were changed; 'unknown' without git."""
-    root = Path(__file__).parent.parent
-    try:
-        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(describe, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

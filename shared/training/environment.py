@@ -1,0 +1,49 @@
+"""What a run depends on beside its recipe: hardware, versions of the libraries, the commit of this repository."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from shared.cores import available_cores
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that results depend on, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device_type: str | None = None) -> dict[str, Any]:
+    """What this runs on: `device` in words, and its parts. Default: the GPU where there is one."""
+    import torch
+
+    device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
+    cores = available_cores()
+    device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} core{'s' if cores > 1 else ''} of {processor}"
+    return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
+
+
+def git_commit() -> str:
+    """The commit of this repository, `-dirty` behind it when tracked files were changed; 'unknown' without git."""
+    root = Path(__file__).parents[2]
+    try:
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
