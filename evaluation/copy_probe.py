@@ -14,7 +14,7 @@ import torch
 
 from evaluation.masked_scores import Checkpoint, batches_of_one_length, find_hits
 from shared.errors import InputError
-from shared.masking import IGNORED
+from shared.loss import IGNORED
 from shared.tokenizer import special_tokens
 
 WORD = re.compile(r"[^\W\d_]+")

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from evaluation.masked_scores import Checkpoint, cut_documents, interval, resample, score_blocks
+from pretraining.masking import EXAM, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import sha256_of
-from shared.masking import EXAM, make_masker
 from shared.rows import find_sources
 
 PERIODS = ("year", "quarter", "month")

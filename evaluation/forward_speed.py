@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from evaluation.masked_scores import Checkpoint, masked_batch, score_blocks
-from shared.masking import EXAM, make_masker
+from pretraining.masking import EXAM, make_masker
 
 ROUNDS = 5
 

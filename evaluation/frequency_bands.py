@@ -7,7 +7,8 @@ import torch
 from tqdm.auto import tqdm
 
 from evaluation.masked_scores import find_hits, masked_batch
-from shared.masking import IGNORED, Masker
+from pretraining.masking import Masker
+from shared.loss import IGNORED
 
 BANDS = {"top 100": (0, 100), "101 to 2,000": (100, 2000), "rarer": (2000, None)}  # ranks from 0 on
 

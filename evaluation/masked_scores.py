@@ -14,10 +14,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
+from pretraining.masking import Masker
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
-from shared.loss import project_masked_only
-from shared.masking import IGNORED, Masker
+from shared.loss import IGNORED, project_masked_only
 from shared.model_config import check_fits
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
 
@@ -106,7 +106,8 @@ def score_blocks(
     """The summed loss, the hits and the number of targets of each block, (blocks, 3) float64.
 
     `blocks`: (blocks, length) token ids; `keys`: (blocks,) integers that decide the masks: a packed block's row, as in
-    shared/masking.py. Padding at the end of all rows of a batch is cut off, so blocks of like length belong together.
+    pretraining/masking.py. Padding at the end of all rows of a batch is cut off, so blocks of like length belong
+    together.
     """
     sums = np.zeros((len(blocks), 3))
     for start in tqdm(range(0, len(blocks), batch_size), desc="Masked loss", unit=" batches", leave=False):

@@ -38,11 +38,12 @@ from evaluation.masked_scores import (
     write_report,
 )
 from evaluation.text_sample import FirstDocuments, choose_sentences
+from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
 from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
-from shared.masking import EXAM, IGNORED, Masker, make_masker
+from shared.loss import IGNORED
 from shared.tokenizer import tokenizer_hash
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory

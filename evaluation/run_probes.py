@@ -32,10 +32,10 @@ from evaluation.probes_report import make_table
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
+from pretraining.masking import EXAM, make_masker
 from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.masking import EXAM, make_masker
 from shared.tokenizer import tokenizer_hash
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from shared.masking import IGNORED
+from shared.loss import IGNORED
 from shared.tokenizer import raw_text_encoder
 
 CONTEXT = -1  # in `word_ids`: a token of no word, or of a word that another window decides

@@ -27,12 +27,12 @@ from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
 from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
+from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.blocks import PackedBlocks, open_blocks
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
-from shared.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.model_config import ModelArguments, build_model
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments

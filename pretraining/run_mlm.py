@@ -23,13 +23,13 @@ from transformers import EvalPrediction, TrainerState, pipeline, set_seed
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
-from shared.attention import keep_documents_apart
+from pretraining.attention import keep_documents_apart
+from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.blocks import PackedBlocks, open_blocks, verify_blocks
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.loss import cross_entropy_loss, project_masked_only, sum_over_targets
-from shared.masking import EXAM, IGNORED, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
 from shared.model_config import ModelArguments, build_model
 from shared.tokenizer import load_tokenizer, tokenizer_hash
 from shared.training.arguments import RunArguments

@@ -10,8 +10,7 @@ from typing import Any, cast
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from shared.masking import IGNORED
-
+IGNORED = -100  # the label that every loss of transformers leaves out
 Count = torch.Tensor | int | None
 
 # The first module of each architecture's prediction head: what it is given decides at how many positions it works.

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from shared.loss import (
+    IGNORED,
     cross_entropy_loss,
     multi_label_loss,
     project_masked_only,
@@ -28,7 +29,6 @@ from shared.loss import (
     rule_out_padding,
     span_loss,
 )
-from shared.masking import IGNORED
 from shared.training.arguments import RunArguments
 from shared.training.trainer import ExactTrainer
 

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForMaskedLM, modeling_flash_attent
 from transformers.masking_utils import create_bidirectional_sliding_window_mask
 from transformers.utils import is_flash_attn_2_available
 
-from shared.attention import ARCHITECTURES, _flash_arguments, _mask, keep_documents_apart
+from pretraining.attention import ARCHITECTURES, _flash_arguments, _mask, keep_documents_apart
+from pretraining.masking import number_documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
-from shared.masking import number_documents
 
 PAD, VOCABULARY, LENGTH = 1, 97, 32
 SMALL = {

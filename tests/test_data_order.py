@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from shared.masking import IGNORED
+from shared.loss import IGNORED
 from shared.training.data_order import GlobalBatches, Samples
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from shared.loss import HEADS, cross_entropy_loss, project_masked_only, sum_over_targets
-from shared.masking import IGNORED
+from shared.loss import HEADS, IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
 
 SMALL = {
     "vocab_size": 97,

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker
 from shared.errors import InputError
-from shared.masking import EXAM, IGNORED, MaskedBlocks, MaskingArguments, make_masker
+from shared.loss import IGNORED
 from shared.tokenizer import raw_text_encoder, special_tokens
 
 

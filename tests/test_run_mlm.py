@@ -128,7 +128,7 @@ def test_accumulation_does_not_change_the_losses(smoke, tmp_path):
 
 
 def test_masks_are_fresh_in_every_epoch(tmp_path, monkeypatch):
-    from shared.masking import MaskedBlocks
+    from pretraining.masking import MaskedBlocks
 
     seen = []
     original = MaskedBlocks.__getitems__

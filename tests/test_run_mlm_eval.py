@@ -23,12 +23,12 @@ from evaluation.masked_scores import (
 )
 from evaluation.run_mlm_eval import EvalArguments, main, make_table
 from evaluation.text_sample import FirstDocuments, choose_sentences
+from pretraining.masking import EXAM, MaskedBlocks, make_masker
 from pretraining.run_mlm import compute_metrics
 from shared.blocks import open_blocks
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.loss import sum_over_targets
-from shared.masking import EXAM, IGNORED, MaskedBlocks, make_masker
+from shared.loss import IGNORED, sum_over_targets
 
 TEXTS = ["It seems that Anna walked home.", "No.", "They (all of them) kept unbelievably quiet, didn't they?"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pretraining.distillation.sentences import add_copies
+from pretraining.masking import MaskedBlocks
 from shared.errors import InputError
-from shared.masking import MaskedBlocks
 
 CHUNK = 4096  # sentences among which partners are looked for; bounds memory at about 200 MB
 

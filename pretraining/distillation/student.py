@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
-from shared.loss import Count
-from shared.masking import IGNORED
+from shared.loss import IGNORED, Count
 
 LOSSES = ("embedding", "similarity", "pair", "mlm")
 TEMPERATURE = 0.05  # of the similarities in a group, as in contrastive learning (Gao et al., 2021, SimCSE)

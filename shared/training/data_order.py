@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from shared.masking import IGNORED
+from shared.loss import IGNORED
 
 WINDOW = 50  # steps whose samples are sorted together when samples are grouped by length
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from shared.errors import InputError
+from shared.loss import IGNORED
 from shared.tokenizer import word_edges
-
-IGNORED = -100  # the label that every loss of transformers leaves out
 
 
 @dataclass
@@ -111,7 +110,7 @@ class MaskedBlocks(torch.utils.data.Dataset):
 
     A batch holds `input_ids`, (batch, length) int64; `masked_positions` and `labels`, (batch, most_targets) int64, as
     Masker returns them, so that the shapes of full batches never change; and `attention_mask` only where a block has
-    padding. With `sep_token_id` it holds `document_ids` instead, (batch, length) int64, for shared/attention.py.
+    padding. With `sep_token_id` it holds `document_ids` instead, (batch, length) int64, for pretraining/attention.py.
     """
 
     def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int, sep_token_id: int | None = None) -> None:
