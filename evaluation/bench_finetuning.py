@@ -75,7 +75,7 @@ def read_sides(args: BenchArguments) -> dict[str, tuple[list[str], dict[str, str
 
 def measure(args: BenchArguments, task: str) -> dict[str, Any]:
     """One row of the table: every side once with each seed, in turns, each round beginning with another side."""
-    from shared.metrics.glue_tasks.glue_tasks import main_metric  # here, so that --help need not wait for scipy
+    from finetuning.metrics.glue_tasks import main_metric  # here, so that --help need not wait for scipy
 
     folder, model = Path(args.dataset_name, task), Path(args.model_name_or_path)
     flags = {

@@ -11,7 +11,7 @@ import yaml
 
 from evaluation.benchmark_tasks import TASKS
 from evaluation.significance import RESAMPLES, Examples, Sample, average, describe, holm, p_value
-from shared.error_analysis import escape
+from finetuning.common.error_analysis import escape
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
 

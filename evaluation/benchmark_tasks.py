@@ -72,8 +72,8 @@ def read_predictions(task: str, folder: str | Path, run: tuple[Any, ...]) -> lis
             return [json.loads(line) for line in lines]
     if TASKS[task].script != "run_qa":
         return None
+    from finetuning.common.data import choose_splits, load_splits
     from finetuning.squad_files import check_questions, read_questions
-    from shared.labelled_data import choose_splits, load_splits
 
     _, data_args, training_args = run
     splits, _ = load_splits(data_args, read_file=read_questions)
@@ -115,9 +115,9 @@ def predict_majority(
 def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any]], dict[str, float]]:
     import evaluate
 
+    from finetuning.common.data import choose_splits, load_splits
     from finetuning.run_glue import METRICS, MNLI
     from finetuning.sentence_labels import REGRESSION, find_label_names, find_problem_type, read_labels
-    from shared.labelled_data import choose_splits, load_splits
 
     _, data_args, training_args = run
     splits, _ = load_splits(data_args, data_args.task_name, renamed=MNLI)

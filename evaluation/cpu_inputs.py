@@ -11,12 +11,12 @@ import evaluate
 import numpy as np
 
 from finetuning import run_glue
+from finetuning.common.arguments import CheckpointArguments
+from finetuning.common.data import FORMATS, check_columns, load_splits
+from finetuning.metrics.glue_tasks import main_metric
 from finetuning.sentence_labels import MULTI, REGRESSION, SINGLE
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments
-from shared.labelled_data import FORMATS, check_columns, load_splits
-from shared.metrics.glue_tasks.glue_tasks import main_metric
 
 MADE_UP, TEXTS, CALIBRATION = 64, 256, 256  # rows, unless a flag says otherwise
 MASK_EVERY = 7  # tokens: about the share that masked-language models are trained with
@@ -29,7 +29,7 @@ class Rows:
 
     `inputs` holds lists of token ids and the like; `places` the tokens whose logits count, for tasks that label
     tokens; `labels` a class, number or row of zeros and ones for each row or place. `metric_task` is a configuration
-    of shared/metrics/glue_tasks, None without labels that can be scored.
+    of finetuning/metrics/glue_tasks.py, None without labels that can be scored.
     """
 
     source: str

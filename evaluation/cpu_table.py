@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import geometric_mean
 from typing import Any
 
-from shared.error_analysis import escape
+from finetuning.common.error_analysis import escape
 
 MOST_POINTS = 0.5  # a variant that loses more of the score is not recommended
 TORCH = ("eager", "compile", "torch_int8")

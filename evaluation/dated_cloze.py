@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from evaluation.dated_text import period_of
 from evaluation.masked_scores import Checkpoint, batches_of_one_length
+from finetuning.common.data import Split, check_columns
 from shared.errors import InputError
-from shared.labelled_data import Split, check_columns
 
 COLUMNS = ("text", "answer", "kind", "date")
 GAP = "[MASK]"

@@ -32,8 +32,8 @@ from evaluation.report_sections import (
     training_lines,
     training_section,
 )
+from finetuning.common.error_analysis import escape
 from shared.command_line import run_script
-from shared.error_analysis import escape
 from shared.errors import InputError
 from shared.files import atomic_file
 

@@ -11,8 +11,8 @@ from evaluation.copy_probe import choose_words
 from evaluation.dated_cloze import read_cloze
 from evaluation.run_blimp import load_pairs
 from evaluation.text_sample import FirstDocuments, choose_sentences
+from finetuning.common.data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
 from shared.errors import InputError
-from shared.labelled_data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
 
 PAIRS = 20  # of each paradigm of BLiMP
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluation.frequency_bands import BANDS
-from shared.error_analysis import escape, markdown_table
+from finetuning.common.error_analysis import escape, markdown_table
 
 NOT_MEASURED = "not measured"
 

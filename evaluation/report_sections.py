@@ -5,7 +5,7 @@ from typing import Any
 
 from evaluation.benchmark_report import CONTROLS
 from evaluation.report_page import Line
-from shared.error_analysis import escape
+from finetuning.common.error_analysis import escape
 from shared.errors import InputError
 from shared.training.card import readable
 

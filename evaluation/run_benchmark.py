@@ -135,7 +135,7 @@ def find_data(args: BenchmarkArguments, task: str) -> dict[str, str]:
 
 def make_run(args: BenchmarkArguments, task: str, model: str, path: str, seed: int) -> tuple[Any, ...]:
     """The arguments of one run of a fine-tuning script. Raises InputError for a flag that it does not take."""
-    from shared.fine_tuning import CheckpointArguments, FineTuningArguments
+    from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 
     folder = Path(args.output_dir, "runs", task, model.replace(" ", "_"))
     flags = TASKS[task].flags | find_data(args, task) | {"model_name_or_path": path, "disable_tqdm": "true"}

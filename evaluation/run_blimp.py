@@ -31,8 +31,8 @@ from evaluation.masked_scores import (
     score_sentences,
     write_report,
 )
+from finetuning.common.error_analysis import escape, markdown_table
 from shared.command_line import run_script
-from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
 from shared.files import atomic_file
 from shared.training.environment import hardware, versions

@@ -38,10 +38,10 @@ from evaluation.masked_scores import (
     write_report,
 )
 from evaluation.text_sample import FirstDocuments, choose_sentences
+from finetuning.common.error_analysis import escape, markdown_table
 from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
-from shared.error_analysis import escape, markdown_table
 from shared.errors import InputError
 from shared.loss import IGNORED
 from shared.tokenizer import tokenizer_hash

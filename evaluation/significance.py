@@ -36,7 +36,7 @@ def _entity_f1(sums: np.ndarray, rows: int) -> np.ndarray:
     return np.divide(2 * hits, found + gold, out=np.zeros_like(hits), where=found + gold > 0)
 
 
-# Sums over examples (..., parts) and the number of examples -> scores (...); undefined is 0, as in shared/metrics.
+# Sums over examples (..., parts) and the number of examples -> scores (...); undefined is 0, as in finetuning/metrics.
 SCORES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "mean": lambda sums, rows: sums[..., 0] / rows,
     "matthews": _matthews,
@@ -165,7 +165,7 @@ def parts_of(rows: Sequence[dict[str, Any]], metric: str) -> tuple[np.ndarray, s
         pairs = ((set(find_entities(a)), set(find_entities(b))) for a, b in zip(gold, found, strict=True))
         return np.array([[len(a & b), len(b), len(a)] for a, b in pairs], np.float64), "entity_f1"
     if metric in ("squad_f1", "squad_v2_f1"):
-        from shared.metrics.squad_answers.squad_answers import score_answer
+        from finetuning.metrics.squad_answers import score_answer
 
         version_2 = metric == "squad_v2_f1"
         scores = [score_answer(b, a, version_2)[1] for a, b in zip(gold, found, strict=True)]

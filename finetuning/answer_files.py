@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetuning.answer_spans import BestAnswers
-from shared.error_analysis import (
+from finetuning.common.error_analysis import (
     length_table,
     markdown_table,
     mistake_lines,
@@ -18,8 +18,8 @@ from shared.error_analysis import (
     write_json_lines,
     write_page,
 )
+from finetuning.metrics.squad_answers import score_answer
 from shared.files import atomic_file
-from shared.metrics.squad_answers.squad_answers import score_answer
 
 _KIND = re.compile(r"\b(how many|how much|how|what|which|whose|whom|who|when|where|why)\b", re.IGNORECASE)
 OTHER_KIND = "other"

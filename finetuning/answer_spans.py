@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn.functional import max_pool1d, pad
 
+from finetuning.common.length_order import as_before, longest_first
 from shared.errors import InputError
-from shared.fine_tuning import as_before, longest_first
 
 NULL = 0  # the position of [CLS], where start and end of "no answer" are
 NO_CANDIDATE = 1e6  # the odds of no answer where nothing in the context can be one

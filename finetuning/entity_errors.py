@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetuning.tagged_words import Entity, Sentences, find_entities
-from shared.error_analysis import (
+from finetuning.common.error_analysis import (
     MISTAKES,
     confusion_matrix,
     confusion_table,
@@ -19,6 +18,7 @@ from shared.error_analysis import (
     write_json_lines,
     write_page,
 )
+from finetuning.tagged_words import Entity, Sentences, find_entities
 
 NONE = "(none)"  # the other side of an entity that was missed or made up
 

@@ -19,6 +19,13 @@ from typing import Any, Literal
 
 from transformers import set_seed
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
+from finetuning.common.data import LabelledDataArguments, Split, choose_splits, data_identity, load_splits, split_off
+from finetuning.common.dry_run import dry_run
+from finetuning.common.error_analysis import write_error_analysis, write_json_lines
+from finetuning.common.scores import names_of_scores
+from finetuning.common.search import search
+from finetuning.common.seeds import run_seeds
 from finetuning.sentence_encoder import (
     BY_ROW,
     LIBRARY,
@@ -34,19 +41,7 @@ from finetuning.sentence_encoder import (
 )
 from finetuning.sentence_pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
-from shared.error_analysis import write_error_analysis, write_json_lines
 from shared.errors import InputError
-from shared.fine_tuning import (
-    CheckpointArguments,
-    FineTuningArguments,
-    choose_best_by,
-    data_identity,
-    dry_run,
-    names_of_scores,
-    run_seeds,
-    search,
-)
-from shared.labelled_data import LabelledDataArguments, Split, choose_splits, load_splits, split_off
 from shared.tokenizer import load_tokenizer
 from shared.training.arguments import RunArguments
 from shared.training.card import ModelCardFacts, readable

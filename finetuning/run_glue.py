@@ -19,6 +19,24 @@ from typing import Any, Literal
 import evaluate
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
+from finetuning.common.checkpoint import load_config, load_model
+from finetuning.common.data import (
+    LabelledDataArguments,
+    Split,
+    check_columns,
+    choose_splits,
+    data_identity,
+    load_splits,
+    split_off,
+)
+from finetuning.common.dry_run import dry_run
+from finetuning.common.error_analysis import write_error_analysis
+from finetuning.common.length_order import as_before, longest_first
+from finetuning.common.scores import names_of_scores
+from finetuning.common.search import search
+from finetuning.common.seeds import run_seeds
+from finetuning.metrics.glue_tasks import main_metric
 from finetuning.sentence_labels import (
     MULTI,
     REGRESSION,
@@ -30,32 +48,15 @@ from finetuning.sentence_labels import (
 )
 from finetuning.sentence_predictions import as_predictions, as_probabilities, write_for_server, write_predictions
 from shared.command_line import run_script
-from shared.error_analysis import write_error_analysis
 from shared.errors import InputError
-from shared.fine_tuning import (
-    CheckpointArguments,
-    FineTuningArguments,
-    as_before,
-    choose_best_by,
-    data_identity,
-    dry_run,
-    load_config,
-    load_model,
-    longest_first,
-    names_of_scores,
-    run_seeds,
-    search,
-)
-from shared.labelled_data import LabelledDataArguments, Split, check_columns, choose_splits, load_splits, split_off
 from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
-from shared.metrics.glue_tasks.glue_tasks import main_metric
 from shared.tokenizer import load_tokenizer
 from shared.training.arguments import RunArguments
 from shared.training.card import ModelCardFacts, readable
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
-METRICS = str(Path(__file__).parent.parent / "shared" / "metrics" / "glue_tasks")
+METRICS = str(Path(__file__).parent / "metrics" / "glue_tasks.py")
 PAIRS = {  # the text columns of GLUE's tasks
     "ax": ("premise", "hypothesis"),
     "cola": ("sentence", None),

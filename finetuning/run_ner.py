@@ -22,6 +22,15 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction, set_seed
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
+from finetuning.common.checkpoint import load_config, load_model
+from finetuning.common.data import LabelledDataArguments, choose_splits, data_identity, load_splits, read_rows
+from finetuning.common.dry_run import dry_run
+from finetuning.common.error_analysis import write_json_lines
+from finetuning.common.length_order import longest_first
+from finetuning.common.scores import names_of_scores
+from finetuning.common.search import search
+from finetuning.common.seeds import run_seeds
 from finetuning.entity_errors import write_entity_errors
 from finetuning.tagged_words import (
     Sentences,
@@ -38,23 +47,8 @@ from finetuning.tagged_words import (
 )
 from finetuning.word_windows import encode, merge_windows
 from shared.command_line import run_script
-from shared.error_analysis import write_json_lines
 from shared.errors import InputError
 from shared.files import write_json
-from shared.fine_tuning import (
-    CheckpointArguments,
-    FineTuningArguments,
-    choose_best_by,
-    data_identity,
-    dry_run,
-    load_config,
-    load_model,
-    longest_first,
-    names_of_scores,
-    run_seeds,
-    search,
-)
-from shared.labelled_data import LabelledDataArguments, choose_splits, load_splits, read_rows
 from shared.loss import cross_entropy_loss
 from shared.tokenizer import load_tokenizer
 from shared.training.arguments import RunArguments
@@ -62,7 +56,7 @@ from shared.training.card import ModelCardFacts, readable
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
-METRICS = str(Path(__file__).parent.parent / "shared" / "metrics" / "entities")
+METRICS = str(Path(__file__).parent / "metrics" / "entities.py")
 
 
 @dataclass

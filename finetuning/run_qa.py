@@ -31,23 +31,17 @@ from finetuning.answer_spans import (
     keep_best_spans,
     pass_context_on,
 )
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
+from finetuning.common.checkpoint import load_config, load_model
+from finetuning.common.data import LabelledDataArguments, choose_splits, data_identity, load_splits, split_off
+from finetuning.common.dry_run import dry_run
+from finetuning.common.error_analysis import write_json_lines
+from finetuning.common.scores import names_of_scores
+from finetuning.common.search import search
+from finetuning.common.seeds import run_seeds
 from finetuning.squad_files import Questions, check_questions, has_answers, read_questions
 from shared.command_line import run_script
-from shared.error_analysis import write_json_lines
 from shared.errors import InputError
-from shared.fine_tuning import (
-    CheckpointArguments,
-    FineTuningArguments,
-    choose_best_by,
-    data_identity,
-    dry_run,
-    load_config,
-    load_model,
-    names_of_scores,
-    run_seeds,
-    search,
-)
-from shared.labelled_data import LabelledDataArguments, choose_splits, load_splits, split_off
 from shared.loss import rule_out_padding, span_loss
 from shared.tokenizer import load_tokenizer
 from shared.training.arguments import RunArguments
@@ -55,7 +49,7 @@ from shared.training.card import ModelCardFacts, readable
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
-METRIC = str(Path(__file__).parent.parent / "shared" / "metrics" / "squad_answers")
+METRIC = str(Path(__file__).parent / "metrics" / "squad_answers.py")
 THRESHOLD = "no_answer_threshold"  # in the model's configuration
 
 

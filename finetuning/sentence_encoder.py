@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.sentence_pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments, FineTuningArguments
 from shared.model_config import check_fits
 from shared.tokenizer import load_tokenizer
 from shared.training.checkpoints import verify

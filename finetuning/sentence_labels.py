@@ -4,8 +4,8 @@ from typing import Any
 
 from datasets import ClassLabel, Value
 
+from finetuning.common.data import Split
 from shared.errors import InputError
-from shared.labelled_data import Split
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
+from finetuning.common.data import Split, check_columns
 from shared.errors import InputError
-from shared.labelled_data import Split, check_columns
 
 SCORES, PAIRS, TRIPLETS, NLI = "scores", "pairs", "triplets", "nli"
 NLI_TEXTS = ("premise", "hypothesis")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
+from finetuning.common.data import Split, check_columns, read_rows
 from shared.errors import InputError
-from shared.labelled_data import Split, check_columns, read_rows
 
 ANSWERS = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
 COLUMNS = ("id", "question", "context")

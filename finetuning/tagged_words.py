@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, LargeList, List
 
+from finetuning.common.data import FORMATS, Split
 from shared.errors import InputError
 from shared.files import atomic_file
-from shared.labelled_data import FORMATS, Split
 
 SCHEMES = ("IOB2", "IOB1", "BIOES")
 WORDS = ("tokens", "words")  # what these columns are called

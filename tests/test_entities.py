@@ -12,7 +12,7 @@ PREFIXES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES"}
 
 @pytest.fixture(scope="module")
 def metric():
-    return evaluate.load(str(ROOT / "shared" / "metrics" / "entities"), keep_in_memory=True)
+    return evaluate.load(str(ROOT / "finetuning" / "metrics" / "entities.py"), keep_in_memory=True)
 
 
 def strict_entities(tags, scheme):

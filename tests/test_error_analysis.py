@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from shared.error_analysis import (
+from finetuning.common.error_analysis import (
     confusion_matrix,
     confusion_table,
     draw_reliability,

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from shared.metrics.glue_tasks.glue_tasks import METRICS, main_metric
+from finetuning.metrics.glue_tasks import METRICS, main_metric
 
 GLUE = Path(os.environ.get("TINY_OLM_DATA", "nowhere"), "glue")
 
 
 def score(task, predictions, references):
     with warnings.catch_warnings(action="error"):
-        metric = evaluate.load("shared/metrics/glue_tasks", task, keep_in_memory=True)
+        metric = evaluate.load("finetuning/metrics/glue_tasks.py", task, keep_in_memory=True)
         return metric.compute(predictions=predictions, references=references)
 
 
@@ -124,7 +124,7 @@ def test_the_best_epoch_is_chosen_by_a_metric_that_majority_does_not_flatter():
 def test_it_loads_from_another_folder_without_a_hub(tmp_path):
     code = "import evaluate; print(evaluate.load({!r}, 'rte').compute(predictions=[1], references=[1]))"
     done = subprocess.run(
-        [sys.executable, "-c", code.format(str(ROOT / "shared" / "metrics" / "glue_tasks"))],
+        [sys.executable, "-c", code.format(str(ROOT / "finetuning" / "metrics" / "glue_tasks.py"))],
         cwd=tmp_path,
         env=os.environ | {"HF_HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"},
         capture_output=True,

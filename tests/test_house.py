@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("shared", "data_prep", "pretraining", "finetuning", "evaluation")  # each imports from those before it
 MAPPED = ("data_prep",)  # their README names every room and file; the others join as they get rooms
 FUNCTION, FILE, TEST_FILE, SCRIPT = 60, 400, 750, 210  # lines
-SHARED = 16  # files at the top of shared/; on the way to 14, as rooms take what one folder alone uses
+SHARED = 14  # files at the top of shared/
 
 LONG_FUNCTIONS = {
     "pretraining/run_mlm.py main": 82,  # looks after the tokenizer in five places
@@ -25,7 +25,7 @@ LONG_FUNCTIONS = {
     "finetuning/run_qa.py main": 115,
     "finetuning/run_embedding.py main": 73,
     "finetuning/entity_errors.py write_entity_errors": 67,
-    "shared/fine_tuning.py search": 69,
+    "finetuning/common/search.py search": 69,
     "tests/test_extract_common_crawl.py damaged_files": 74,  # a list of files, each made with a comment
     "tests/test_fetch_common_crawl.py answer": 63,  # a server that misbehaves in all ways
 }

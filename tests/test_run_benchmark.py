@@ -12,9 +12,9 @@ from evaluation.benchmark_report import build_report, make_page, make_table, rea
 from evaluation.benchmark_tasks import TASKS, make_examples, predict_majority
 from evaluation.run_benchmark import BenchmarkArguments, main, make_run, name_models
 from evaluation.significance import Examples, average, describe, holm, p_value, parts_of, resample
+from finetuning.common.data import read_rows
 from shared.command_line import parse_arguments
 from shared.errors import InputError, RunError
-from shared.labelled_data import read_rows
 
 SMOKE = ("--config", "evaluation/recipes/benchmark_smoke.yaml")
 FAST = ("use_cpu=true", "opinions.num_train_epochs=2")
@@ -215,13 +215,13 @@ def test_scores_of_sums_are_the_metrics_of_the_tasks():
     classes = [{"gold": int(g), "prediction": int(g if rng.random() < 0.7 else 1 - g)} for g in rng.integers(0, 2, 50)]
     numbers = [{"gold": float(x), "prediction": float(x + rng.normal())} for x in rng.normal(3, 1, 50)]
     for task, rows in (("cola", classes), ("mrpc", classes), ("stsb", numbers)):
-        metric = evaluate.load("shared/metrics/glue_tasks", task)
+        metric = evaluate.load("finetuning/metrics/glue_tasks.py", task)
         gold, found = ([row[key] for row in rows] for key in ("gold", "prediction"))
         expected = metric.compute(predictions=found, references=gold)[TASKS[task].metric]
         assert make_examples(task, [rows]).values() == pytest.approx([expected])
     tags = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC", "I-LOC", "O"], ["O", "O", "O", "O"]]
     found = [["B-PER", "I-PER", "O", "O"], ["O", "B-LOC", "O", "O"], ["B-PER", "O", "O", "O"]]
-    expected = evaluate.load("shared/metrics/entities").compute(predictions=found, references=tags)["f1"]
+    expected = evaluate.load("finetuning/metrics/entities.py").compute(predictions=found, references=tags)["f1"]
     rows = [{"gold": a, "prediction": b} for a, b in zip(tags, found, strict=True)]
     assert make_examples("wnut_17", [rows]).values() == pytest.approx([expected])
     always = [{"gold": row["gold"], "prediction": 1} for row in classes]

@@ -16,11 +16,11 @@ from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.data import read_rows
 from finetuning.run_embedding import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments, FineTuningArguments
-from shared.labelled_data import read_rows
 
 KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)
 RECIPE = "finetuning/recipes/embedding_smoke.yaml"

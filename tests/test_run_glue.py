@@ -12,11 +12,11 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
 from transformers import AutoConfig, AutoModelForMaskedLM, pipeline, set_seed
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.data import read_rows
 from finetuning.run_glue import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments, FineTuningArguments
-from shared.labelled_data import read_rows
 
 KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)
 TRAIN, VALIDATION = "tests/data/opinions_train.csv", "tests/data/opinions_validation.csv"

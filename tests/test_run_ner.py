@@ -19,12 +19,12 @@ from transformers import (
     set_seed,
 )
 
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.run_ner import DataArguments, main
 from finetuning.tagged_words import Sentences, find_entities, labels_of, read_columns, write_tags
 from finetuning.word_windows import encode, first_tokens, make_windows
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments, FineTuningArguments
 
 DATA = os.environ.get("TINY_OLM_DATA", "")
 RECIPE = "finetuning/recipes/ner_smoke.yaml"

@@ -29,9 +29,9 @@ from evaluation.masked_scores import load_model, open_checkpoints, score_blocks
 from evaluation.probe_inputs import load_scored_pairs
 from evaluation.run_probes import ProbeArguments, main, make_table
 from evaluation.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
+from finetuning.common.data import Split, read_rows
 from pretraining.masking import EXAM, make_masker
 from shared.errors import InputError
-from shared.labelled_data import Split, read_rows
 
 WORDS = ["man", "zebra", "house", "the house"]
 

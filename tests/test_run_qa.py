@@ -16,12 +16,12 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoTokenizer, set_seed
 
 from finetuning.answer_files import question_kind
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.metrics.squad_answers import score_answer
 from finetuning.run_qa import THRESHOLD, DataArguments, main
 from finetuning.squad_files import read_questions
 from shared.command_line import parse_arguments
 from shared.errors import InputError
-from shared.fine_tuning import CheckpointArguments, FineTuningArguments
-from shared.metrics.squad_answers.squad_answers import score_answer
 
 RECIPE = "finetuning/recipes/qa_smoke.yaml"
 KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)

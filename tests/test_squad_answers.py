@@ -5,9 +5,9 @@ import evaluate
 import numpy as np
 import pytest
 
-from shared.metrics.squad_answers.squad_answers import best_threshold, normalize, score_answer
+from finetuning.metrics.squad_answers import best_threshold, normalize, score_answer
 
-METRIC = "shared/metrics/squad_answers"
+METRIC = "finetuning/metrics/squad_answers.py"
 
 
 @pytest.fixture(scope="module")

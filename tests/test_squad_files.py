@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+from finetuning.common.data import Split
 from finetuning.squad_files import as_answers, check_questions, has_answers, read_questions
 from shared.errors import InputError
-from shared.labelled_data import Split
 
 CONTEXT = "The baker lives in Oslo. His horse lives in Rome."
 NESTED = {

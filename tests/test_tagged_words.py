@@ -4,6 +4,7 @@ import random
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from finetuning.common.data import Split, read_rows
 from finetuning.tagged_words import (
     Sentences,
     check_labels,
@@ -21,7 +22,6 @@ from finetuning.tagged_words import (
     write_tags,
 )
 from shared.errors import InputError
-from shared.labelled_data import Split, read_rows
 
 # Three words, another entity of that type at once, one of another type, and one alone.
 ENTITIES = [("PER", 0, 3), ("PER", 3, 4), ("LOC", 4, 6), ("creative-work", 7, 8)]

@@ -1,6 +1,6 @@
 """The metrics of the GLUE tasks, and of classification and regression sets of one's own, without the network.
 
-    evaluate.load("shared/metrics/glue_tasks", "mrpc").compute(predictions=[1, 0], references=[1, 1])
+    evaluate.load("finetuning/metrics/glue_tasks.py", "mrpc").compute(predictions=[1, 0], references=[1, 1])
 
 Configurations are the GLUE tasks (Wang et al., 2018, table 1) and `single_label`, `multi_label` and `regression`.
 Every value is a finite number, because NaN is not JSON and loses every comparison between epochs:

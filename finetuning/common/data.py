@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from shared.errors import InputError
 from shared.files import sha256_of
+from shared.tokenizer import tokenizer_hash
 
 FORMATS = {
     ".parquet": "parquet",
@@ -122,6 +123,11 @@ def read_rows(path: str) -> Any:
         if "corresponds to no data" in cause or "BatchSize must be greater than 0" in cause:
             raise InputError(f"{path}: holds no rows") from error
         raise InputError(f"{path}: not a readable {suffix} file: {cause}") from error
+
+
+def data_identity(hashes: dict[str, str], tokenizer: Any) -> dict[str, Any]:
+    """What a resumed run compares of its data: the files, and how text becomes tokens."""
+    return {"files": hashes, "tokenizer": tokenizer_hash(tokenizer)}
 
 
 def check_columns(split: Split, names: Sequence[str], kind: str = "any") -> None:

@@ -1,6 +1,6 @@
 """SQuAD's exact match and F1, versions 1.1 and 2.0, without the network.
 
-    metric = evaluate.load("shared/metrics/squad_answers", "v1.1")
+    metric = evaluate.load("finetuning/metrics/squad_answers.py", "v1.1")
     metric.compute(predictions=[{"id": "1", "prediction_text": "Paris", "no_answer_probability": 0.0}],
                    references=[{"id": "1", "answers": {"text": ["Paris", "in Paris"], "answer_start": [3, 0]}}])
 

@@ -1,6 +1,7 @@
 """Precision, recall and F1 of named entities, without the network; seqeval counts.
 
-    evaluate.load("shared/metrics/entities").compute(predictions=[["B-PER"]], references=[["B-PER"]], scheme="IOB2")
+    metric = evaluate.load("finetuning/metrics/entities.py")
+    metric.compute(predictions=[["B-PER"]], references=[["B-PER"]], scheme="IOB2")
 
 An entity is right when its type, its first and its last word are. There are two ways to read tags:
 

@@ -1,0 +1,105 @@
+"""What the fine-tuning scripts add to Trainer's arguments, and the checkpoint that they begin from."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import EarlyStoppingCallback
+
+from shared.errors import InputError
+from shared.training.arguments import RunArguments
+
+SEARCHED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "weight_decay", "warmup_steps", "seed")
+
+
+@dataclass
+class CheckpointArguments:
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "The pretrained or fine-tuned checkpoint: a folder or Hub id."}
+    )
+    tokenizer_name: str | None = field(default=None, metadata={"help": "A tokenizer. Default: the checkpoint's."})
+    random_weights: bool = field(
+        default=False, metadata={"help": "Take the checkpoint's architecture alone, with new weights: a control."}
+    )
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Replace the head of a checkpoint that was fine-tuned for other labels."}
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
+
+
+@dataclass
+class FineTuningArguments(RunArguments):
+    """Defaults that suit fine-tuning, several seeds and a search."""
+
+    do_train: bool = field(default=True, metadata={"help": "Train; without it the checkpoint is used as it is."})
+    do_eval: bool = field(default=True, metadata={"help": "Evaluate the validation split at the end."})
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "Which samples form a batch: group_by_length, random, sequential."},
+    )
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows evaluated at once by a process."})
+    seeds: list[int] = field(
+        default_factory=list, metadata={"help": "Train once with each, into seed-N, and report mean and deviation."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+    )
+    search_trials: int = field(
+        default=0, metadata={"help": "Settings to try with Optuna on a part of the training data, before training."}
+    )
+    search_space: list[str] = field(
+        default_factory=list,
+        metadata={"help": "learning_rate=1e-4,3e-4 (a choice) or learning_rate=1e-5..1e-3 (log)."},
+    )
+    search_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training data on which trials are compared."}
+    )
+    search_seed: int = field(
+        default=0, metadata={"help": "The seed of the search and its trials: runs with --seeds share one search."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.search_folder = self.output_dir  # runs with other seeds share it, see run_seeds
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"--seeds {' '.join(map(str, self.seeds))}: one is named twice")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise InputError("--early_stopping_patience: needs --load_best_model_at_end, to keep the best epoch")
+        if bool(self.search_trials) != bool(self.search_space):
+            raise InputError("--search_trials and --search_space: give both or none")
+        if not self.do_train and self.deepspeed_plugin is not None:
+            raise InputError(
+                "--do_train false: DeepSpeed evaluates only what it trains; start without its launch file"
+            )
+        if self.max_tokens or self.max_hours:
+            raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
+        if not 0 < self.search_fraction < 1:
+            raise InputError(f"--search_fraction {self.search_fraction}: is a share, between 0 and 1")
+        for entry in self.search_space:
+            read_space(entry)
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """Early stopping, if it is asked for."""
+        return [EarlyStoppingCallback(self.early_stopping_patience)] if self.early_stopping_patience else []
+
+
+def choose_best_by(args: FineTuningArguments, metric: str) -> None:
+    """Let the task's metric, the higher the better, decide which epoch is best, unless a flag names another."""
+    if args.given["metric_for_best_model"] is None:
+        args.metric_for_best_model, args.greater_is_better = metric, True
+
+
+def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float] | None]:
+    """A line of `--search_space`: the flag, and its choices or its range. Raises InputError."""
+    name, _, text = entry.partition("=")
+    if name not in SEARCHED:
+        raise InputError(f"--search_space {entry}: can search {', '.join(SEARCHED)}")
+    try:
+        if ".." in text:
+            low, high = map(float, text.split(".."))
+            if not 0 < low < high:
+                raise ValueError
+            return name, None, (low, high)
+        return name, [float(value) for value in text.split(",")], None
+    except ValueError as error:
+        raise InputError(f"--search_space {entry}: write NAME=1e-4,3e-4 or NAME=1e-5..1e-3") from error
