@@ -73,7 +73,7 @@ def read_predictions(task: str, folder: str | Path, run: tuple[Any, ...]) -> lis
     if TASKS[task].script != "run_qa":
         return None
     from finetuning.common.data import choose_splits, load_splits
-    from finetuning.squad_files import check_questions, read_questions
+    from finetuning.qa.squad import check_questions, read_questions
 
     _, data_args, training_args = run
     splits, _ = load_splits(data_args, read_file=read_questions)
@@ -116,8 +116,8 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
     import evaluate
 
     from finetuning.common.data import choose_splits, load_splits
+    from finetuning.glue.labels import REGRESSION, find_label_names, find_problem_type, read_labels
     from finetuning.run_glue import METRICS, MNLI
-    from finetuning.sentence_labels import REGRESSION, find_label_names, find_problem_type, read_labels
 
     _, data_args, training_args = run
     splits, _ = load_splits(data_args, data_args.task_name, renamed=MNLI)

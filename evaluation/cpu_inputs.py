@@ -13,8 +13,8 @@ import numpy as np
 from finetuning import run_glue
 from finetuning.common.arguments import CheckpointArguments
 from finetuning.common.data import FORMATS, check_columns, load_splits
+from finetuning.glue.labels import MULTI, REGRESSION, SINGLE
 from finetuning.metrics.glue_tasks import main_metric
-from finetuning.sentence_labels import MULTI, REGRESSION, SINGLE
 from shared.documents import Documents
 from shared.errors import InputError
 

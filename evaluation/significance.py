@@ -160,7 +160,7 @@ def parts_of(rows: Sequence[dict[str, Any]], metric: str) -> tuple[np.ndarray, s
         x, y = x - x.mean(), y - y.mean()  # for precision; it changes no correlation
         return np.stack([x, y, x * x, y * y, x * y], axis=1), "pearson"
     if metric == "entity_f1":
-        from finetuning.tagged_words import find_entities
+        from finetuning.ner.tags import find_entities
 
         pairs = ((set(find_entities(a)), set(find_entities(b))) for a, b in zip(gold, found, strict=True))
         return np.array([[len(a & b), len(b), len(a)] for a, b in pairs], np.float64), "entity_f1"

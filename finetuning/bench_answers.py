@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from finetuning.answer_spans import NULL, keep_best_spans, merge_windows
+from finetuning.qa.spans import NULL, keep_best_spans, merge_windows
 from shared.command_line import run_script
 from shared.errors import RunError
 from shared.files import write_json
@@ -42,7 +42,7 @@ def answers_by_loops(
 ) -> list[list[dict[str, Any]]]:
     """The n best answers of each question and no answer, found by loops: as `BestAnswers.n_best` gives them.
 
-    The definition of finetuning/answer_spans.py, straightforwardly: the reference of the tests. `start_logits`,
+    The definition of finetuning/qa/spans.py, straightforwardly: the reference of the tests. `start_logits`,
     `end_logits`: (windows, tokens), of which sums must be exact in float32. `candidates`: look only at so many best
     starts and ends of a window, as SQuAD scripts have done it since the first ones.
     """

@@ -26,7 +26,7 @@ from finetuning.common.error_analysis import write_error_analysis, write_json_li
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
-from finetuning.sentence_encoder import (
+from finetuning.embedding.encoder import (
     BY_ROW,
     LIBRARY,
     LOSSES,
@@ -39,7 +39,7 @@ from finetuning.sentence_encoder import (
     load_encoder,
     similarities,
 )
-from finetuning.sentence_pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
+from finetuning.embedding.pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.tokenizer import load_tokenizer

@@ -36,8 +36,7 @@ from finetuning.common.length_order import as_before, longest_first
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
-from finetuning.metrics.glue_tasks import main_metric
-from finetuning.sentence_labels import (
+from finetuning.glue.labels import (
     MULTI,
     REGRESSION,
     SINGLE,
@@ -46,7 +45,8 @@ from finetuning.sentence_labels import (
     find_problem_type,
     read_labels,
 )
-from finetuning.sentence_predictions import as_predictions, as_probabilities, write_for_server, write_predictions
+from finetuning.glue.predictions import as_predictions, as_probabilities, write_for_server, write_predictions
+from finetuning.metrics.glue_tasks import main_metric
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss

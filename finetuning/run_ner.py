@@ -31,21 +31,11 @@ from finetuning.common.length_order import longest_first
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
-from finetuning.entity_errors import write_entity_errors
-from finetuning.tagged_words import (
-    Sentences,
-    check_labels,
-    check_types,
-    find_columns,
-    find_types,
-    is_column_file,
-    labels_of,
-    read_columns,
-    read_sentences,
-    types_of,
-    write_predictions,
-)
-from finetuning.word_windows import encode, merge_windows
+from finetuning.ner.conll import is_column_file, read_columns, write_predictions
+from finetuning.ner.errors import write_entity_errors
+from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_sentences
+from finetuning.ner.tags import check_labels, labels_of, types_of
+from finetuning.ner.windows import encode, merge_windows
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json

@@ -21,16 +21,6 @@ from typing import Any
 import evaluate
 from transformers import AutoModelForQuestionAnswering, EvalPrediction, set_seed
 
-from finetuning.answer_files import USAGE, write_answer_errors, write_predictions
-from finetuning.answer_spans import (
-    BestAnswers,
-    WindowCollator,
-    Windows,
-    WindowSettings,
-    cut_windows,
-    keep_best_spans,
-    pass_context_on,
-)
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
 from finetuning.common.checkpoint import load_config, load_model
 from finetuning.common.data import LabelledDataArguments, choose_splits, data_identity, load_splits, split_off
@@ -39,7 +29,18 @@ from finetuning.common.error_analysis import write_json_lines
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
-from finetuning.squad_files import Questions, check_questions, has_answers, read_questions
+from finetuning.qa.answers import write_answer_errors, write_predictions
+from finetuning.qa.spans import (
+    BestAnswers,
+    WindowCollator,
+    Windows,
+    WindowSettings,
+    cut_windows,
+    keep_best_spans,
+    pass_context_on,
+)
+from finetuning.qa.squad import Questions, check_questions, has_answers, read_questions
+from finetuning.qa.usage import USAGE
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import rule_out_padding, span_loss

@@ -5,7 +5,8 @@ from conftest import SENTENCES
 from datasets import Dataset
 from tasks import make_model
 
-from finetuning.answer_spans import (
+from finetuning.bench_answers import BenchArguments, answers_at_once, answers_by_loops, main, same_answers
+from finetuning.qa.spans import (
     NO_CANDIDATE,
     NULL,
     WindowCollator,
@@ -17,7 +18,6 @@ from finetuning.answer_spans import (
     merge_windows,
     pass_context_on,
 )
-from finetuning.bench_answers import BenchArguments, answers_at_once, answers_by_loops, main, same_answers
 from shared.errors import InputError
 
 CONTEXT = SENTENCES.read_text()[:1500].replace("\n", " ").strip()

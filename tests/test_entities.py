@@ -4,7 +4,7 @@ import evaluate
 import pytest
 from conftest import ROOT
 
-from finetuning.tagged_words import find_entities, write_tags
+from finetuning.ner.tags import find_entities, write_tags
 
 TYPES = ("PER", "LOC", "creative-work")
 PREFIXES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES"}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuning.glue_server import TEST_SETS, why_not_for_server, write_server_file
+from finetuning.glue.server import TEST_SETS, why_not_for_server, write_server_file
 from shared.errors import InputError
 
 GLUE = Path(os.environ.get("TINY_OLM_DATA", "nowhere"), "glue")

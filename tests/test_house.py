@@ -24,7 +24,7 @@ LONG_FUNCTIONS = {
     "finetuning/run_ner.py main": 103,
     "finetuning/run_qa.py main": 115,
     "finetuning/run_embedding.py main": 73,
-    "finetuning/entity_errors.py write_entity_errors": 67,
+    "finetuning/ner/errors.py write_entity_errors": 67,
     "finetuning/common/search.py search": 69,
     "tests/test_extract_common_crawl.py damaged_files": 74,  # a list of files, each made with a comment
     "tests/test_fetch_common_crawl.py answer": 63,  # a server that misbehaves in all ways

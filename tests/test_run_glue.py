@@ -319,7 +319,7 @@ def test_evaluation_takes_no_more_memory_for_more_rows(finished, tmp_path):
         import re, sys
         from finetuning.run_glue import DataArguments, main
         from shared.command_line import parse_arguments
-        from shared.fine_tuning import CheckpointArguments, FineTuningArguments
+        from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
         main(*parse_arguments((CheckpointArguments, DataArguments, FineTuningArguments), sys.argv[1:]))
         print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
     """

@@ -20,9 +20,11 @@ from transformers import (
 )
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.ner.conll import read_columns
+from finetuning.ner.sentences import Sentences
+from finetuning.ner.tags import find_entities, labels_of, write_tags
+from finetuning.ner.windows import encode, first_tokens, make_windows
 from finetuning.run_ner import DataArguments, main
-from finetuning.tagged_words import Sentences, find_entities, labels_of, read_columns, write_tags
-from finetuning.word_windows import encode, first_tokens, make_windows
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 

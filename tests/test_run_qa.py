@@ -15,11 +15,11 @@ import yaml
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoTokenizer, set_seed
 
-from finetuning.answer_files import question_kind
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.metrics.squad_answers import score_answer
+from finetuning.qa.answers import question_kind
+from finetuning.qa.squad import read_questions
 from finetuning.run_qa import THRESHOLD, DataArguments, main
-from finetuning.squad_files import read_questions
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from finetuning.common.data import Split
-from finetuning.squad_files import as_answers, check_questions, has_answers, read_questions
+from finetuning.qa.squad import as_answers, check_questions, has_answers, read_questions
 from shared.errors import InputError
 
 CONTEXT = "The baker lives in Oslo. His horse lives in Rome."

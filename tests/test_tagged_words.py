@@ -5,22 +5,9 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from finetuning.common.data import Split, read_rows
-from finetuning.tagged_words import (
-    Sentences,
-    check_labels,
-    check_types,
-    find_columns,
-    find_entities,
-    find_scheme,
-    find_types,
-    is_legal,
-    labels_of,
-    read_columns,
-    read_sentences,
-    types_of,
-    write_predictions,
-    write_tags,
-)
+from finetuning.ner.conll import read_columns, write_predictions
+from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_sentences
+from finetuning.ner.tags import check_labels, find_entities, find_scheme, is_legal, labels_of, types_of, write_tags
 from shared.errors import InputError
 
 # Three words, another entity of that type at once, one of another type, and one alone.

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finetuning.word_windows import cut_sentence, first_tokens, label_tokens, make_windows, merge_windows, split_words
+from finetuning.ner.windows import cut_sentence, first_tokens, label_tokens, make_windows, merge_windows, split_words
 from shared.loss import IGNORED
 
 ODD = ["\u200b", "", "😀", "\u00ad", "\u00a0", "\u2028", "ﷺ", "[MASK]", "don't", "New York", "é\u0301", "\ufeff"]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.answer_spans import BestAnswers
 from finetuning.common.error_analysis import (
     length_table,
     markdown_table,
@@ -19,22 +18,11 @@ from finetuning.common.error_analysis import (
     write_page,
 )
 from finetuning.metrics.squad_answers import score_answer
+from finetuning.qa.spans import BestAnswers
 from shared.files import atomic_file
 
 _KIND = re.compile(r"\b(how many|how much|how|what|which|whose|whom|who|when|where|why)\b", re.IGNORECASE)
 OTHER_KIND = "other"
-# For the model card: transformers has had no pipeline for this task since 5.3.
-USAGE = """from transformers import AutoModelForQuestionAnswering, AutoTokenizer
-
-name, question, context = "path/or/id/of/this/model", "Who ...?", "..."
-tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForQuestionAnswering.from_pretrained(name)
-inputs = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
-places, sides = inputs.pop("offset_mapping")[0], inputs.sequence_ids()
-outputs = model(**inputs)
-scores = (outputs.start_logits[0, :, None] + outputs.end_logits[0]).detach()  # of first and last token; [0, 0]: none
-pairs = [(i, j) for i in range(len(sides)) for j in range(i, min(i + 30, len(sides))) if sides[i] == sides[j] == 1]
-start, end = max(pairs, key=lambda pair: scores[pair])
-print(context[places[start, 0] : places[end, 1]], float(scores[start, end] - scores[0, 0]))"""
 
 
 def question_kind(question: str) -> str:

@@ -13,7 +13,7 @@ from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
-from finetuning.sentence_pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
+from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError
 from shared.model_config import check_fits
@@ -154,7 +154,7 @@ def _retrieval(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, s
 class EmbeddingTrainer(ExactTrainer, SentenceTransformerTrainer):
     """sentence-transformers' Trainer with ExactTrainer's order of samples, checkpoints and resume.
 
-    `train_dataset` has the columns that `sentence_pairs.as_columns` makes. `args` are Trainer's own: the library's
+    `train_dataset` has the columns that `pairs.as_columns` makes. `args` are Trainer's own: the library's
     additions (batch samplers, prompts, routers) have no meaning here. The loss of a step does not depend on how the
     step is split if it is a sum over rows (`BY_ROW`); Trainer's mean of means would.
     """

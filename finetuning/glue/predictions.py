@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.glue_server import why_not_for_server, write_server_file
-from finetuning.sentence_labels import MULTI, REGRESSION
+from finetuning.glue.labels import MULTI, REGRESSION
+from finetuning.glue.server import why_not_for_server, write_server_file
 from shared.files import atomic_file
 
 

@@ -18,7 +18,8 @@ from finetuning.common.error_analysis import (
     write_json_lines,
     write_page,
 )
-from finetuning.tagged_words import Entity, Sentences, find_entities
+from finetuning.ner.sentences import Sentences
+from finetuning.ner.tags import Entity, find_entities
 
 NONE = "(none)"  # the other side of an entity that was missed or made up
 
