@@ -263,9 +263,9 @@ def test_text_longer_than_a_piece_is_searched_to_its_end(tmp_path):
 
 
 def test_whitespace_does_not_take_for_ever():
-    start = time.perf_counter()
+    start = time.process_time()
     normalised_words(" " * PIECE + "n" + "' " * PIECE)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_the_report_of_contamination(inputs, corpus):
