@@ -21,8 +21,9 @@ STAGE = $(BIN)/python data_prep
 demo: $(VENV)/core
 	$(BIN)/accelerate launch pretraining/run_mlm.py
 
+# In two processes; for one file, .venv/bin/python -m pytest tests/test_trainer.py.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The long form of the resume tests: most of an hour.
 test-faults: $(VENV)/dev

@@ -1,18 +1,33 @@
 """What the tests share: the root as working directory, a cache of their own, small text and tokenizers."""
 
 import os
+import platform
 import signal
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
+
+from shared.files import CACHE, content_hash
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
 
-# No test reads a hub or the user's cache; set before any library looks.
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1"}
+# No test reads a hub or the user's cache, and none uses more than one core; set before any library looks.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 # A background job of a shell ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file, which share fixtures, in one of several processes; files may name a group instead."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +41,7 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_OLM_CACHE", str(folder))
-        # DeepSpeed's compiled op too: a lock that some killed run has left would stop every test of ZeRO.
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "extensions"))
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
         for module in (
             "shared.files",
             "data_prep.collect_docstrings",
@@ -38,6 +52,28 @@ def cache(tmp_path_factory):
         ):
             patch.setattr(f"{module}.CACHE", folder)
         yield folder
+
+
+def extensions_folder():
+    """Where DeepSpeed's op stays once it is compiled, which takes half a minute: below the user's cache, under a name
+    for all that it is compiled with and for. Removes locks that no process holds: every run would wait for them."""
+    compiler = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True, check=True)
+    processor = (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else [platform.node()]
+    )
+    processor = sorted({line for line in processor if line.startswith(("flags", "Features"))}) or processor
+    versions = [version("torch"), version("deepspeed"), sys.version, compiler.stdout]
+    folder = CACHE / "test_extensions" / content_hash(versions, processor)
+    for lock in folder.rglob("lock"):
+        if not any(is_open(lock, process) for process in psutil.process_iter()):
+            lock.unlink(missing_ok=True)
+    return folder
+
+
+def is_open(path, process):
+    with suppress(psutil.Error):
+        return str(path) in [file.path for file in process.open_files()]
+    return False
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -22,8 +23,8 @@ class Forked(SERVER.Process):
     """`python script flags`, with standard output and error in the file `log`; starts at once."""
 
     def __init__(self, log, script, *flags, **environment):
-        super().__init__(name=script)
-        self.log, self.words = str(log), [script, *map(str, flags)]
+        super().__init__(name=str(script))
+        self.log, self.words = str(log), [str(script), *map(str, flags)]
         self.environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
         with contextlib.chdir(ROOT):  # where the server, which the first process starts, finds what to import
             self.start()
@@ -31,6 +32,7 @@ class Forked(SERVER.Process):
     def run(self):
         """What the forked process does."""
         multiprocessing.set_start_method(None, force=True)  # a DataLoader starts its workers as it always does
+        threading.Thread(target=end_with_the_tests, daemon=True).start()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -53,6 +55,11 @@ class Forked(SERVER.Process):
 
     def output(self):
         return Path(self.log).read_text(errors="replace")
+
+
+def end_with_the_tests():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def fork_group(folder, count, script, *flags, **environment):

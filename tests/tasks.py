@@ -1,6 +1,6 @@
 """Every task of the repository on three architectures, tiny: what the gradient and resume tests train.
 
-As a program, under torchrun: trains all of them in one process group and writes their logged losses and norms.
+As a program, in several processes: trains all of them in one process group and writes their logged losses and norms.
 """
 
 import copy

@@ -23,10 +23,10 @@ BIN = Path(sys.executable).parent
 SMOKE = ["pretraining/run_mlm.py", "--config", "pretraining/recipes/smoke.yaml", "--disable_tqdm", "true"]
 LONG = ["--max_steps", 100_000, "--save_steps", 20, "--save_total_limit", 2, "--eval_strategy", "no"]
 TORCHRUN = ["torchrun", "--nproc_per_node", 2]
-ACCELERATE = ["accelerate", "launch", "--main_process_port", 0]
-ZERO = [*ACCELERATE, "--config_file", "shared/launch/zero2_cpu.yaml"]
+ZERO = ["accelerate", "launch", "--config_file", "shared/launch/zero2_cpu.yaml"]
 WAIT = 6  # seconds of --start_timeout in tests that wait for its end
 LONG_FORM = pytest.mark.faults
+pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 class Run:
@@ -95,9 +95,11 @@ def start(folder, *flags, processes=1, **environment):
 def launch(launcher, folder, *flags):
     """A run that a launcher starts, as a user does."""
     words = [str(BIN / launcher[0]), *map(str, [*launcher[1:], *SMOKE, "--output_dir", folder, *flags])]
-    log = Path(f"{folder}.log").open("wb")
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    return Run(folder, [subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)])
+    with Path(f"{folder}.log").open("wb") as log:
+        process = subprocess.Popen(
+            words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        )
+    return Run(folder, [process])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,7 +134,7 @@ def test_a_process_that_dies(tmp_path, rank):
         )
 
 
-@pytest.mark.parametrize("launcher", [ACCELERATE, pytest.param(TORCHRUN, marks=LONG_FORM)])
+@pytest.mark.parametrize("launcher", [["accelerate", "launch"], pytest.param(TORCHRUN, marks=LONG_FORM)])
 def test_no_process_outlives_its_launcher(tmp_path, launcher):
     with launch(launcher, tmp_path / "run", *LONG) as run:
         _, *workers = run.training().family()

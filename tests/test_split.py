@@ -1,18 +1,16 @@
 """The gradient does not depend on how a step is split, in any task, on any architecture."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from forked import fork_group
 from tasks import CASES, MODELS, STEPS, make_arguments, make_trainer, train
 
 TOLERANCE = 1e-4
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8)]
 SPLITS_OF_TWO = [(4, 1), (2, 2), (1, 4)]
+pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +21,10 @@ def one_process(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    output = tmp_path_factory.mktemp("two") / "found.json"
-    torchrun = Path(sys.executable).parent / "torchrun"
-    command = [
-        torchrun,
-        "--nproc_per_node",
-        2,
-        "--master_port",
-        29641,
-        "tests/tasks.py",
-        output,
-        json.dumps(SPLITS_OF_TWO),
-    ]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path_factory.mktemp("two")
+    output = folder / "found.json"
+    for process in fork_group(folder / "run", 2, "tests/tasks.py", output, json.dumps(SPLITS_OF_TWO)):
+        assert process.wait(900) == 0, process.output()[-2000:]
     found = json.loads(output.read_text())
     assert found["processes"] == 2
     return found["found"]
