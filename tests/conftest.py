@@ -1,5 +1,6 @@
 """What the tests share: the root as working directory, a cache of their own, small text and tokenizers."""
 
+import gc
 import os
 import platform
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forked import Forked
 
 from shared.files import CACHE, content_hash
 
@@ -28,6 +30,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_finish():
+    """Every run of Trainer ends with a garbage collection, which takes longer than a tiny training if it walks through
+    all that the imports have left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +83,21 @@ def is_open(path, process):
     with suppress(psutil.Error):
         return str(path) in [file.path for file in process.open_files()]
     return False
+
+
+COMPILE = """
+from deepspeed.accelerator import get_accelerator
+get_accelerator().create_op_builder("ShareMemCommBuilder").load()
+"""
+
+
+@pytest.fixture(scope="session")
+def compiled_op(cache, tmp_path_factory):
+    """Compiles DeepSpeed's op if it is not there yet, or waits for another session that does."""
+    folder = tmp_path_factory.mktemp("compile")
+    (folder / "compile.py").write_text(COMPILE)
+    process = Forked(folder / "log", folder / "compile.py")
+    assert process.wait(900) == 0, process.output()[-3000:]
 
 
 @pytest.fixture(scope="session")

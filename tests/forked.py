@@ -5,6 +5,7 @@ its own pid, environment, log and exit code, and gets its signals; only its impo
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -16,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pretraining.run_mlm", "tests.tasks"])
+SERVER.set_forkserver_preload(["pretraining.run_mlm", "finetuning.run_glue", "finetuning.run_qa", "tests.tasks"])
 
 
 class Forked(SERVER.Process):
@@ -32,6 +33,7 @@ class Forked(SERVER.Process):
     def run(self):
         """What the forked process does."""
         multiprocessing.set_start_method(None, force=True)  # a DataLoader starts its workers as it always does
+        gc.freeze()  # the imports are no garbage
         threading.Thread(target=end_with_the_tests, daemon=True).start()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
@@ -70,6 +72,13 @@ def fork_group(folder, count, script, *flags, **environment):
         Forked(f"{folder}.{rank}.log", script, *flags, **shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(count)
     ]
+
+
+def train_group(folder, script, *flags, **environment):
+    """Two processes of a run that ends well."""
+    for process in fork_group(folder, 2, script, *flags, "--output_dir", folder, **environment):
+        assert process.wait(900) == 0, process.output()[-3000:]
+    return folder
 
 
 def deepspeed(stage):

@@ -35,8 +35,7 @@ def test_one_and_two_processes_train_the_same(tmp_path):
     assert "The <mask> was cold.  ->" in one.stdout
     flags = ["--config", *SMOKE, "--output_dir", tmp_path / "two", "--per_device_train_batch_size", 8]
     two = fork_group(tmp_path / "two", 2, "pretraining/run_mlm.py", *flags)
-    for process in two:
-        assert process.wait(900) == 0, process.output()[-2000:]
+    assert [process.wait(900) for process in two] == [0, 0], two[0].output()[-2000:]
     manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
     assert manifest["processes"] == 2
     assert [process.output().count("masked accuracy:") for process in two] == [1, 0]

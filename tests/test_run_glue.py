@@ -1,6 +1,5 @@
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value
+from forked import Forked, deepspeed, train_group
 from transformers import AutoConfig, AutoModelForMaskedLM, pipeline, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
@@ -288,41 +288,30 @@ def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(checkpoint, tm
     assert found["eval_accuracy"] >= 0.9
 
 
-def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, tmp_path):
+def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, compiled_op, tmp_path):
     alone, metrics = finished
-    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"),
-            *("shared/launch/zero2_cpu.yaml", "--main_process_port", "29641", "finetuning/run_glue.py"),
-            *("--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint, "--do_predict"),
-            *("--test_file", VALIDATION, "--output_dir", str(tmp_path), "--use_cpu", "false"),
-            *("--per_device_train_batch_size", "8"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    flags = ["--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint, "--do_predict"]
+    flags += ["--test_file", VALIDATION, "--use_cpu", "false", "--per_device_train_batch_size", 8]
+    environment = deepspeed(stage=2) | {"DS_ACCELERATOR": "cpu"}
+    folder = train_group(tmp_path / "run", "finetuning/run_glue.py", *flags, **environment)
+    manifest = json.loads((folder / "manifest.json").read_text())
     assert (manifest["processes"], manifest["engine"]) == (2, "zero2")
     # Not eval_loss: Trainer takes the mean of its batches, which are others for two processes.
     assert manifest["results"]["eval_accuracy"] == metrics["eval_accuracy"]
-    there, here = ([row["probabilities"]["praise"] for row in predictions(f)] for f in (tmp_path, alone))
+    there, here = ([row["probabilities"]["praise"] for row in predictions(f)] for f in (folder, alone))
     assert there == pytest.approx(here, abs=1e-4)
-    assert [row["prediction"] for row in predictions(tmp_path)] == [row["prediction"] for row in predictions(alone)]
+    assert [row["prediction"] for row in predictions(folder)] == [row["prediction"] for row in predictions(alone)]
 
 
 def test_evaluation_takes_no_more_memory_for_more_rows(finished, tmp_path):
-    code = """if True:
-        import re, sys
-        from finetuning.run_glue import DataArguments, main
-        from shared.command_line import parse_arguments
-        from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
-        main(*parse_arguments((CheckpointArguments, DataArguments, FineTuningArguments), sys.argv[1:]))
-        print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-    """
+    (tmp_path / "run.py").write_text(
+        "import re, sys\n"
+        "from finetuning.run_glue import DataArguments, main\n"
+        "from shared.command_line import parse_arguments\n"
+        "from finetuning.common.arguments import CheckpointArguments, FineTuningArguments\n"
+        "main(*parse_arguments((CheckpointArguments, DataArguments, FineTuningArguments), sys.argv[1:]))\n"
+        'print("peak", re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])\n'
+    )
     trained, _ = finished
     few = Path(VALIDATION).read_text().splitlines()
     peaks = []
@@ -330,20 +319,8 @@ def test_evaluation_takes_no_more_memory_for_more_rows(finished, tmp_path):
         file = tmp_path / f"{times}.csv"
         file.write_text("\n".join(few[:1] + few[1:] * times))
         flags = ["--model_name_or_path", str(trained), "--no_do_train", "--validation_file", str(file), "--use_cpu"]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                code,
-                *flags,
-                "--output_dir",
-                str(tmp_path / f"out{times}"),
-                "--max_seq_length",
-                "64",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        peaks.append(int(done.stdout.split()[-1]))
+        flags += ["--max_seq_length", "64"]
+        process = Forked(tmp_path / "log", tmp_path / "run.py", *flags, "--output_dir", tmp_path / f"out{times}")
+        assert process.wait(600) == 0, process.output()[-2000:]
+        peaks.append(int(process.output().split()[-1]))
     assert peaks[1] < 1.05 * peaks[0], peaks  # in KiB, for 400 and 4,800 rows

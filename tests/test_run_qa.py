@@ -1,10 +1,7 @@
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import torch
 import transformers
 import yaml
 from datasets import Dataset
+from forked import train_group
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForQuestionAnswering, AutoTokenizer, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
@@ -384,18 +382,9 @@ def test_a_search(checkpoint, tmp_path):
 def test_two_processes_answer_as_one_does(checkpoint, finished, tmp_path):
     """What evaluation keeps is gathered from both."""
     alone, metrics = finished
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", "29643"),
-            *("finetuning/run_qa.py", "--config", RECIPE, "--model_name_or_path", str(alone), "--do_train", "false"),
-            *("--do_predict", "--test_file", VALIDATION, "--output_dir", str(tmp_path), "--ddp_backend", "gloo"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert read(tmp_path / "predictions.json") == read(alone / "eval_predictions.json")
-    assert read(tmp_path / "manifest.json")["processes"] == 2
-    assert read(tmp_path / "all_results.json")["eval_f1"] == pytest.approx(metrics["eval_f1"])
+    flags = ["--config", RECIPE, "--model_name_or_path", alone, "--do_train", "false", "--do_predict"]
+    flags += ["--test_file", VALIDATION, "--ddp_backend", "gloo"]
+    folder = train_group(tmp_path / "run", "finetuning/run_qa.py", *flags)
+    assert read(folder / "predictions.json") == read(alone / "eval_predictions.json")
+    assert read(folder / "manifest.json")["processes"] == 2
+    assert read(folder / "all_results.json")["eval_f1"] == pytest.approx(metrics["eval_f1"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from forked import Forked, deepspeed, fork_group
+from forked import deepspeed, train_group
 from safetensors.torch import load_file
 from test_run_mlm import run
 
@@ -26,10 +26,7 @@ pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a 
 
 def train(stage, folder):
     """Two processes that read 16 samples a step, as one does by the recipe; stage 0 is without DeepSpeed."""
-    environment = deepspeed(stage) if stage else {}
-    for process in fork_group(folder, 2, *RECIPE, *FLAGS, "--output_dir", folder, **environment):
-        assert process.wait(900) == 0, process.output()[-3000:]
-    return folder
+    return train_group(folder, *RECIPE, *FLAGS, **(deepspeed(stage) if stage else {}))
 
 
 def launch(folder):
@@ -49,21 +46,6 @@ def losses(folder):
     return [row["loss"] for row in history if "loss" in row]
 
 
-COMPILE = """
-from deepspeed.accelerator import get_accelerator
-get_accelerator().create_op_builder("ShareMemCommBuilder").load()
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_op(tmp_path_factory):
-    """Compiles DeepSpeed's op if it is not there yet, or waits for another session that does."""
-    folder = tmp_path_factory.mktemp("compile")
-    (folder / "compile.py").write_text(COMPILE)
-    process = Forked(folder / "log", folder / "compile.py")
-    assert process.wait(900) == 0, process.output()[-3000:]
-
-
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     """A plain run, whose prediction head moreover works on every position, as the stock one does."""
@@ -79,7 +61,7 @@ LONG_FORM = pytest.mark.faults
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=LONG_FORM), 2, pytest.param(3, marks=LONG_FORM)])
-def zero(request, tmp_path_factory):
+def zero(request, compiled_op, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zero") / "run"
     return request.param, launch(folder) if request.param == 2 else train(request.param, folder)
 
