@@ -23,7 +23,7 @@ demo: $(VENV)/core
 
 # In two processes; for one file, .venv/bin/python -m pytest tests/test_trainer.py.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 # The long form of the resume tests: most of an hour.
 test-faults: $(VENV)/dev

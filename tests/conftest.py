@@ -21,15 +21,29 @@ SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
 
 # No test reads a hub or the user's cache, and none uses more than one core; set before any library looks.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-# A background job of a shell ignores Ctrl-C, and so would every process that a test starts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# A background job of a shell ignores Ctrl-C, and so would every process that a test starts. One of several processes
+# that test ends at once; what it has started has got the signal too, or ends with it.
+IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
+signal.signal(signal.SIGINT, (lambda *_: os._exit(130)) if IS_ONE_OF_SEVERAL else signal.default_int_handler)
+# Tests that start two training processes each; they come first and one after the other.
+TWO_PROCESSES = ("test_zero.py", "test_processes.py", "test_launch.py", "test_split.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file, which share fixtures, in one of several processes; files may name a group instead."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.name not in TWO_PROCESSES)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file, which share fixtures, in one process, and those of TWO_PROCESSES in the same one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.partition("::")[0]).name
+            return "two processes" if file in TWO_PROCESSES else file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish():

@@ -11,7 +11,6 @@ from forked import fork_group
 
 BIN = Path(sys.executable).parent
 SMOKE = ["pretraining/recipes/smoke.yaml"]
-pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 def launch(*words, **environment):

@@ -26,7 +26,6 @@ TORCHRUN = ["torchrun", "--nproc_per_node", 2]
 ZERO = ["accelerate", "launch", "--config_file", "shared/launch/zero2_cpu.yaml"]
 WAIT = 6  # seconds of --start_timeout in tests that wait for its end
 LONG_FORM = pytest.mark.faults
-pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 class Run:

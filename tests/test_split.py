@@ -10,7 +10,6 @@ from tasks import CASES, MODELS, STEPS, make_arguments, make_trainer, train
 TOLERANCE = 1e-4
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8)]
 SPLITS_OF_TWO = [(4, 1), (2, 2), (1, 4)]
-pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from shared.training.verify_resume import compare
 BIN = Path(sys.executable).parent
 RECIPE = ["pretraining/run_mlm.py", "--config", "pretraining/recipes/smoke.yaml", "--per_device_train_batch_size", 8]
 FLAGS = ["--max_steps", 20, "--logging_steps", 1, "--save_steps", 10, "--eval_strategy", "no"]
-pytestmark = pytest.mark.xdist_group("processes")  # of those that run two at a time, one at a time
 
 
 def train(stage, folder):
