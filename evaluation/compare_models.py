@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from evaluation.benchmark_report import CONTROLS
-from evaluation.significance import Examples, Sample, average, resample
+from evaluation.tasks.bootstrap import Examples, Sample, average, resample
+from evaluation.tasks.page import CONTROLS
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json

@@ -6,7 +6,7 @@
 # It needs torch, transformers, accelerate, tokenizers, pyarrow and pytest, and no package of this repository installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-output=${1:?usage: gpu_report.sh FOLDER [flags of bench_pretraining.py]}
+output=${1:?usage: gpu_report.sh FOLDER [flags of bench/mlm.py]}
 shift
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=true
 failed=0
@@ -14,7 +14,7 @@ failed=0
 bench() {
     local name=$1
     shift
-    python evaluation/bench_pretraining.py --rounds 1 --seconds 6 --output_dir "$output/$name" "$@" || failed=1
+    python evaluation/bench/mlm.py --rounds 1 --seconds 6 --output_dir "$output/$name" "$@" || failed=1
 }
 
 bench sizes --sizes tiny mini small base "$@"

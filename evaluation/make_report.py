@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from evaluation.report_page import draw_lines, render_page
-from evaluation.report_sections import (
+from evaluation.report.page import draw_lines, render_page
+from evaluation.report.sections import (
     NOT_MEASURED,
     SCRIPTS,
     cost_section,

@@ -12,21 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_prep.bench import corpus, stages
-from evaluation import (
-    bench_finetuning,
-    bench_pretraining,
-    benchmark_report,
-    compare_models,
-    cpu_table,
-    freshness_report,
-    probes_report,
-    run_blimp,
-    run_mlm_eval,
-)
+from evaluation import compare_models, run_blimp, run_mlm_eval
+from evaluation.bench import answers, corpus, glue, mlm, stages
+from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import Inputs, ReportArguments, shift
-from evaluation.report_sections import summary_rows
-from finetuning import bench_answers
+from evaluation.masked import freshness_page, probes_page
+from evaluation.report.sections import summary_rows
+from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import atomic_file
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +82,7 @@ def fault_tables(report: dict[str, Any]) -> str:
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
     """Of a pretraining benchmark, the part about variants of our script."""
-    table = bench_pretraining.make_table(rows)
+    table = mlm.make_table(rows)
     return table[table.index("| model | vocabulary | length | variant") :]
 
 
@@ -114,20 +106,20 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
     "finetuning/README.md": {
-        "scores": (["evaluation/results/tasks.json"], benchmark_report.make_table),
-        "published_model": (["evaluation/results/published_model.json"], benchmark_report.make_table),
-        "speed": (["evaluation/results/finetuning_cpu.json"], bench_finetuning.make_table),
-        "answers": (["finetuning/results/answers.json"], bench_answers.make_table),
+        "scores": (["evaluation/results/tasks.json"], benchmark_table),
+        "published_model": (["evaluation/results/published_model.json"], benchmark_table),
+        "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
+        "answers": (["finetuning/results/answers.json"], answers.make_table),
     },
     "evaluation/README.md": {
-        "bench": (["evaluation/results/pretraining_cpu.json"], bench_pretraining.make_table),
+        "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
         "knobs": (["evaluation/results/knobs_cpu.json"], variant_table),
-        "glue": (["evaluation/results/glue.json"], benchmark_report.make_table),
+        "glue": (["evaluation/results/glue.json"], benchmark_table),
         "mlm_eval": (["evaluation/results/mlm_eval.json"], run_mlm_eval.make_table),
-        "freshness": (["evaluation/results/freshness.json"], freshness_report.make_table),
+        "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
         "blimp": (["evaluation/results/blimp.json"], run_blimp.make_table),
-        "probes": (["evaluation/results/probes.json"], probes_report.make_table),
-        "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table.make_table(found), 4)),
+        "probes": (["evaluation/results/probes.json"], probes_page.make_table),
+        "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },
 }

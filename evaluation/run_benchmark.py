@@ -24,15 +24,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.benchmark_report import MAJORITY, RANDOM, TaskResult, build_report, read_references, write_report
-from evaluation.benchmark_tasks import TASKS, make_examples, predict_majority, read_predictions
-from evaluation.significance import Examples, resample
+from evaluation.tasks.bootstrap import Examples, resample
+from evaluation.tasks.definitions import TASKS, make_examples, predict_majority, read_predictions
+from evaluation.tasks.page import MAJORITY, RANDOM, TaskResult, build_report, read_references, write_report
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError, RunError
 from shared.files import sha256_of, write_json
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = Path(__file__).parent / "published_results.yaml"
+PUBLISHED = Path(__file__).parent / "tasks" / "published_results.yaml"
 FINE_TUNED = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 
 
@@ -69,7 +69,7 @@ class BenchmarkArguments:
         default_factory=list, metadata={"help": "NAME=value or TASK.NAME=value: flags of the fine-tuning scripts."}
     )
     references: str | None = field(
-        default=None, metadata={"help": "Published results to show. Default: published_results.yaml beside this file."}
+        default=None, metadata={"help": "Published results to show. Default: tasks/published_results.yaml."}
     )
 
     def __post_init__(self) -> None:

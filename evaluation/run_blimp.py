@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.masked_scores import (
+from evaluation.masked.scores import (
     Checkpoint,
     encode_sentences,
     load_model,

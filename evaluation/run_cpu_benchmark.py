@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from transformers.utils import cached_file
 
-from evaluation import onnx_models
-from evaluation.cpu_inputs import Rows, read_rows, write_batches
-from evaluation.cpu_processes import EAGER, Worker, start_all, time_all
-from evaluation.cpu_table import TITLES, make_table
+from evaluation.cpu import export
+from evaluation.cpu.inputs import Rows, read_rows, write_batches
+from evaluation.cpu.page import TITLES, make_table
+from evaluation.cpu.processes import EAGER, Worker, start_all, time_all
 from shared.command_line import run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError
@@ -146,9 +146,7 @@ def write_variants(
         try:
             if source is not None and not source.is_file():
                 raise RunError("there is no ONNX file to quantize")
-            onnx_models.write_folder(
-                folder / variant, model, tokenizer, title, args.max_seq_length, source, calibration
-            )
+            export.write_folder(folder / variant, model, tokenizer, title, args.max_seq_length, source, calibration)
             found[variant]["file_bytes"] = (folder / variant / "model.onnx").stat().st_size
         except Exception as error:  # the exporter raises dozens of its own
             found[variant]["failure"] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
@@ -179,7 +177,7 @@ def compare(running: dict[str, Worker], rows: Rows, folder: Path, found: dict[st
 def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]:
     """All numbers of one model; its exported forms are written into a folder of its name."""
     task, model, tokenizer = load_checkpoint(path, args)
-    names = onnx_models.input_names(model, tokenizer)
+    names = export.input_names(model, tokenizer)
     rows = read_rows(path, task, model, tokenizer, names, args)
     print(f"{name}: {args.variants}", flush=True)
     variants = write_variants(Path(args.output_dir, name), model, tokenizer, rows, args)
@@ -210,7 +208,7 @@ def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]
 def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
     check_new_folder(args.output_dir)
     if any(name.startswith("onnx") for name in args.variants):
-        onnx_models.check_installed()
+        export.check_installed()
     for path in args.named_models().values():
         load_checkpoint(path, args)  # all of them are looked at before the first is measured
     report: dict[str, Any] = {

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.dated_text import (
+from evaluation.masked.dated_text import (
     Bucket,
     Days,
     check_unseen,
@@ -31,15 +31,15 @@ from evaluation.dated_text import (
     parse_date,
     score_documents,
 )
-from evaluation.freshness_report import draw_all, make_table
-from evaluation.masked_scores import interval, load_model, open_checkpoints, resample, write_report
-from evaluation.new_words import NewWord, rate_words, read_new_words
+from evaluation.masked.freshness_page import draw_all, make_table
+from evaluation.masked.new_words import NewWord, rate_words, read_new_words
+from evaluation.masked.scores import interval, load_model, open_checkpoints, resample, write_report
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
-NEW_WORDS = str(Path(__file__).parent / "new_words.yaml")
+NEW_WORDS = str(Path(__file__).parent / "masked" / "new_words.yaml")
 
 
 @dataclass
@@ -51,7 +51,7 @@ class FreshnessArguments:
     )
     input: list[str] = field(default_factory=list, metadata={"help": "Dated text: parquet, JSON lines, or folders."})
     new_words: str | None = field(
-        default=None, metadata={"help": "Words with the date of first use. Default: new_words.yaml here; or 'none'."}
+        default=None, metadata={"help": "Words with the date of first use. Default: masked/new_words.yaml; or 'none'."}
     )
     output_dir: str = field(default="runs/freshness", metadata={"help": "The folder for results, table, pictures."})
     period: Literal["year", "quarter", "month"] = field(

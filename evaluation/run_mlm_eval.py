@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.pack_dataset import cached_blocks
-from evaluation.forward_speed import measure_speed
-from evaluation.masked_scores import (
+from evaluation.masked.forward_speed import measure_speed
+from evaluation.masked.scores import (
     Checkpoint,
     encode_sentences,
     interval,
@@ -37,7 +37,7 @@ from evaluation.masked_scores import (
     score_sentences,
     write_report,
 )
-from evaluation.text_sample import FirstDocuments, choose_sentences
+from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from finetuning.common.error_analysis import escape, markdown_table
 from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks

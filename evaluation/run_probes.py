@@ -23,15 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.copy_probe import Chosen, measure_copies
-from evaluation.dated_cloze import answer_cloze, baselines
-from evaluation.frequency_bands import BANDS, count_hits, rank_tokens
-from evaluation.masked_scores import Checkpoint, load_model, open_checkpoints, resample, write_report
-from evaluation.probe_inputs import errors_of, load_all
-from evaluation.probes_report import make_table
+from evaluation.masked.copy_probe import Chosen, measure_copies
+from evaluation.masked.dated_cloze import answer_cloze, baselines
+from evaluation.masked.frequency_bands import BANDS, count_hits, rank_tokens
+from evaluation.masked.probe_inputs import errors_of, load_all
+from evaluation.masked.probes_page import make_table
+from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints, resample, write_report
+from evaluation.masked.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
-from evaluation.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
 from pretraining.masking import EXAM, make_masker
 from shared.blocks import open_blocks
 from shared.command_line import run_script

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from xml.sax.saxutils import escape
 
-from data_prep.bench.sample_warc import SNAPSHOT, build_warc
+from evaluation.bench.sample_warc import SNAPSHOT, build_warc
 
 WIKI, DATE = "enwiki", "20261101"
 SITE = (

@@ -5,7 +5,7 @@ from conftest import SENTENCES
 from datasets import Dataset
 from tasks import make_model
 
-from finetuning.bench_answers import BenchArguments, answers_at_once, answers_by_loops, main, same_answers
+from evaluation.bench.answers import BenchArguments, answers_at_once, answers_by_loops, main, same_answers
 from finetuning.qa.spans import (
     NO_CANDIDATE,
     NULL,

@@ -8,7 +8,7 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import BertConfig, BertModel
 
-from evaluation.bench_finetuning import BenchArguments, make_table, read_sides, summarize
+from evaluation.bench.glue import BenchArguments, make_table, read_sides, summarize
 from shared.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_both_sides_train_on_the_same_rows(tmp_path, checkpoint, glue):
     flags += ["--num_train_epochs", "1", "--seeds", "1", "--output_dir", "out"]
     flags += ["--max_train_samples", "16", "--max_eval_samples", "8", "--learning_rate", "1e-9"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "evaluation" / "bench_finetuning.py"), *flags],
+        [sys.executable, str(ROOT / "evaluation" / "bench" / "glue.py"), *flags],
         cwd=tmp_path,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(tmp_path / "hf")},
         capture_output=True,

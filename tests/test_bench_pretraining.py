@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from evaluation.bench_pretraining import BenchArguments, make_table, read_sides
+from evaluation.bench.mlm import BenchArguments, make_table, read_sides
 from shared.errors import InputError
 
 # Makes libraries invisible to a Python process, as on a bare GPU machine.
@@ -33,7 +33,7 @@ def test_both_sides_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     flags = ["--vocab_sizes", "300", "--seq_lengths", "32", "--batch_size", "4", "--rounds", "1", "--seconds", "0.1"]
     flags += ["--config_overrides", "hidden_size=16,intermediate_size=16"]
     done = subprocess.run(
-        [sys.executable, "evaluation/bench_pretraining.py", *flags, "--output_dir", str(tmp_path / "out")],
+        [sys.executable, "evaluation/bench/mlm.py", *flags, "--output_dir", str(tmp_path / "out")],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

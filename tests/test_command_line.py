@@ -119,12 +119,14 @@ def test_recipes_parse_and_follow_the_rules(recipe):
 
 def commands():
     """Every command line with one of our scripts in a README, recipe or script docstring."""
-    files = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("*/recipes/*.yaml"), *ROOT.glob("*/*.py")]
-    for file in files:
+    patterns = ("*.md", "*/README.md", "*/recipes/*.yaml", "*/*.py", "*/*/*.py")
+    for file in [file for pattern in patterns for file in ROOT.glob(pattern)]:
         text = file.read_text().replace("\\\n", " ")
         for line in text.splitlines():
-            found = re.search(r"(?:^[#\s$]*|`)((?:accelerate launch|python) (?:[^\s`]+ )*?(\w+/\w+\.py)\b[^`]*)", line)
-            if found and file.parent.name != "tests":
+            found = re.search(
+                r"(?:^[#\s$]*|`)((?:accelerate launch|python) (?:[^\s`]+ )*?(\w+(?:/\w+)+\.py)\b[^`]*)", line
+            )
+            if found and file.relative_to(ROOT).parts[0] != "tests":
                 yield pytest.param(found[1], found[2], id=f"{file.relative_to(ROOT)}: {found[1]}")
 
 

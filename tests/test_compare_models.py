@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from evaluation.benchmark_report import build_report, write_results
 from evaluation.compare_models import CompareArguments, compare, main, make_table, name_words, read_result
 from evaluation.run_benchmark import BenchmarkArguments
-from evaluation.significance import Examples, resample
+from evaluation.tasks.bootstrap import Examples, resample
+from evaluation.tasks.page import build_report, write_results
 from shared.errors import InputError, RunError
 
 ROWS = 400

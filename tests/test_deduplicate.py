@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from data_prep.bench.deduplicate import BenchArguments, jaccard, planted_pairs, write_corpus
-from data_prep.bench.deduplicate import main as bench
 from data_prep.deduplicate import DeduplicateArguments, main
 from data_prep.duplicates import minhash
 from data_prep.duplicates.files import listed, read_run
 from data_prep.duplicates.minhash import MinHash, hash_of_words, words_of
 from data_prep.duplicates.signatures import order_of
 from data_prep.engine.stage import StageArguments
+from evaluation.bench.deduplicate import BenchArguments, jaccard, planted_pairs, write_corpus
+from evaluation.bench.deduplicate import main as bench
 from shared.errors import BadRecordsError, InputError
 
 LONG = "The quick brown fox jumps over the lazy dog while {} watches the river flow past the old stone mill in spring."

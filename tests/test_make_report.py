@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from evaluation.make_report import ReportArguments, fenced, main, shift
-from evaluation.report_page import Line, draw_lines, render_page
+from evaluation.report.page import Line, draw_lines, render_page
 from shared.errors import InputError
 
 HOSTILE = '</td><script>alert("1")</script>|`*a*` [x](javascript:alert(1))'

@@ -401,7 +401,7 @@ def test_odd_texts_are_judged(text):
 
 def reference_disagreements(texts):
     """(rule, text) for which datatrove's class decides otherwise."""
-    from data_prep.bench.filters import ask_reference, limits_of, reference_filters, same
+    from evaluation.bench.filters import ask_reference, limits_of, reference_filters, same
 
     table = WordTable()
     return [

@@ -8,10 +8,10 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, Value
 from test_run_glue import checkpoint  # noqa: F401  a tiny encoder, as a fixture
 
-from evaluation.benchmark_report import build_report, make_page, make_table, read_references
-from evaluation.benchmark_tasks import TASKS, make_examples, predict_majority
 from evaluation.run_benchmark import BenchmarkArguments, main, make_run, name_models
-from evaluation.significance import Examples, average, describe, holm, p_value, parts_of, resample
+from evaluation.tasks.bootstrap import Examples, average, describe, holm, p_value, parts_of, resample
+from evaluation.tasks.definitions import TASKS, make_examples, predict_majority
+from evaluation.tasks.page import build_report, make_page, make_table, read_references
 from finetuning.common.data import read_rows
 from shared.command_line import parse_arguments
 from shared.errors import InputError, RunError
@@ -189,10 +189,10 @@ def test_names_of_models():
 
 
 def test_published_results_are_of_known_tasks_and_sourced(tmp_path):
-    rows = read_references(str(ROOT / "evaluation" / "published_results.yaml"), [*TASKS])
+    rows = read_references(str(ROOT / "evaluation" / "tasks" / "published_results.yaml"), [*TASKS])
     assert len(rows) >= 5 and all(row["source"].startswith("https://") and row["protocol"] for row in rows)
     assert all(-1 <= score[TASKS[task].metric] <= 1 for row in rows for task, score in row["scores"].items())
-    assert not read_references(str(ROOT / "evaluation" / "published_results.yaml"), ["opinions"])
+    assert not read_references(str(ROOT / "evaluation" / "tasks" / "published_results.yaml"), ["opinions"])
     (tmp_path / "bad.yaml").write_text("- {model: x, parameters: 1M, split: test, protocol: p, scores: {}}")
     with pytest.raises(InputError, match="entry 1: has no source"):
         read_references(str(tmp_path / "bad.yaml"), ["mrpc"])

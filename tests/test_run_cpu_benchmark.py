@@ -16,9 +16,9 @@ from transformers import (
     set_seed,
 )
 
-from evaluation.cpu_inputs import Rows, choose_places, made_up_rows, write_batches
-from evaluation.cpu_processes import latency, start_all, throughput
-from evaluation.cpu_table import make_table, recommend
+from evaluation.cpu.inputs import Rows, choose_places, made_up_rows, write_batches
+from evaluation.cpu.page import make_table, recommend
+from evaluation.cpu.processes import latency, start_all, throughput
 from evaluation.run_cpu_benchmark import CpuBenchmarkArguments, main
 from shared.errors import InputError
 

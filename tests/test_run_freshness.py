@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from masked_models import count_tokens, save_model
 
-from evaluation.dated_text import (
+from evaluation.masked.dated_text import (
     Bucket,
     bits_per_byte,
     choose_documents,
@@ -18,7 +18,7 @@ from evaluation.dated_text import (
     parse_date,
     period_of,
 )
-from evaluation.new_words import read_new_words
+from evaluation.masked.new_words import read_new_words
 from evaluation.run_freshness import NEW_WORDS, FreshnessArguments, main, make_table
 from shared.documents import is_held_out
 from shared.errors import InputError

@@ -9,8 +9,8 @@ from masked_models import count_tokens, save_model
 from transformers import AutoModelForMaskedLM, BertConfig, BertForSequenceClassification, BertModel, EvalPrediction
 
 from data_prep.pack_dataset import pack_dataset
-from evaluation import masked_scores
-from evaluation.masked_scores import (
+from evaluation.masked.scores import (
+    TOKENS_AT_ONCE,
     cut_documents,
     encode_sentences,
     interval,
@@ -21,8 +21,8 @@ from evaluation.masked_scores import (
     score_blocks,
     score_sentences,
 )
+from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.run_mlm_eval import EvalArguments, main, make_table
-from evaluation.text_sample import FirstDocuments, choose_sentences
 from pretraining.masking import EXAM, MaskedBlocks, make_masker
 from pretraining.run_mlm import compute_metrics
 from shared.blocks import open_blocks
@@ -79,7 +79,7 @@ def test_equal_sentences_get_equal_scores_however_they_are_batched(monkeypatch, 
     at_once = score_sentences(model, sentences, mask)
     half = len(at_once) // 2
     assert all((a == b).all() for a, b in zip(at_once[:half], at_once[half:], strict=True))
-    monkeypatch.setitem(masked_scores.TOKENS_AT_ONCE, "cpu", 50)
+    monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", 50)
     for a, b in zip(at_once, score_sentences(model, sentences, mask), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 

@@ -13,9 +13,9 @@ from masked_models import count_tokens, save_model
 from scipy.stats import spearmanr
 from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertModel
 
-from evaluation import dated_cloze
-from evaluation.copy_probe import choose_words, fill_gaps, make_gaps
-from evaluation.dated_cloze import (
+from evaluation.masked import dated_cloze
+from evaluation.masked.copy_probe import choose_words, fill_gaps, make_gaps
+from evaluation.masked.dated_cloze import (
     Cloze,
     answer_cloze,
     baselines,
@@ -24,11 +24,11 @@ from evaluation.dated_cloze import (
     read_cloze,
     score_choices,
 )
-from evaluation.frequency_bands import count_hits, rank_tokens
-from evaluation.masked_scores import load_model, open_checkpoints, score_blocks
-from evaluation.probe_inputs import load_scored_pairs
+from evaluation.masked.frequency_bands import count_hits, rank_tokens
+from evaluation.masked.probe_inputs import load_scored_pairs
+from evaluation.masked.scores import load_model, open_checkpoints, score_blocks
+from evaluation.masked.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
 from evaluation.run_probes import ProbeArguments, main, make_table
-from evaluation.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
 from finetuning.common.data import Split, read_rows
 from pretraining.masking import EXAM, make_masker
 from shared.errors import InputError

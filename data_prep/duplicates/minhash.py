@@ -16,7 +16,7 @@ The functions are h_i(x) = low(x) + m_i * high(x) modulo 2**32, of the two halve
 double hashing: Kirsch and Mitzenmacher 2006). With x random, each h_i alone is a random function, because low(x) is,
 and any two are independent but for the few low bits in which m_i - m_j is even. Against a * x + b modulo a prime it
 costs one 32-bit multiplication, of which a core does eight at a time. That the formula above holds with it is measured
-by bench/deduplicate.py and by a test.
+by evaluation/bench/deduplicate.py and by a test.
 
 Everything is a function of the text alone: no random state, and the same bits on every machine, as all arithmetic is
 modulo 2**64 and bytes are read as little-endian. Only Python's tables of Unicode can differ between its versions.

@@ -3,7 +3,7 @@
 The filters of FineWeb and datatrove were run on the words of spaCy's English tokenizer: punctuation marks are words of
 their own, "don't" is two words, "e-mail" three. The steps of that tokenizer are documented at
 https://spacy.io/usage/linguistic-features#how-tokenizer-works; this module follows them with rules of its own, and
-`data_prep/bench/filters.py` measures how often the decisions agree. What stands between two spaces is split once and
+`evaluation/bench/filters.py` measures how often the decisions agree. What stands between two spaces is split once and
 then looked up.
 """
 

@@ -1,6 +1,6 @@
 """Measure packing against the bare tokenizer library on the same text and cores, in turns.
 
-    python data_prep/bench/packing.py --input corpus/ --tokenizer_name data/tokenizer
+    python evaluation/bench/packing.py --input corpus/ --tokenizer_name data/tokenizer
 
 Prints tokens per second of both, the median of several rounds, and their ratio. "Bare" is the library's
 encode_batch_fast on texts that are in memory already; packing reads the files, splits, packs, hashes and writes.

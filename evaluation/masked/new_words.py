@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from evaluation.dated_text import Days, parse_date
-from evaluation.masked_scores import Checkpoint, encode_sentences, score_sentences
+from evaluation.masked.dated_text import Days, parse_date
+from evaluation.masked.scores import Checkpoint, encode_sentences, score_sentences
 from shared.errors import InputError
 
 PLACE = "{}"  # of the word in its sentence
@@ -34,7 +34,7 @@ def read_new_words(path: str) -> list[NewWord]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--new_words {path}: not readable: {error}") from error
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"--new_words {path}: must be a list of entries; see evaluation/new_words.yaml")
+        raise InputError(f"--new_words {path}: must be a list of entries; see evaluation/masked/new_words.yaml")
     words = []
     for number, entry in enumerate(entries, 1):
         where = f"--new_words {path}, entry {number}"

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from evaluation.dated_text import period_of
-from evaluation.masked_scores import Checkpoint, batches_of_one_length
+from evaluation.masked.dated_text import period_of
+from evaluation.masked.scores import Checkpoint, batches_of_one_length
 from finetuning.common.data import Split, check_columns
 from shared.errors import InputError
 

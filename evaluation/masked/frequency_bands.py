@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from evaluation.masked_scores import find_hits, masked_batch
+from evaluation.masked.scores import find_hits, masked_batch
 from pretraining.masking import Masker
 from shared.loss import IGNORED
 

@@ -1,7 +1,7 @@
-"""The stock path that evaluation/bench_pretraining.py measures against: what a reader of Hugging Face's documentation
+"""The stock path that evaluation/bench/mlm.py measures against: what a reader of Hugging Face's documentation
 on masked-language modelling writes, and nothing else.
 
-    python evaluation/stock_mlm.py --packed_dataset data/packed --model_type bert --model_size tiny \
+    python evaluation/bench/stock_mlm.py --packed_dataset data/packed --model_type bert --model_size tiny \
         --per_device_train_batch_size 16 --max_steps 50 --output_dir runs/stock
 
 `...ForMaskedLM` from a configuration, `DataCollatorForLanguageModeling`, `Trainer` with its default settings. It reads

@@ -1,6 +1,6 @@
 """A WARC file of pages that look like the web's, for benchmarks and tests: real text inside made-up furniture.
 
-    python data_prep/bench/sample_warc.py --input corpus.parquet --pages 500 --output pages.warc.gz
+    python evaluation/bench/sample_warc.py --input corpus.parquet --pages 500 --output pages.warc.gz
 
 Reads parquet, JSON lines or text files. Writes one gzip member a record, as Common Crawl does: a warcinfo record, then
 request and response of each page. The same input, number and seed give the same bytes.

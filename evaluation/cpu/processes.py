@@ -16,12 +16,12 @@ import numpy as np
 
 from shared.errors import RunError
 
-SCRIPT = Path(__file__).parent / "cpu_worker.py"
+SCRIPT = Path(__file__).parent / "worker.py"
 EAGER, COMPILE = "eager", "compile"
 
 
 class Worker:
-    """A running variant; see cpu_worker.py. `start_seconds` is from the launch to the first answer."""
+    """A running variant; see worker.py. `start_seconds` is from the launch to the first answer."""
 
     def __init__(self, spec: dict[str, Any], variables: dict[str, str]) -> None:
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115

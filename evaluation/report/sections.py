@@ -3,8 +3,8 @@
 from importlib import import_module
 from typing import Any
 
-from evaluation.benchmark_report import CONTROLS
-from evaluation.report_page import Line
+from evaluation.report.page import Line
+from evaluation.tasks.page import CONTROLS
 from finetuning.common.error_analysis import escape
 from shared.errors import InputError
 from shared.training.card import readable
@@ -21,12 +21,12 @@ SCRIPTS = {
     "cpu_benchmark": "run_cpu_benchmark.py",
 }
 TABLES = {  # the modules with each result's make_table
-    "benchmark": "benchmark_report",
+    "benchmark": "tasks.page",
     "mlm_eval": "run_mlm_eval",
-    "freshness": "freshness_report",
+    "freshness": "masked.freshness_page",
     "blimp": "run_blimp",
-    "probes": "probes_report",
-    "cpu_benchmark": "cpu_table",
+    "probes": "masked.probes_page",
+    "cpu_benchmark": "cpu.page",
 }
 MEASURES = {  # of run_mlm.py
     "eval_loss": "loss, nats per hidden token",
@@ -140,7 +140,7 @@ def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
 
 
 def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
-    from evaluation.cpu_table import TITLES, find_best, span
+    from evaluation.cpu.page import TITLES, find_best, span
 
     label = name if name in result["models"] else next(iter(result["models"]))
     model = result["models"][label]
@@ -294,7 +294,7 @@ def make_metadata(inputs: Any, args: Any) -> str:
                 add("fill-mask", "text", metric, value, dataset_name="held-out text", metric_name=MEASURES[key])
 
     def benchmark(result: dict[str, Any]) -> None:
-        from evaluation.benchmark_tasks import TASKS
+        from evaluation.tasks.definitions import TASKS
 
         for task, cell in result["results"][of_model(result, args.name, result["averages"])].items():
             if "mean" in cell:

@@ -1,6 +1,6 @@
 """Run real files through every stage, one worker each, and tell what each kept and how fast it was.
 
-    python data_prep/bench/stages.py --crawl crawl/ --dump dumps/ --output_dir runs/stages
+    python evaluation/bench/stages.py --crawl crawl/ --dump dumps/ --output_dir runs/stages
 
 `--crawl` names WARC, WET and WAT files or folders of them, `--dump` Wikipedia dumps. The WARC files among them are
 laid out like a crawl first, and fetched from there. Damaged files may be among them: no share of bad records stops it.
@@ -24,7 +24,7 @@ from shared.files import atomic_file, write_json
 from shared.rows import find_sources
 
 SNAPSHOT = "CC-MAIN-2026-43"  # any name of the right form
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "data_prep" / "recipes"
 
 
 @dataclass

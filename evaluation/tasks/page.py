@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from evaluation.benchmark_tasks import TASKS
-from evaluation.significance import RESAMPLES, Examples, Sample, average, describe, holm, p_value
+from evaluation.tasks.bootstrap import RESAMPLES, Examples, Sample, average, describe, holm, p_value
+from evaluation.tasks.definitions import TASKS
 from finetuning.common.error_analysis import escape
 from shared.errors import InputError
 from shared.files import atomic_file, write_json

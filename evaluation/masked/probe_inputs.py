@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.copy_probe import choose_words
-from evaluation.dated_cloze import read_cloze
+from evaluation.masked.copy_probe import choose_words
+from evaluation.masked.dated_cloze import read_cloze
+from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.run_blimp import load_pairs
-from evaluation.text_sample import FirstDocuments, choose_sentences
 from finetuning.common.data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
 from shared.errors import InputError
 

@@ -1,7 +1,7 @@
-"""The stock path that evaluation/bench_finetuning.py measures against: what a reader of Hugging Face's documentation
+"""The stock path that evaluation/bench/glue.py measures against: what a reader of Hugging Face's documentation
 on text classification writes, with every text padded to one length, and nothing else.
 
-    python evaluation/stock_glue.py --task_name mrpc --model_name_or_path runs/tiny_modern --output_dir runs/stock
+    python evaluation/bench/stock_glue.py --task_name mrpc --model_name_or_path runs/tiny --output_dir runs/stock
 
 `AutoModelForSequenceClassification`, a `datasets` map with `padding="max_length"`, `Trainer` with default settings.
 Writes train_results.json and eval_results.json, with the keys of run_glue.py.

@@ -1,6 +1,6 @@
 """How fast the answers of a validation set are found, against the double loop over first and last tokens.
 
-    python finetuning/bench_answers.py --questions 2000
+    python evaluation/bench/answers.py --questions 2000
 
 Makes random logits with a peak, for windows of the lengths that SQuAD has, and finds the n best answers of each
 question in both ways. They must be the same, or it stops. Prints and, with --output, writes both times as JSON.

@@ -1,6 +1,6 @@
 """Measure deduplicate.py: what it finds against exact Jaccard similarity, how fast it signs, and how its memory grows.
 
-    python data_prep/bench/deduplicate.py
+    python evaluation/bench/deduplicate.py
 
 Prints three tables. Finding: planted near-duplicates of every similarity, against the formula of the bands. Speed:
 documents of `--input` signed by one core, in CPU seconds, beside datasketch's MinHash if that is installed. Memory:

@@ -1,7 +1,7 @@
 """Measure the stages of data_prep on one core, beside datatrove's blocks and other libraries, in turns.
 
     pip install -r requirements-bench.txt
-    python data_prep/bench/corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
+    python evaluation/bench/corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
 
 From the texts of `--input` it builds a WARC file of pages (sample_warc.py). Tasks: `web`, from WARC bytes to a
 filtered, signed document, both sides with the same extractor; `filters` and `signatures` on the texts alone;
@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from data_prep.bench.sample_warc import build_warc
+from evaluation.bench.sample_warc import build_warc
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError, RunError
@@ -65,7 +65,7 @@ def our_filter() -> Callable[[str, str | None, float | None], str | None]:
     from data_prep.quality.splitter import WordTable
     from shared.command_line import parse_arguments
 
-    recipe = Path(__file__).parent.parent / "recipes" / "filter_web.yaml"
+    recipe = Path(__file__).parents[2] / "data_prep" / "recipes" / "filter_web.yaml"
     _, args = parse_arguments((StageArguments, FilterArguments), ["--config", str(recipe)])
     step, _, _ = make_step(args)
     table = WordTable()
@@ -111,7 +111,7 @@ def our_web(material: Material) -> tuple[int, float]:
 
 
 def their_web(material: Material) -> tuple[int, float]:
-    from data_prep.bench import datatrove_blocks
+    from evaluation.bench import datatrove_blocks
 
     return datatrove_blocks.web(material.warc)
 
@@ -130,7 +130,7 @@ def our_filters(material: Material) -> tuple[int, float]:
 
 
 def their_filters(material: Material) -> tuple[int, float]:
-    from data_prep.bench import datatrove_blocks
+    from evaluation.bench import datatrove_blocks
 
     return datatrove_blocks.filter_texts(material.texts)
 
@@ -143,7 +143,7 @@ def our_signatures(material: Material) -> tuple[int, float]:
 
 
 def their_signatures(material: Material) -> tuple[int, float]:
-    from data_prep.bench import datatrove_blocks
+    from evaluation.bench import datatrove_blocks
 
     return datatrove_blocks.sign_texts(material.texts)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from evaluation.masked_scores import Checkpoint, batches_of_one_length, find_hits
+from evaluation.masked.scores import Checkpoint, batches_of_one_length, find_hits
 from shared.errors import InputError
 from shared.loss import IGNORED
 from shared.tokenizer import special_tokens

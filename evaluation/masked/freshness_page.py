@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.dated_text import days_of, parse_date
+from evaluation.masked.dated_text import days_of, parse_date
 from finetuning.common.error_analysis import escape, markdown_table
 from shared.files import atomic_file
 

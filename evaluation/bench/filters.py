@@ -1,6 +1,6 @@
 """How often the rules of `quality/rules.py` decide as datatrove's classes do, rule by rule, and where they do not.
 
-    python data_prep/bench/filters.py --input corpus/ --max_documents 2000
+    python evaluation/bench/filters.py --input corpus/ --max_documents 2000
 
 Needs datatrove and spaCy (pip install datatrove spacy): their word splitter is the slow part. Prints a table with one
 line for each rule, then each disagreement with what was measured.

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from evaluation.masked_scores import Checkpoint, cut_documents, interval, resample, score_blocks
+from evaluation.masked.scores import Checkpoint, cut_documents, interval, resample, score_blocks
 from pretraining.masking import EXAM, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError

@@ -1,6 +1,6 @@
 """Measure pretraining speed: pretraining/run_mlm.py against the stock path, side by side, in turns.
 
-    python evaluation/bench_pretraining.py --sizes tiny --vocab_sizes 30522 --seq_lengths 128 --output_dir runs/bench
+    python evaluation/bench/mlm.py --sizes tiny --vocab_sizes 30522 --seq_lengths 128 --output_dir runs/bench
 
 Both sides are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
 precision, on the GPU where there is one (then in bf16). The text is made up: words of a Zipf distribution in documents
@@ -28,7 +28,7 @@ from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
 from shared.model_config import SIZES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "base": 64}}  # rows of 128 tokens
 OTHER_BATCHES = {"cpu": 8, "cuda": 128}
 FIRST_STEPS = 6  # of the run that finds out how many steps a side needs
@@ -129,7 +129,7 @@ def read_sides(args: BenchArguments, device: str) -> dict[str, tuple[list[str], 
         ours += ["--dataloader_num_workers", "4", "--dataloader_persistent_workers"]
     sides: dict[str, tuple[list[str], dict[str, str]]] = {"ours": (ours, {})}
     if not args.skip_stock:
-        sides["stock"] = (["evaluation/stock_mlm.py", *precision], {})
+        sides["stock"] = (["evaluation/bench/stock_mlm.py", *precision], {})
     for text in args.variants:
         name, _, words = text.partition(":")
         split = shlex.split(words)

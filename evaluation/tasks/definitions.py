@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.significance import Examples, parts_of
+from evaluation.tasks.bootstrap import Examples, parts_of
 from shared.files import content_hash
 
 
 @dataclass(frozen=True)
 class Task:
     """A task: the fine-tuning script and the recipe that run it, and its main metric there, which `divisor` makes a
-    share. `parts` is what evaluation/significance.py calls that metric."""
+    share. `parts` is what evaluation/tasks/bootstrap.py calls that metric."""
 
     script: str
     recipe: str

@@ -1,6 +1,6 @@
 """Measure fine-tuning speed: finetuning/run_glue.py against the stock path, side by side, in turns.
 
-    python evaluation/bench_finetuning.py --model_name_or_path runs/tiny_modern --output_dir runs/bench
+    python evaluation/bench/glue.py --model_name_or_path runs/tiny_modern --output_dir runs/bench
 
 Both sides are whole scripts in processes of their own (run_glue.py and stock_glue.py): same checkpoint, rows, epochs,
 batch size, learning rate and seed. The stock side pads to 128 tokens. Each round runs every side once, with a seed of
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from evaluation.bench_pretraining import run_side
+from evaluation.bench.mlm import run_side
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
@@ -62,7 +62,7 @@ def read_sides(args: BenchArguments) -> dict[str, tuple[list[str], dict[str, str
     ours = ["finetuning/run_glue.py", "--eval_strategy", "no", "--save_strategy", "no"]
     sides: dict[str, tuple[list[str], dict[str, str]]] = {
         "ours": (ours, {}),
-        "stock": (["evaluation/stock_glue.py"], {}),
+        "stock": (["evaluation/bench/stock_glue.py"], {}),
     }
     for text in args.variants:
         name, _, words = text.partition(":")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
-from evaluation.masked_scores import Checkpoint, batches_of_one_length, interval, resample
-from evaluation.significance import SCORES, parts_of
+from evaluation.masked.scores import Checkpoint, batches_of_one_length, interval, resample
+from evaluation.tasks.bootstrap import SCORES, parts_of
 
 WORD = re.compile(r"\w+")
 

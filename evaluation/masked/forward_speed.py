@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.masked_scores import Checkpoint, masked_batch, score_blocks
+from evaluation.masked.scores import Checkpoint, masked_batch, score_blocks
 from pretraining.masking import EXAM, make_masker
 
 ROUNDS = 5
