@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation import compare_models, run_blimp, run_mlm_eval
+from evaluation import compare_models
 from evaluation.bench import answers, corpus, glue, mlm, stages
 from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import Inputs, ReportArguments, shift
-from evaluation.masked import freshness_page, probes_page
+from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import atomic_file
@@ -115,9 +115,9 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
         "knobs": (["evaluation/results/knobs_cpu.json"], variant_table),
         "glue": (["evaluation/results/glue.json"], benchmark_table),
-        "mlm_eval": (["evaluation/results/mlm_eval.json"], run_mlm_eval.make_table),
+        "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
-        "blimp": (["evaluation/results/blimp.json"], run_blimp.make_table),
+        "blimp": (["evaluation/results/blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),

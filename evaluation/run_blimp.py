@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.masked.blimp_page import draw, make_table
 from evaluation.masked.scores import (
     Checkpoint,
     encode_sentences,
@@ -31,15 +32,13 @@ from evaluation.masked.scores import (
     score_sentences,
     write_report,
 )
-from finetuning.common.error_analysis import escape, markdown_table
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import atomic_file
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
+from shared.training.record import versions
 
 COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "field", "UID")
-CHANCE = 0.5
 MOST_BYTES = 64 * 2**20  # of a file of pairs, and of all members of a zip file together (BLiMP has 29 MB)
 MOST_MEMBERS = 1000
 
@@ -144,56 +143,6 @@ def summarize_all(pairs: list[dict[str, str]], scores: np.ndarray) -> dict[str, 
         names = np.array([pair[key] for pair in pairs])
         report[part] = {name: summarize(scores[names == name]) for name in sorted(set(names.tolist()))}
     return report
-
-
-def make_table(report: dict[str, Any]) -> str:
-    """The report as Markdown: all pairs, fields and phenomena; a mean and its standard error in percent."""
-    models = report["models"]
-
-    def row(name: str, *keys: str) -> list[str]:
-        cells = []
-        for scores in models.values():
-            for key in keys:
-                scores = scores[key]
-            cells.append(f"{100 * scores['accuracy']:.1f} ± {100 * scores['standard_error']:.1f}")
-        return [name, f"{scores['pairs']:,}", *cells]
-
-    first = next(iter(models.values()))
-    rows = [row("**all pairs**", "overall")]
-    rows += [row(f"*{escape(name)}*", "fields", name) for name in first["fields"]]
-    rows += [row(escape(name), "phenomena", name) for name in first["phenomena"]]
-    ties = ", ".join(f"{escape(name)} {scores['ties']:.1%}" for name, scores in models.items())
-    table = markdown_table(["minimal pairs", "pairs", *map(escape, models)], rows)
-    minutes = ", ".join(f"{escape(name)} {scores['seconds'] / 60:.1f}" for name, scores in models.items())
-    return (
-        f"{table}\n\nAccuracy in percent and its standard error. Chance is 50; equal scores count half ({ties}). "
-        f"Minutes on {report['hardware']['device']}: {minutes}.\n"
-    )
-
-
-def draw(report: dict[str, Any], path: Path) -> None:
-    """A bar for each phenomenon and model, with the line of chance."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    models = report["models"]
-    names = [*next(iter(models.values()))["phenomena"]]
-    height = 0.8 / len(models)
-    figure = Figure(figsize=(8, 1.5 + 0.35 * len(names) * max(1, len(models) / 2)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for number, (label, scores) in enumerate(models.items()):
-        found = [scores["phenomena"][name] for name in names]
-        places = np.arange(len(names)) + (number - (len(models) - 1) / 2) * height
-        widths, errors = ([100 * row[key] for row in found] for key in ("accuracy", "standard_error"))
-        axes.barh(places, widths, height, xerr=errors, label=f"{label} ({100 * scores['overall']['accuracy']:.1f})")
-    axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1, label="chance")
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set(xlabel="minimal pairs right, %", xlim=(0, 100))
-    figure.legend(loc="outside upper center", ncols=3)
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150)
 
 
 def main(args: BlimpArguments) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.pack_dataset import cached_blocks
+from evaluation.masked.eval_page import make_table
 from evaluation.masked.forward_speed import measure_speed
 from evaluation.masked.scores import (
     Checkpoint,
@@ -38,7 +39,6 @@ from evaluation.masked.scores import (
     write_report,
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
-from finetuning.common.error_analysis import escape, markdown_table
 from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
@@ -135,45 +135,6 @@ def with_intervals(values: dict[str, Any], samples: dict[str, np.ndarray]) -> di
     """The values as numbers, and beside each its 95% interval."""
     intervals = {f"{name}_interval": interval(samples[name]) for name in values}
     return {name: float(value) for name, value in values.items()} | intervals
-
-
-def make_table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
-
-    def cell(row: dict[str, Any], name: str, form: str) -> str:
-        if name not in row:
-            return ""
-        low, high = row[f"{name}_interval"]
-        return f"{row[name]:{form}} ({low:{form}} to {high:{form}})"
-
-    metrics = {"loss": ".3f", "perplexity": ".1f", "masked_accuracy": ".3f", "bits_per_byte": ".3f"}
-    more = {"pseudo_perplexity": ".1f", "pll_bits_per_byte": ".3f", "bits_per_byte_minus_first": "+.3f"}
-    more["pll_bits_per_byte_minus_first"] = "+.3f"
-    models = report["models"]
-    metrics |= {name: form for name, form in more.items() if any(name in row for row in models.values())}
-    head = ["model", *(name.replace("_", " ") for name in metrics), "most frequent token", "tokens per byte"]
-    rows = []
-    for label, row in models.items():
-        cells = [cell(row, name, form) for name, form in metrics.items()]
-        cells += [f"{row['most_frequent_token_accuracy']:.3f}", f"{row['tokens_per_byte']:.3f}"]
-        rows.append([escape(label), *cells])
-    first = next(iter(models.values()))
-    lines = [markdown_table(head, rows), ""]
-    lines += [
-        f"15% of the tokens of {first['documents']:,} documents ({first['bytes']:,} bytes) hidden, at fixed places; "
-        "'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, bootstrapped over "
-        "blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
-    ]
-    for label, row in models.items():
-        if "speed" in row:
-            speed = row["speed"]
-            lines += [
-                "",
-                f"{escape(label)}: {speed['evaluation_tokens_per_second']:,.0f} tokens/s, "
-                f"{speed['ratio_to_forward']:.2f} times as fast as its forward passes with the head at the hidden "
-                f"places, {speed['ratio_to_forward_every_position']:.2f} times with the head at every place.",
-            ]
-    return "\n".join(lines) + "\n"
 
 
 def main(args: EvalArguments) -> dict[str, Any]:

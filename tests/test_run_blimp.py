@@ -9,7 +9,8 @@ import pytest
 from masked_models import count_tokens, save_model
 
 from evaluation import run_blimp
-from evaluation.run_blimp import BlimpArguments, load_pairs, main, make_table, summarize
+from evaluation.masked.blimp_page import make_table
+from evaluation.run_blimp import BlimpArguments, load_pairs, main, summarize
 from shared.errors import InputError
 
 

@@ -18,8 +18,9 @@ from evaluation.masked.dated_text import (
     parse_date,
     period_of,
 )
+from evaluation.masked.freshness_page import make_table
 from evaluation.masked.new_words import read_new_words
-from evaluation.run_freshness import NEW_WORDS, FreshnessArguments, main, make_table
+from evaluation.run_freshness import NEW_WORDS, FreshnessArguments, main
 from shared.documents import is_held_out
 from shared.errors import InputError
 

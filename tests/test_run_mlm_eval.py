@@ -9,6 +9,7 @@ from masked_models import count_tokens, save_model
 from transformers import AutoModelForMaskedLM, BertConfig, BertForSequenceClassification, BertModel, EvalPrediction
 
 from data_prep.pack_dataset import pack_dataset
+from evaluation.masked.eval_page import make_table
 from evaluation.masked.scores import (
     TOKENS_AT_ONCE,
     cut_documents,
@@ -22,7 +23,7 @@ from evaluation.masked.scores import (
     score_sentences,
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
-from evaluation.run_mlm_eval import EvalArguments, main, make_table
+from evaluation.run_mlm_eval import EvalArguments, main
 from pretraining.masking import EXAM, MaskedBlocks, make_masker
 from pretraining.run_mlm import compute_metrics
 from shared.blocks import open_blocks

@@ -26,9 +26,10 @@ from evaluation.masked.dated_cloze import (
 )
 from evaluation.masked.frequency_bands import count_hits, rank_tokens
 from evaluation.masked.probe_inputs import load_scored_pairs
+from evaluation.masked.probes_page import make_table
 from evaluation.masked.scores import load_model, open_checkpoints, score_blocks
 from evaluation.masked.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
-from evaluation.run_probes import ProbeArguments, main, make_table
+from evaluation.run_probes import ProbeArguments, main
 from finetuning.common.data import Split, read_rows
 from pretraining.masking import EXAM, make_masker
 from shared.errors import InputError

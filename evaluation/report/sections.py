@@ -22,9 +22,9 @@ SCRIPTS = {
 }
 TABLES = {  # the modules with each result's make_table
     "benchmark": "tasks.page",
-    "mlm_eval": "run_mlm_eval",
+    "mlm_eval": "masked.eval_page",
     "freshness": "masked.freshness_page",
-    "blimp": "run_blimp",
+    "blimp": "masked.blimp_page",
     "probes": "masked.probes_page",
     "cpu_benchmark": "cpu.page",
 }
