@@ -9,7 +9,6 @@ Python, and without what the dumps and the crawl would take to download.
 """
 
 import gzip
-import importlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -47,28 +46,37 @@ def lay_out_crawl(paths: list[str], folder: Path) -> Path:
     return folder
 
 
-def plan(args: BenchArguments, folder: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """What to run: a name for the table and the folder, the script, its flags."""
+def plan(args: BenchArguments, folder: Path) -> Iterator[tuple[str, Any, list[str]]]:
+    """What to run: a name for the table and the folder, the script as a module, its flags."""
+    from data_prep import (  # here, because `make_table` needs none of them
+        analyse_corpus,
+        build_corpus,
+        deduplicate,
+        extract_common_crawl,
+        extract_wikipedia,
+        fetch_common_crawl,
+        filter_documents,
+    )
+
     mirror = lay_out_crawl(args.crawl, folder / "mirror")
     fetch = ["--snapshot", SNAPSHOT, "--sampling_ratio", "1", "--base_url", str(mirror)]
-    yield "fetch", "fetch_common_crawl", fetch
-    yield "web", "extract_common_crawl", ["--input", *args.crawl]
-    yield "wikipedia", "extract_wikipedia", ["--input", *args.dump]
+    yield "fetch", fetch_common_crawl, fetch
+    yield "web", extract_common_crawl, ["--input", *args.crawl]
+    yield "wikipedia", extract_wikipedia, ["--input", *args.dump]
     for name in ("web", "wikipedia"):
         flags = ["--config", str(RECIPES / f"filter_{name}.yaml"), "--input", str(folder / name)]
-        yield f"{name}_filtered", "filter_documents", flags
+        yield f"{name}_filtered", filter_documents, flags
     filtered = [str(folder / "web_filtered"), str(folder / "wikipedia_filtered")]
-    yield "deduplicated", "deduplicate", ["--input", *filtered]
-    yield "corpus", "build_corpus", ["--input", str(folder / "deduplicated")]
-    yield "analysis", "analyse_corpus", ["--input", str(folder / "corpus")]
+    yield "deduplicated", deduplicate, ["--input", *filtered]
+    yield "corpus", build_corpus, ["--input", str(folder / "deduplicated")]
+    yield "analysis", analyse_corpus, ["--input", str(folder / "corpus")]
 
 
-def run(script: str, flags: list[str], output: Path) -> dict[str, Any]:
+def run(module: Any, flags: list[str], output: Path) -> dict[str, Any]:
     """One stage in this process: its counts and seconds."""
-    module = importlib.import_module(f"data_prep.{script}")
     own = [getattr(module, name) for name in vars(module) if name.endswith("Arguments") and name != "StageArguments"]
     types = [kind for kind in own if kind.__module__ == module.__name__]
-    if script != "fetch_common_crawl":  # which has its own form of them
+    if not any(issubclass(kind, module.StageArguments) for kind in types):  # fetching has its own form of them
         types.insert(0, module.StageArguments)
     common = ["--output_dir", str(output), "--workers", "1", "--max_bad_records", "1"]
     arguments = parse_arguments(types, [*flags, *common])
@@ -97,8 +105,9 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"--output_dir {folder}: is not empty; a stage that is done would take no time")
     rows = []
-    for name, script, flags in plan(args, folder):
-        rows.append({"name": name, "script": script} | run(script, flags, folder / name))
+    for name, module, flags in plan(args, folder):
+        script = module.__name__.removeprefix("data_prep.")
+        rows.append({"name": name, "script": script} | run(module, flags, folder / name))
     write_json(folder / "stages.json", rows)
     with atomic_file(folder / "stages.md") as temporary:
         temporary.write_text(make_table(rows) + "\n", encoding="utf-8")

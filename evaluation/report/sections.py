@@ -1,9 +1,12 @@
 """The sections of make_report.py: Markdown, lines of charts and metadata, each from result files alone."""
 
-from importlib import import_module
 from typing import Any
 
+from evaluation.cpu import page as cpu_page
+from evaluation.cpu.page import TITLES, find_best, span
 from evaluation.report.page import Line
+from evaluation.tasks import page as tasks_page
+from evaluation.tasks.definitions import TASKS
 from evaluation.tasks.page import CONTROLS
 from finetuning.common.error_analysis import escape
 from shared.errors import InputError
@@ -20,14 +23,6 @@ SCRIPTS = {
     "probes": "run_probes.py",
     "cpu_benchmark": "run_cpu_benchmark.py",
 }
-TABLES = {  # the modules with each result's make_table
-    "benchmark": "tasks.page",
-    "mlm_eval": "masked.eval_page",
-    "freshness": "masked.freshness_page",
-    "blimp": "masked.blimp_page",
-    "probes": "masked.probes_page",
-    "cpu_benchmark": "cpu.page",
-}
 MEASURES = {  # of run_mlm.py
     "eval_loss": "loss, nats per hidden token",
     "eval_perplexity": "perplexity of hidden tokens",
@@ -43,8 +38,12 @@ PIPELINES = {"run_glue": "text-classification", "run_ner": "token-classification
 
 def results_section(name: str, inputs: Any) -> str:
     """The tables of a result, as the script that wrote it makes them."""
-    module = import_module(f"evaluation.{TABLES[name]}")
-    return inputs.use(name, module.make_table) or NOT_MEASURED.capitalize() + "."
+    # Here, so that --help need not wait for torch.
+    from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
+
+    pages = {"benchmark": tasks_page, "mlm_eval": eval_page, "freshness": freshness_page, "blimp": blimp_page}
+    pages |= {"probes": probes_page, "cpu_benchmark": cpu_page}
+    return inputs.use(name, pages[name].make_table) or NOT_MEASURED.capitalize() + "."
 
 
 def of_model(result: dict[str, Any], name: str, models: Any) -> Any:
@@ -140,8 +139,6 @@ def _pairs(result: dict[str, Any], name: str) -> tuple[str, str]:
 
 
 def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
-    from evaluation.cpu.page import TITLES, find_best, span
-
     label = name if name in result["models"] else next(iter(result["models"]))
     model = result["models"][label]
     best, threads = find_best(model)
@@ -294,8 +291,6 @@ def make_metadata(inputs: Any, args: Any) -> str:
                 add("fill-mask", "text", metric, value, dataset_name="held-out text", metric_name=MEASURES[key])
 
     def benchmark(result: dict[str, Any]) -> None:
-        from evaluation.tasks.definitions import TASKS
-
         for task, cell in result["results"][of_model(result, args.name, result["averages"])].items():
             if "mean" in cell:
                 facts = result["tasks"][task]
