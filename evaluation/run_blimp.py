@@ -36,7 +36,6 @@ from shared.command_line import run_script
 from shared.errors import InputError
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
-from shared.training.record import versions
 
 COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "field", "UID")
 MOST_BYTES = 64 * 2**20  # of a file of pairs, and of all members of a zip file together (BLiMP has 29 MB)
