@@ -27,6 +27,7 @@ from evaluation.tasks.page import CONTROLS
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
+from shared.markdown import markdown_table
 
 # Of scores more is better, and they are shown in percent; of losses less. Others, such as the loss per token, hang on
 # the tokenizer.
@@ -278,8 +279,7 @@ def make_table(rows: list[dict[str, Any]]) -> str:
         text = f"{round(unit * value, digits) + 0.0:{sign}.{digits}f}".replace("-", "−")
         return text if error is None else f"{text} ± {unit * z * error:.{digits}f}"
 
-    lines = ["| number | metric | before | after | change | fails beyond | verdict |"]
-    lines += ["|---|---|---:|---:|---:|---:|---|"]
+    found = []
     for row in rows:
         verdict = f"**{row['verdict']}**" if row["verdict"] in ("worse", "missing") else row["verdict"]
         limit = "–"
@@ -288,9 +288,10 @@ def make_table(rows: list[dict[str, Any]]) -> str:
             limit = f"{mark}{row['unit'] * row['fails_beyond']:.{1 if row['unit'] == 100 else 4}f}"
         cells = [row["name"], row["metric"].replace("_", " "), shown(row, "before"), shown(row, "after")]
         cells += [shown(row, "change", "+") + ("" if row.get("is_paired", True) else " (unpaired)"), limit, verdict]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "± is half of a 95% interval. Shares are in percent."]
-    return "\n".join(lines) + "\n"
+        found.append(cells)
+    head = ["number", "metric", "before", "after", "change", "fails beyond", "verdict"]
+    table = markdown_table(head, found, "|---|---|---:|---:|---:|---:|---|")
+    return f"{table}\n\n± is half of a 95% interval. Shares are in percent.\n"
 
 
 def main(args: CompareArguments) -> list[dict[str, Any]]:

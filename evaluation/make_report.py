@@ -32,10 +32,10 @@ from evaluation.report.sections import (
     training_lines,
     training_section,
 )
-from finetuning.common.error_analysis import escape
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_file
+from shared.markdown import escape, markdown_table
 
 RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "probes", "cpu_benchmark")
 PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
@@ -185,8 +185,7 @@ def again_section(inputs: Inputs) -> str:
 def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
     """The report without its metadata."""
     rows = summary_rows(inputs, args.name, args)
-    table = ["| measure | value | note |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
-    sections = {"Summary": "\n".join(table)}
+    sections = {"Summary": markdown_table(["measure", "value", "note"], rows, "|---|---|---|")}
     sections["Training"] = training_section(inputs)
     for name, heading in (
         ("benchmark", "Tasks"),

@@ -20,6 +20,7 @@ from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import atomic_file
+from shared.markdown import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = {  # what is in no result file: the layout and the text, in words
@@ -49,7 +50,7 @@ def pretraining_table(*runs: dict[str, Any] | None) -> str:
     """What each run of run_mlm.py read, took and reached."""
     head = ["run", "model", "text, vocabulary", "tokens read", "training time", "tokens/s", "loss", "masked accuracy"]
     head += ["most frequent token", "bits per byte"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for (name, (model, text)), run in zip(PRETRAINED.items(), runs, strict=True):
         if run is None:
             continue
@@ -60,24 +61,22 @@ def pretraining_table(*runs: dict[str, Any] | None) -> str:
         cells += [f"{found['train_tokens_per_second']:,.0f}", f"{found['eval_loss']:.3f}"]
         for key in ("masked_accuracy", "most_frequent_token_accuracy", "bits_per_byte"):
             cells.append(f"{found[f'eval_{key}']:.3f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(head, rows, "|---" * len(head) + "|")
 
 
 def fault_tables(report: dict[str, Any]) -> str:
     """What tests/faults.py found: kills by kind of run, damage by engine."""
-    lines = ["| run | kills | of these while saving | before the first checkpoint | ended with the same bits |"]
-    lines += ["|---|---|---|---|---|"]
-    for row in report["kills"]:
-        lines.append("| " + " | ".join(str(row[key]) for key in row) + " |")
+    head = ["run", "kills", "of these while saving", "before the first checkpoint", "ended with the same bits"]
+    rows = [[*row.values()] for row in report["kills"]]
     total = [sum(row[key] for row in report["kills"]) for key in ("kills", "while_saving", "before_a_checkpoint")]
     same = sum(row["same_bits"] for row in report["kills"])
-    lines += [f"| **all** | **{total[0]}** | {total[1]} | {total[2]} | **{same}** |", ""]
+    rows.append(["**all**", f"**{total[0]}**", total[1], total[2], f"**{same}**"])
+    kills = markdown_table(head, rows, "|---|---|---|---|---|")
     engines = list(next(iter(report["damage"].values())))
-    lines += ["| damage to the newest checkpoint | " + " | ".join(engines) + " |", "|---" * (1 + len(engines)) + "|"]
-    for kind, row in report["damage"].items():
-        lines.append(f"| {kind} | " + " | ".join(row[engine] for engine in engines) + " |")
-    return "\n".join(lines)
+    rows = [[kind, *(row[engine] for engine in engines)] for kind, row in report["damage"].items()]
+    damage = markdown_table(["damage to the newest checkpoint", *engines], rows, "|---" * (1 + len(engines)) + "|")
+    return f"{kills}\n\n{damage}"
 
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
@@ -90,8 +89,7 @@ def summary_table(*results: Any) -> str:
     """How good, how fresh and how fast: the summary of make_report.py."""
     inputs = Inputs(dict(zip(SUMMARY, results, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
-    lines = ["| measure | value | |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows if row[0] != "Energy")])
+    return markdown_table(["measure", "value", ""], [row for row in rows if row[0] != "Energy"], "|---|---|---|")
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents

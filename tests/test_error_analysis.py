@@ -7,15 +7,14 @@ from finetuning.common.error_analysis import (
     confusion_matrix,
     confusion_table,
     draw_reliability,
-    escape,
     expected_calibration_error,
     label_table,
-    markdown_table,
     reliability,
     score_by_length,
     worst_rows,
     write_error_analysis,
 )
+from shared.markdown import escape, markdown_table
 
 PNG = b"\x89PNG\r\n"
 

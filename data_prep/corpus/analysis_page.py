@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.corpus.card import cell, table
+from data_prep.corpus.card import cell
 from shared.files import atomic_file
+from shared.markdown import markdown_table
 
 MANY = 24  # snapshots, above which curves become one and a table has no column for each
 MATRIX = 15  # snapshots, above which a matrix is a picture only
@@ -43,7 +44,7 @@ def _snapshots(analysis: dict[str, Any]) -> str:
         lengths = " / ".join(f"{percentiles[percent]:,}" for percent in ("5", "25", "50", "75", "95"))
         rows.append((cell(name), total["documents"], total["words"], lengths, shown))
     titles = ("snapshot", "documents", "words", "words in a document: 5 / 25 / 50 / 75 / 95%", "languages")
-    return table(titles, rows)
+    return markdown_table(titles, rows)
 
 
 def _terms(analysis: dict[str, Any]) -> str:
@@ -53,7 +54,7 @@ def _terms(analysis: dict[str, Any]) -> str:
         counts = [terms[term][name] for term in terms]
         shown = [f"{c['term_documents']:,} ({c['term_documents'] / total['documents']:.2%})" for c in counts]
         rows.append((cell(name), *shown))
-    return "Documents with the term, and their share.\n\n" + table(("snapshot", *map(cell, terms)), rows)
+    return "Documents with the term, and their share.\n\n" + markdown_table(("snapshot", *map(cell, terms)), rows)
 
 
 def _rises(entry: dict[str, Any]) -> str:
@@ -75,8 +76,8 @@ def _rises(entry: dict[str, Any]) -> str:
     titles = ("word", f"documents of {first}", f"of {last}", "share", "share", "z")
     return (
         f"## Risers from {first} to {last}\n\nLog-odds ratio of the share of documents, with a prior; z is its size "
-        f"in standard errors. Another mix of domains moves words too.\n\n{table(titles, rows('risers'))}\n\n"
-        f"The greatest falls:\n\n{table(titles, rows('fallers'))}"
+        f"in standard errors. Another mix of domains moves words too.\n\n{markdown_table(titles, rows('risers'))}\n\n"
+        f"The greatest falls:\n\n{markdown_table(titles, rows('fallers'))}"
     )
 
 
@@ -88,7 +89,7 @@ def _dates(analysis: dict[str, Any]) -> str:
         for name, facts in snapshots.items()
         if facts["months"] or kind == "date"
     ]
-    return text + table(("", "snapshot", "first", "median", "last", "documents without"), rows)
+    return text + markdown_table(("", "snapshot", "first", "median", "last", "documents without"), rows)
 
 
 def _domains(analysis: dict[str, Any]) -> str:
@@ -100,7 +101,7 @@ def _domains(analysis: dict[str, Any]) -> str:
     ]
     text = (
         "The registered domain is approximated: two labels, or three below the commonest second-level names (.co.uk)."
-        "\n\n" + table(("domain", "documents", *map(cell, shown)), rows)
+        "\n\n" + markdown_table(("domain", "documents", *map(cell, shown)), rows)
     )
     known = any(value is not None for row in analysis["domains"]["correlation"]["pearson"] for value in row)
     if not known:
@@ -120,7 +121,9 @@ def _duplicates(analysis: dict[str, Any]) -> str:
             (cell(name), documents, distinct, f"{1 - distinct / documents:.2%}" if documents else "")
             for name, documents, distinct in zip(names, facts["documents"], facts["distinct"], strict=True)
         ]
-        part = f"### Same {kind}\n\n" + table(("snapshot", f"documents with a {kind}", "distinct", "repeated"), rows)
+        part = f"### Same {kind}\n\n" + markdown_table(
+            ("snapshot", f"documents with a {kind}", "distinct", "repeated"), rows
+        )
         if not greatest_similarity(facts):
             part += f"\n\nNo two snapshots share a {kind}." if len(names) > 1 else ""
         elif len(names) <= MATRIX:
@@ -161,7 +164,7 @@ def _stages(analysis: dict[str, Any]) -> str:
             for reason, number in sorted(counts[kind].items(), key=lambda item: (-item[1], item[0])):
                 shown = f"damaged: {reason}" if kind == "bad" else reason
                 rows.append((step["stage"], cell(shown), number, _share(number, counts["in"])))
-    return table(("stage", "reason", "documents", "share"), rows)
+    return markdown_table(("stage", "reason", "documents", "share"), rows)
 
 
 def _share(part: int, whole: int) -> str:
@@ -173,4 +176,4 @@ def _matrix(names: list[str], values: list[list[float | None]], form: str) -> st
         (cell(name), *("" if value is None else form.format(value) for value in row))
         for name, row in zip(names, values, strict=True)
     ]
-    return table(("", *map(cell, names)), rows)
+    return markdown_table(("", *map(cell, names)), rows)

@@ -10,6 +10,7 @@ import yaml
 
 from shared.errors import InputError
 from shared.files import atomic_file
+from shared.markdown import markdown_table
 
 WIKI = re.compile(r"[a-z_]+wik[a-z]*(?:-(\d{8})|$)")
 WIKI_CHANGED = "20230607"  # when Wikimedia's projects went from CC BY-SA 3.0 to 4.0
@@ -144,7 +145,7 @@ def _splits(splits: dict[str, Any], settings: dict[str, Any]) -> str:
         (f"`{name}`", f"`{SPLITS[name]}`", facts["documents"], facts["tokens"], _size(facts["text_bytes"]), how[name])
         for name, facts in splits.items()
     ]
-    text = table(("split", "files", "documents", "tokens", "text", "chosen"), rows)
+    text = markdown_table(("split", "files", "documents", "tokens", "text", "chosen"), rows)
     if "validation" not in splits and not settings["validation_fraction"]:
         text += "\n\nNothing is held out by hash here: `pack_dataset.py` does it when it packs, by the same rule."
     return text
@@ -163,7 +164,9 @@ def _mix(mix: list[dict[str, Any]], manifest: dict[str, Any]) -> str:
         )
         for group in mix
     ]
-    text = table(("input", "documents for training", "their tokens", "tokens taken", "share", "times read"), rows)
+    text = markdown_table(
+        ("input", "documents for training", "their tokens", "tokens taken", "share", "times read"), rows
+    )
     repeated = manifest["counts"].get("repeated", 0)
     return text + (f"\n\n{repeated:,} training rows are repetitions." if repeated else "")
 
@@ -180,7 +183,7 @@ def _sources(splits: dict[str, Any], licences: dict[str, str]) -> str:
         )
         for name, facts in _largest(total)
     ]
-    text = table(("source", "documents", "tokens", "text", "licence"), rows)
+    text = markdown_table(("source", "documents", "tokens", "text", "licence"), rows)
     if any(licence_of(name, licences) == UNKNOWN for name in total):
         text += (
             "\n\nNot stated: find out where the text came from before you publish it, and name it with `--licences`."
@@ -204,7 +207,7 @@ def _dates(splits: dict[str, Any]) -> str:
         (cell(name), facts["documents"], facts["tokens"], "█" * round(30 * facts["documents"] / most))
         for name, facts in sorted(months.items())
     ]
-    return "`date` is when a page was crawled, an article revised, or a text published.\n\n" + table(
+    return "`date` is when a page was crawled, an article revised, or a text published.\n\n" + markdown_table(
         (unit, "documents", "tokens", ""), rows
     )
 
@@ -213,7 +216,7 @@ def _languages(splits: dict[str, Any]) -> str:
     rows = [
         (cell(name), facts["documents"], facts["tokens"]) for name, facts in _largest(_sum_of(splits, "languages"))
     ]
-    return table(("language", "documents", "tokens"), rows)
+    return markdown_table(("language", "documents", "tokens"), rows)
 
 
 def _stages(manifest: dict[str, Any]) -> str:
@@ -224,7 +227,7 @@ def _stages(manifest: dict[str, Any]) -> str:
         shown = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         text = ", ".join(f"{cell(reason)} {number:,}" for reason, number in shown)
         rows.append((step["stage"], counts["in"], counts["kept"], text or "nothing"))
-    return table(("stage", "in", "kept", "dropped"), rows)
+    return markdown_table(("stage", "in", "kept", "dropped"), rows)
 
 
 def _rules(manifest: dict[str, Any]) -> str:
@@ -262,7 +265,9 @@ def _contamination(report: list[dict[str, Any]] | None, settings: dict[str, Any]
         f"be in it whole; shorter ones cannot be checked. Such documents {what}. Each is listed in "
         "`contamination/`; `reports/contamination.json` has the same table with n-grams and examples.\n\n"
     )
-    text += table(("set", "split", "rows", "rows checked", "rows found", "share", "documents with the set"), rows)
+    text += markdown_table(
+        ("set", "split", "rows", "rows checked", "rows found", "share", "documents with the set"), rows
+    )
     examples = [
         f"- {cell(entry['set'])}: “{cell(example['ngram'])}” in {example['documents']:,} documents, "
         f"such as {cell(example['url'] or example['id'] or '')}"
@@ -292,17 +297,6 @@ def _largest(table: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]
         for key, value in facts.items():
             rest[key] += value
     return ranked[:LONG_TABLE] + ([(f"{len(ranked) - LONG_TABLE} others", rest)] if ranked[LONG_TABLE:] else [])
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; whole numbers stand on the right, with commas."""
-
-    def shown(value: Any) -> str:
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    sides = ["---:" if rows and isinstance(value, int) else "---" for value in (rows[0] if rows else titles)]
-    lines = [titles, sides, *([shown(value) for value in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def cell(text: str) -> str:

@@ -19,6 +19,7 @@ from finetuning.qa.spans import NULL, keep_best_spans, merge_windows
 from shared.command_line import run_script
 from shared.errors import RunError
 from shared.files import write_json
+from shared.markdown import markdown_table
 
 
 @dataclass
@@ -147,9 +148,9 @@ def make_table(result: dict[str, Any]) -> str:
         (best, f"{few:,.0f}", f"{few / at_once:.1f}", f"{result['loops_over_best_ends_same_answer']:.1%}"),
         ("ours", f"{at_once:,.0f}", "", "100%"),
     ]
-    lines = ["| search for answers | µs a window | ours is faster by | best answer found |", "|---|---:|---:|---:|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + f"\n\n{result['windows']:,} windows; threads: {result['threads']}.\n"
+    head = ["search for answers", "µs a window", "ours is faster by", "best answer found"]
+    table = markdown_table(head, rows, "|---|---:|---:|---:|")
+    return f"{table}\n\n{result['windows']:,} windows; threads: {result['threads']}.\n"
 
 
 def main(args: BenchArguments) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
+from shared.markdown import markdown_table
 from shared.rows import Source
 
 WARM_UP = 100  # pages or documents before the clock starts
@@ -236,13 +237,12 @@ def measure(task: str, side: str, material: Material, core: int) -> dict[str, fl
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
-    lines = ["| task | side | documents/s | ours is faster by | peak memory, MiB |", "|---|---|---|---|---|"]
+    rows = []
     for row in results:
         ratio = f"{row['ratio']:.1f}" if row["ratio"] else ""
-        lines.append(
-            f"| {row['task']} | {row['side']} | {row['per_second']:,.0f} | {ratio} | {row['peak_mib']:,.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([row["task"], row["side"], f"{row['per_second']:,.0f}", ratio, f"{row['peak_mib']:,.0f}"])
+    head = ["task", "side", "documents/s", "ours is faster by", "peak memory, MiB"]
+    return markdown_table(head, rows, "|---|---|---|---|---|") + "\n"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:

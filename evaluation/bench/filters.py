@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from data_prep.corpus.card import table
 from data_prep.quality.document import Document
 from data_prep.quality.rules import RULE_SETS, RULES, Judgement, judge
 from data_prep.quality.splitter import WordTable
@@ -22,6 +21,7 @@ from data_prep.quality.word_lists import GOPHER_STOP_WORDS, WordList
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_json
+from shared.markdown import markdown_table
 from shared.rows import find_sources, read_rows
 
 LISTS = {"gopher_stop_words": {"en": WordList(frozenset(GOPHER_STOP_WORDS))}}
@@ -193,7 +193,8 @@ def make_table(report: dict[str, Any]) -> str:
     for name, share in report["agree"].items():
         dropped = report["dropped"].get(name, {})
         rows.append((name, f"{share:.2%}", dropped.get("ours", ""), dropped.get("datatrove", "")))
-    return table(("rule", "the same decision", "dropped by ours", "by datatrove's"), rows)
+    head = ("rule", "the same decision", "dropped by ours", "by datatrove's")
+    return markdown_table(head, rows, "| --- | --- | ---: | ---: |")
 
 
 def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any]) -> float:

@@ -21,6 +21,7 @@ from evaluation.bench.mlm import run_side
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
+from shared.markdown import markdown_table
 
 TARGETS = {"sst2": 4.0, "mrpc": 1.8}  # how often faster than the stock path it has to be
 TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte", "wnli")  # with one validation set
@@ -135,7 +136,7 @@ def summarize(rounds: list[dict[str, Any]], stock: list[dict[str, Any]], score: 
 def make_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, a line for each side; a ratio below the target says so."""
     head = ["task", "model", "side", "samples/s", "to stock", "evaluation, samples/s", "score"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    found = []
     for row in rows:
         for name, side in row["sides"].items():
             ratio = f"**{side['ratio']:.2f}**"
@@ -144,13 +145,13 @@ def make_table(rows: list[dict[str, Any]]) -> str:
             score = f"{row['metric']} {side['score']:.3f} ± {side['score_deviation']:.3f}"
             cells = [row["task"], row["model"], name, f"{side['samples_per_second']:,.0f}"]
             cells += ["1" if name == "stock" else ratio, f"{side['eval_samples_per_second']:,.0f}", score]
-            lines.append(f"| {' | '.join(cells)} |")
+            found.append(cells)
     first = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     settings = f"batch {first['batch_size']}, learning rate {first['learning_rate']:g}, epochs {first['epochs']:g}"
     settings += f" of the first {first['max_train_samples']:,} rows" if first["max_train_samples"] else ""
-    lines += ["", f"{first['device']}; {settings}; {len(first['seeds'])} rounds; {versions}."]
-    return "\n".join(lines) + "\n"
+    table = markdown_table(head, found, "|---" * len(head) + "|")
+    return f"{table}\n\n{first['device']}; {settings}; {len(first['seeds'])} rounds; {versions}.\n"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json
+from shared.markdown import markdown_table
 from shared.model_config import SIZES
 
 ROOT = Path(__file__).parents[2]
@@ -213,12 +214,13 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown. The stock path of the largest vocabulary of a size and length is the mark for all."""
     head = ["model", "vocabulary", "length", "batch", "stock tokens/s", "tokens/s", "ratio", "to stock at"]
     head += ["peak memory, GiB (stock)", "utilisation (stock)", "data wait"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    speeds = []
     for row in rows:
         alike = [r for r in rows if (r["size"], r["seq_length"]) == (row["size"], row["seq_length"])]
         mark = max(alike, key=lambda r: r["vocab_size"])
         stock = row.get("stock_tokens_per_second")
-        cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", row["seq_length"], row["batch_size"]]
+        cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}"]
+        cells += [str(row["seq_length"]), str(row["batch_size"])]
         cells += [f"{stock:,.0f}" if stock else "", f"{row['tokens_per_second']:,.0f}"]
         cells += [f"**{row['ratio']:.1f}**" if stock else ""]
         cells += (
@@ -230,21 +232,27 @@ def make_table(rows: list[dict[str, Any]]) -> str:
         cells += [f"{memory:.2f} ({row['stock_peak_memory_gib']:.2f})" if stock else f"{memory:.2f}"]
         cells += [f"{use:.0%} ({row['stock_model_flops_utilization']:.0%})" if stock else f"{use:.0%}"]
         cells += [f"{row['share_data']:.1%}"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        speeds.append(cells)
+    parts = [markdown_table(head, speeds, "|---" * len(head) + "|")]
     if any(row["variants"] for row in rows):
-        head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
-        lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in rows:
-        for name, variant in row["variants"].items():
-            cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", row["seq_length"], name]
-            cells += [f"{variant['tokens_per_second']:,.0f}", f"{variant['ratio_to_ours']:.2f}"]
-            lines.append(f"| {' | '.join(map(str, cells))} | {variant['peak_memory_gib']:.2f} |")
+        parts.append(variant_table(rows))
     first = rows[0]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
     rounds = "/".join(str(n) for n in dict.fromkeys(len(row["rounds"]["ours"]) for row in rows))
-    lines += ["", f"{first['device']}; {peak}; {versions}. Medians of {rounds} rounds."]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([*parts, f"{first['device']}; {peak}; {versions}. Medians of {rounds} rounds."]) + "\n"
+
+
+def variant_table(rows: list[dict[str, Any]]) -> str:
+    """Of the rows, what differs from our script as it is."""
+    head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
+    found = []
+    for row in rows:
+        for name, variant in row["variants"].items():
+            cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", str(row["seq_length"]), name]
+            cells += [f"{variant['tokens_per_second']:,.0f}", f"{variant['ratio_to_ours']:.2f}"]
+            found.append([*cells, f"{variant['peak_memory_gib']:.2f}"])
+    return markdown_table(head, found, "|---" * len(head) + "|")
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:

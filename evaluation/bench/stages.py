@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.corpus.card import cell, table
+from data_prep.corpus.card import cell
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
+from shared.markdown import markdown_table
 from shared.rows import find_sources
 
 SNAPSHOT = "CC-MAIN-2026-43"  # any name of the right form
@@ -95,7 +96,7 @@ def make_table(rows: list[dict[str, Any]]) -> str:
         why = ", ".join(f"{cell(reason)} {count:,}" for reason, count in ranked) or "nothing"
         speed = f"{row['in'] / row['seconds']:,.0f}"
         shown.append((f"`{row['name']}`", row["in"], row["kept"], f"{row['seconds']:.1f}", speed, why))
-    return table(("stage", "in", "kept", "seconds", "a second", "dropped"), shown)
+    return markdown_table(("stage", "in", "kept", "seconds", "a second", "dropped"), shown)
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import geometric_mean
 from typing import Any
 
-from finetuning.common.error_analysis import escape
+from shared.markdown import escape, markdown_table
 
 MOST_POINTS = 0.5  # a variant that loses more of the score is not recommended
 TORCH = ("eager", "compile", "torch_int8")
@@ -96,7 +96,7 @@ def tables(model: dict[str, Any]) -> list[str]:
         row += ["" if parity["agreement"] is None else f"{parity['agreement']:.1%}"]
         row += [f"{100 * parity['score']:.2f}", _signed(parity["points"])] if metric else []
         rows.append(row)
-    parts = [table(head, rows)]
+    parts = [_table(head, rows)]
     for threads, run in model["variants"]["eager"]["threads"].items():
         lengths = list(run["latency"])
         head = ["variant", *(f"{n} tokens: ms p50 (p95)" for n in lengths), *(f"{n}: rows/s" for n in lengths)]
@@ -108,14 +108,13 @@ def tables(model: dict[str, Any]) -> list[str]:
             for one in (cell["threads"][threads]["throughput"][n] for n in lengths):
                 row.append(f"{one['rows_per_second']:,.0f}{_ratio(name, one)}")
             rows.append(row)
-        parts += [f"On {_threads(threads)}: one row at a time, and many at once.", table(head, rows)]
+        parts += [f"On {_threads(threads)}: one row at a time, and many at once.", _table(head, rows)]
     return parts + [f"Failed: {TITLES[name]}: {escape(reason, 400)}" for name, reason in failures.items()]
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Markdown, the first column to the left."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A table with numbers in all columns but the first."""
+    return markdown_table(head, rows, "| --- |" + " ---: |" * (len(head) - 1))
 
 
 def _metric(model: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.common.error_analysis import escape, markdown_table
-from shared.files import atomic_file
+from shared.figures import new_figure, save_figure
+from shared.markdown import escape, markdown_table
 
 CHANCE = 0.5
 
@@ -38,14 +38,10 @@ def make_table(report: dict[str, Any]) -> str:
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """A bar for each phenomenon and model, with the line of chance."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     models = report["models"]
     names = [*next(iter(models.values()))["phenomena"]]
     height = 0.8 / len(models)
-    figure = Figure(figsize=(8, 1.5 + 0.35 * len(names) * max(1, len(models) / 2)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 1.5 + 0.35 * len(names) * max(1, len(models) / 2))
     axes = figure.subplots()
     for number, (label, scores) in enumerate(models.items()):
         found = [scores["phenomena"][name] for name in names]
@@ -57,5 +53,4 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="minimal pairs right, %", xlim=(0, 100))
     figure.legend(loc="outside upper center", ncols=3)
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150)
+    save_figure(figure, path)

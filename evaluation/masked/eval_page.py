@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetuning.common.error_analysis import escape, markdown_table
+from shared.markdown import escape, markdown_table
 
 
 def make_table(report: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.masked.dated_text import days_of, parse_date
-from finetuning.common.error_analysis import escape, markdown_table
-from shared.files import atomic_file
+from shared.figures import new_figure, save_figure
+from shared.markdown import escape, markdown_table
 
 
 def make_table(report: dict[str, Any]) -> str:
@@ -89,25 +89,11 @@ def _by_cutoff(report: dict[str, Any]) -> list[str]:
 def draw_all(report: dict[str, Any], folder: Path) -> None:
     """Write a picture of each part that was measured."""
     if "text" in report:
-        _save(_draw_text(report), folder / "freshness.png")
+        save_figure(_draw_text(report), folder / "freshness.png")
         if sum(cutoff is not None for cutoff in report["cutoffs"].values()) > 1:
-            _save(_draw_matrix(report), folder / "matrix.png")
+            save_figure(_draw_matrix(report), folder / "matrix.png")
     if "new_words" in report:
-        _save(_draw_words(report), folder / "new_words.png")
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150)
+        save_figure(_draw_words(report), folder / "new_words.png")
 
 
 def _label_periods(axes: Any, names: list[str]) -> None:
@@ -132,7 +118,7 @@ def _draw_text(report: dict[str, Any]) -> Any:
     """
     text = report["text"]
     names = [period["name"] for period in text["periods"]]
-    figure = _figure(8, 7 if "gains" in text else 4.5)
+    figure = new_figure(8, 7 if "gains" in text else 4.5)
     panels = figure.subplots(2 if "gains" in text else 1, 1, sharex=True, squeeze=False)[:, 0]
     places = np.arange(len(names))
     for number, label in enumerate(report["models"]):
@@ -170,7 +156,7 @@ def _draw_matrix(report: dict[str, Any]) -> Any:
     values = np.array([[period["models"][label]["bits_per_byte"] for period in text["periods"]] for label in labels])
     apart = values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
     bound = max(abs(apart).max(), 0.02)  # noise stays pale
-    figure = _figure(2.5 + 0.65 * len(names), 1.8 + 0.5 * len(labels))
+    figure = new_figure(2.5 + 0.65 * len(names), 1.8 + 0.5 * len(labels))
     axes = figure.subplots()
     image = axes.imshow(apart, cmap="RdYlGn_r", vmin=-bound, vmax=bound, aspect="auto")
     for row, label in enumerate(labels):
@@ -189,7 +175,7 @@ def _draw_words(report: dict[str, Any]) -> Any:
     """A row for each word, by date of first use; a point for each model's advantage."""
     found = report["new_words"]["words"]
     words = next(iter(found.values()))
-    figure = _figure(8, 1.5 + 0.27 * len(words))
+    figure = new_figure(8, 1.5 + 0.27 * len(words))
     axes = figure.subplots()
     for number, label in enumerate(report["models"]):
         values = [row["advantage"] for row in found[label]]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evaluation.masked.frequency_bands import BANDS
-from finetuning.common.error_analysis import escape, markdown_table
+from shared.markdown import escape, markdown_table
 
 NOT_MEASURED = "not measured"
 

@@ -8,8 +8,8 @@ from evaluation.report.page import Line
 from evaluation.tasks import page as tasks_page
 from evaluation.tasks.definitions import TASKS
 from evaluation.tasks.page import CONTROLS
-from finetuning.common.error_analysis import escape
 from shared.errors import InputError
+from shared.markdown import escape, markdown_table
 from shared.training.card import readable
 
 NOT_MEASURED = "not measured"
@@ -178,12 +178,9 @@ def _energy(manifest: dict[str, Any], args: Any) -> tuple[str, str] | None:
 def training_section(inputs: Any) -> str:
     """The curve, and what the run reported."""
 
-    def rows(manifest: dict[str, Any]) -> list[str]:
+    def rows(manifest: dict[str, Any]) -> list[list[str]]:
         found = manifest.get("results", {})
-        return [
-            f"| {title} | {readable(found[key]) if key in found else NOT_MEASURED} |"
-            for key, title in MEASURES.items()
-        ]
+        return [[title, readable(found[key]) if key in found else NOT_MEASURED] for key, title in MEASURES.items()]
 
     found = inputs.use("pretraining", rows)
     if found is None:
@@ -191,7 +188,7 @@ def training_section(inputs: Any) -> str:
     curve = (
         "![Loss on training text, and on held-out text](curve.png)\n\n" if inputs.results.get("trainer_state") else ""
     )
-    return curve + "\n".join(["| measure | value |", "|---|---:|", *found])
+    return curve + markdown_table(["measure", "value"], found, "|---|---:|")
 
 
 def training_lines(state: dict[str, Any]) -> list[Line]:
@@ -240,7 +237,7 @@ def cost_section(inputs: Any, args: Any) -> str:
     table.append(["energy of pretraining", f"about {energy[0]}" if energy else f"{NOT_MEASURED} (--device_watts)"])
     tuning = inputs.use("benchmark", _tuning_hours)
     table.append(["hours of fine-tuning for the task table", f"{tuning:.2f}" if tuning else NOT_MEASURED])
-    text = "\n".join(["| cost | value |", "|---|---:|", *(f"| {' | '.join(row)} |" for row in table)])
+    text = markdown_table(["cost", "value"], table, "|---|---:|")
     if energy:
         text += (
             f"\n\nEnergy is an estimate and not a measurement: device hours times {args.device_watts:g} W per device, "
@@ -259,18 +256,16 @@ def data_section(inputs: Any) -> str:
 
     def tables(manifest: dict[str, Any]) -> str:
         read = manifest["inputs"]
-        lines = ["| split | documents | tokens | bytes |", "|---|---:|---:|---:|"]
-        for split, counts in read["splits"].items():
-            numbers = (counts["documents"], counts["tokens"], counts["bytes"])
-            lines.append(f"| {escape(split)} | {' | '.join(f'{number:,}' for number in numbers)} |")
-        lines += ["", "| source | bytes | SHA-256 |", "|---|---:|---|"]
+        head = ["documents", "tokens", "bytes"]
+        rows = [[escape(split), *(counts[key] for key in head)] for split, counts in read["splits"].items()]
+        splits = markdown_table(["split", *head], rows, "|---|---:|---:|---:|")
+        rows = []
         for source in read["sources"]:
             size, name = source.get("bytes"), source.get("file") or source.get("dataset_name") or "unnamed"
-            lines.append(
-                f"| {escape(name)} | {'' if size is None else f'{size:,}'} | `{source.get('sha256', '')[:16]}` |"
-            )
+            rows.append([escape(name), "" if size is None else size, f"`{source.get('sha256', '')[:16]}`"])
+        sources = markdown_table(["source", "bytes", "SHA-256"], rows, "|---|---:|---|")
         skipped = ", ".join(f"{escape(reason)} {count:,}" for reason, count in read.get("skipped", {}).items())
-        return "\n".join([*lines, "", f"Left out: {skipped or 'nothing'}."])
+        return f"{splits}\n\n{sources}\n\nLeft out: {skipped or 'nothing'}."
 
     return inputs.use("pretraining", tables) or ("" if inputs.card else NOT_MEASURED.capitalize() + ".")
 

@@ -11,9 +11,10 @@ import yaml
 
 from evaluation.tasks.bootstrap import RESAMPLES, Examples, Sample, average, describe, holm, p_value
 from evaluation.tasks.definitions import TASKS
-from finetuning.common.error_analysis import escape
 from shared.errors import InputError
+from shared.figures import new_figure, save_figure
 from shared.files import atomic_file, write_json
+from shared.markdown import escape, markdown_table
 
 CONTROLS = RANDOM, MAJORITY = "random weights", "majority class"
 SIGNIFICANT = 0.05
@@ -198,8 +199,8 @@ def signed(value: float) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A table with numbers from the column `left` on."""
+    return markdown_table(head, rows, "| --- " * left + "| ---: " * (len(head) - left) + "|")
 
 
 def _millions(count: int | None) -> str:
@@ -332,18 +333,12 @@ def make_page(report: dict[str, Any]) -> str:
 def draw(report: dict[str, Any], path: Path) -> None:
     """A panel for each task: means with their 95% intervals, seeds as small dots, published results hollow, and the
     majority class as a line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     tasks = report["settings"]["tasks"]
     names = [name for name in report["results"] if name != MAJORITY]
     references = report["references"]
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
-    figure = Figure(
-        figsize=(3.2 * columns + 2.4, lines * (0.9 + 0.28 * (len(names) + len(references)))), layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.2 * columns + 2.4, lines * (0.9 + 0.28 * (len(names) + len(references))))
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     labels = [*names, *(f"{row['model']} [{i}]" for i, row in enumerate(references, 1))]
     for panel, task in zip(panels, tasks, strict=False):
@@ -375,5 +370,4 @@ def draw(report: dict[str, Any], path: Path) -> None:
         "percent; bars: 95% intervals, dots: seeds, dashed: majority class, hollow: published, not measured here",
         fontsize=8,
     )
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150)
+    save_figure(figure, path)

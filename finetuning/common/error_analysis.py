@@ -6,20 +6,20 @@ order; a probability is a share of 1, a loss is in nats.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from shared.figures import new_figure, save_figure
 from shared.files import atomic_file
+from shared.markdown import escape, markdown_table
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 MISTAKES = 100  # in worst_mistakes.jsonl
 SHOWN = 20  # of these on the page
-MOST_CHARACTERS = 500  # of a text on the page
 MOST_LABELS = 20  # in a table of all confusions; above it only the most frequent ones are listed
 MOST_POINTS = 5000  # in a scatter picture
 LEAST = float(np.finfo(np.float32).tiny)  # a probability of 0 would be an infinite loss, which JSON has not
@@ -53,7 +53,7 @@ def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path
     counts, mean_confidence, accuracy = reliability(confidence, right, bins)
     full, edges = counts > 0, np.arange(bins) / bins
     error = _calibration_error(counts, mean_confidence, accuracy)
-    figure = _figure(5, 6)
+    figure = new_figure(5, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(edges, accuracy, width=1 / bins, align="edge", edgecolor="white", label="accuracy")
     upper.plot((0, 1), (0, 1), "--", color="gray", label="perfectly calibrated")
@@ -62,21 +62,21 @@ def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path
     upper.legend(loc="best")
     lower.bar(edges, counts, width=1 / bins, align="edge", edgecolor="white", color="gray")
     lower.set(xlabel="confidence", ylabel="answers")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_scatter(gold: np.ndarray, predicted: np.ndarray, path: str | Path) -> None:
     """Draw predicted over gold numbers as PNG; of more than 5,000 rows an even choice."""
     chosen = np.unique(np.linspace(0, len(gold) - 1, min(len(gold), MOST_POINTS)).astype(int))
     low, high = min(gold.min(), predicted.min()), max(gold.max(), predicted.max())
-    figure = _figure(5, 5)
+    figure = new_figure(5, 5)
     axes = figure.subplots()
     axes.plot((low, high), (low, high), "--", color="gray", label="as it should be")
     axes.plot(gold[chosen], predicted[chosen], ".", alpha=0.3, markeredgewidth=0, label=f"{len(chosen):,} rows")
     axes.set(xlabel="gold", ylabel="predicted", aspect="equal")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_matrix(gold: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -160,22 +160,6 @@ def write_page(path: str | Path, title: str, sections: dict[str, str]) -> None:
     parts = [f"# {title}", *(f"## {name}\n\n{text.strip()}" for name, text in sections.items() if text)]
     with atomic_file(path) as file:
         file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; numbers get a comma at every thousand and stand at the right."""
-    rows = [*rows]
-    numeric = [all(isinstance(row[i], (int, np.integer)) for row in rows) for i in range(len(head))]
-    lines = [" | ".join(head), " | ".join("---:" if right else "---" for right in numeric)]
-    lines += [" | ".join(f"{cell:,}" if not isinstance(cell, str) else cell for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def escape(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Text of unknown origin on one line of Markdown, as it reads; its end is cut off after `most` characters."""
-    line = " ".join(text.split())
-    line = line if len(line) <= most else f"{line[:most]} ..."
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$!])", r"\\\1", "".join(c if c.isprintable() else "�" for c in line))
 
 
 def mistake_lines(mistakes: Sequence[dict[str, Any]], shown: int = SHOWN) -> str:
@@ -358,17 +342,3 @@ def _calibration(error: float, what: str) -> str:
 
 def _calibration_error(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> float:
     return float((counts * abs(confidence - accuracy)).sum() / max(counts.sum(), 1))
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: only the process that writes needs it
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, path: str | Path) -> None:
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150)

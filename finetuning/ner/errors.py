@@ -11,7 +11,6 @@ from finetuning.common.error_analysis import (
     confusion_table,
     draw_reliability,
     label_table,
-    markdown_table,
     mistake_lines,
     score_by_length,
     worst_rows,
@@ -20,6 +19,7 @@ from finetuning.common.error_analysis import (
 )
 from finetuning.ner.sentences import Sentences
 from finetuning.ner.tags import Entity, find_entities
+from shared.markdown import markdown_table
 
 NONE = "(none)"  # the other side of an entity that was missed or made up
 

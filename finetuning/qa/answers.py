@@ -10,7 +10,6 @@ import numpy as np
 
 from finetuning.common.error_analysis import (
     length_table,
-    markdown_table,
     mistake_lines,
     score_by_length,
     worst_rows,
@@ -20,6 +19,7 @@ from finetuning.common.error_analysis import (
 from finetuning.metrics.squad_answers import score_answer
 from finetuning.qa.spans import BestAnswers
 from shared.files import atomic_file
+from shared.markdown import markdown_table
 
 _KIND = re.compile(r"\b(how many|how much|how|what|which|whose|whom|who|when|where|why)\b", re.IGNORECASE)
 OTHER_KIND = "other"
