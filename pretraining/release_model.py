@@ -8,6 +8,7 @@ with the sources of the text and their licences behind it; recipes and manifests
 """
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
     sources = read_sources(args.data_card) if args.data_card else None
     check_new_folder(output)
     card = card.replace("---\n", f"---\nlicense: {args.licence}\n", 1)
+    card = re.sub(r"^base_model: [./].*\n|^base_model: runs/.*\n", "", card, flags=re.MULTILINE)  # of this machine
     if sources:
         card += f"\n## Text\n\n{sources}\n"
     with atomic_folder(output) as folder:

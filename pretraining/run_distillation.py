@@ -22,6 +22,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from transformers import EvalPrediction, set_seed
 
+from pretraining.distillation.card import RESULTS, describe
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
 from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
@@ -37,19 +38,9 @@ from shared.model_config import ModelArguments, build_model
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments
 from shared.training.budget import check_split, describe_plan, measure_step, set_steps
-from shared.training.card import ModelCardFacts, readable
+from shared.training.card import readable
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
-
-RESULTS = {
-    "eval_loss": "loss (weighted sum)",
-    "eval_embedding_loss": "1 - cosine of student and teacher",
-    "eval_similarity_loss": "divergence of the similarities in a group, nats",
-    "eval_pair_loss": "squared error of the scores of pairs",
-    "eval_mlm_loss": "masked language modelling, nats per masked token",
-    "eval_score_spearman": "scores of pairs: Spearman with the teacher's",
-    "eval_cosine_spearman": "cosines of single encodings: Spearman with the teacher's",
-}
 
 
 @dataclass
@@ -134,13 +125,6 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     cosines, wanted_cosines = cosines[:, others].ravel(), wanted_cosines[:, others].ravel()
     found["cosine_spearman"] = float(spearmanr(cosines, wanted_cosines).statistic)
     return found
-
-
-def describe(config: Any, model_args: ModelArguments, data_args: DataArguments) -> ModelCardFacts:
-    """What the model card says."""
-    title = f"A {config.model_type} encoder distilled from {data_args.teacher_name_or_path}."
-    source = data_args.dataset_name or Path(data_args.train_file[0]).name
-    return ModelCardFacts(title, "sentence-similarity", source, RESULTS, model_args.model_name_or_path, "loss")
 
 
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:

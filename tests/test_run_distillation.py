@@ -171,8 +171,9 @@ def test_a_batch_holds_what_it_says(place, wordpiece):
         assert ids == wordpiece(spelled[a])["input_ids"]
 
 
-def test_an_interrupted_teacher_goes_on_from_its_last_part(place, monkeypatch):
+def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "PART", 8)
+    monkeypatch.setattr(teachers, "CACHE", tmp_path)
     teacher = teachers.load_teacher(f"{place}/teacher")
     texts = [f"sentence number {i}" for i in range(30)]
     encode, calls = teacher.encode, []
