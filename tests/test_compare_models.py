@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from evaluation.compare_models import CompareArguments, compare, main, make_table, name_words, read_result
+from evaluation.compare_models import CompareArguments, compare, main, make_table, name_words
+from evaluation.report.numbers import read_result
 from evaluation.run_benchmark import BenchmarkArguments
 from evaluation.tasks.bootstrap import Examples, resample
 from evaluation.tasks.page import build_report, write_results

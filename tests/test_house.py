@@ -35,7 +35,6 @@ LONG_SCRIPTS = {
     "finetuning/run_ner.py": 238,
     "finetuning/run_qa.py": 241,
     "finetuning/run_embedding.py": 230,
-    "evaluation/compare_models.py": 329,
     "evaluation/make_report.py": 244,
     "evaluation/run_benchmark.py": 294,
     "evaluation/run_cpu_benchmark.py": 243,

@@ -1,0 +1,158 @@
+"""The numbers of result files that have an error, for compare_models.py: whatever script wrote them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from evaluation.tasks.bootstrap import Examples
+from evaluation.tasks.page import CONTROLS
+from shared.errors import InputError
+
+# Of scores more is better, and they are shown in percent; of losses less. Others, such as the loss per token, hang on
+# the tokenizer.
+SHARES = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman", "average", "score", "copy_gain")
+LOSSES = ("bits_per_byte", "pll_bits_per_byte")
+# What must be the same for two results to be comparable, of the settings of all scripts.
+SETTINGS = ("max_samples", "overrides", "input", "within_word", "max_seq_length", "validation_fraction", "pll_samples")
+SETTINGS += ("period", "held_out", "min_documents", "max_characters", "seed")
+SETTINGS += ("copy_text", "stsb", "text", "blimp", "cloze", "max_blocks")  # of run_probes.py
+NO_RESULTS = ("settings", "versions", "hardware", "speed", "references", "controls")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a result: its metric, value and standard error if known; what it made of each example if kept."""
+
+    metric: str
+    value: float
+    error: float | None
+    examples: Examples | None = None
+    tokenizer: str | None = None  # of a number that only models with the same tokenizer can be compared by
+
+    @property
+    def unit(self) -> float:
+        """100 for shares, which are shown and allowed in percent."""
+        return 100.0 if self.metric in SHARES else 1.0
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.metric in LOSSES else 1
+
+
+@dataclass(frozen=True)
+class Result:
+    numbers: dict[str, Number]
+    settings: dict[str, Any]
+
+
+def read_result(text: str) -> Result:
+    """The numbers of a result file, or of all in a folder, for one model. Raises InputError."""
+    path, model = text, ""
+    if not Path(path).exists() and ":" in text:
+        path, _, model = text.rpartition(":")
+    if not Path(path).exists():
+        raise InputError(f"{text}: there is no such result")
+    files = [Path(path)] if Path(path).is_file() else sorted(Path(path).glob("*.json"))
+    numbers: dict[str, Number] = {}
+    settings: dict[str, Any] = {}
+    for file in files:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file}: is no JSON: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("models"), (dict, list)):
+            continue  # of another kind, such as models.json beside benchmark.json
+        if "settings" not in content:
+            raise InputError(f"{file}: has no settings; is it a whole result file?")
+        name = choose_model(content["models"], model, file)
+        is_benchmark = content.get("kind") == "benchmark"
+        found = read_benchmark(content, name, file) if is_benchmark else dict(find_numbers(content, name))
+        clashes = {*found} & {*numbers}
+        if clashes:
+            raise InputError(f"{file}: {min(clashes)} is also in another file of {path}; name one of the files")
+        numbers |= found
+        known = [key for key in SETTINGS if key in content["settings"]]
+        settings |= {f"{file.stem}: {key}": content["settings"][key] for key in known}
+    if not numbers:
+        raise InputError(f"{text}: holds no result with numbers and their errors")
+    return Result(numbers, settings)
+
+
+def choose_model(models: Iterable[str], wanted: str, file: Path) -> str:
+    """The model that is asked for, or the only one. Raises InputError."""
+    names = [name for name in models if name not in CONTROLS]
+    if wanted in models:
+        return wanted
+    if wanted or len(names) != 1:
+        asked = f"no model {wanted}" if wanted else "more than one model"
+        raise InputError(f"{file}: {asked}: write {file}:MODEL with one of {', '.join(models)}")
+    return names[0]
+
+
+def read_benchmark(content: dict[str, Any], model: str, file: Path) -> dict[str, Number]:
+    """The score of each task and their average. Raises InputError for a file that lacks a key."""
+    from safetensors import safe_open
+
+    numbers: dict[str, Number] = {}
+    kept = file.with_name("examples.safetensors")
+    try:
+        for task, facts in content["tasks"].items():
+            cell = content["results"][model].get(task, {})
+            if "mean" not in cell:
+                continue
+            examples = None
+            if kept.is_file() and "key" in facts:
+                with safe_open(kept, "numpy") as tensors:
+                    if f"{task}/{model}" in [*tensors.keys()]:
+                        parts = tensors.get_tensor(f"{task}/{model}").astype(float)
+                        examples = Examples(parts, facts["score"], facts["key"])
+            numbers[task] = Number(facts["metric"], cell["mean"], _error(cell), examples)
+        cell = content["averages"][model]
+        if cell is not None and len(numbers) > 1:
+            numbers["average"] = Number("average", cell["mean"], _error(cell))
+    except KeyError as error:
+        raise InputError(f"{file}: not a whole result of run_benchmark.py: {error} is missing") from error
+    return numbers
+
+
+def _error(cell: dict[str, Any]) -> float | None:
+    """The standard error: as it is given, or of the interval, or by the deviation over seeds."""
+    if cell.get("standard_error") is not None:
+        return float(cell["standard_error"])
+    if cell.get("low") is not None and cell.get("high") is not None:
+        return float(cell["high"] - cell["low"]) / (2 * NormalDist().inv_cdf(0.975))
+    if cell.get("std") is not None and len(cell.get("seeds", ())) > 1:
+        return float(cell["std"]) / sqrt(len(cell["seeds"]))
+    return None
+
+
+def find_numbers(
+    content: Any, model: str, path: tuple[str, ...] = (), tokenizer: str | None = None
+) -> Iterator[tuple[str, Number]]:
+    """The numbers of a known metric that have an error beside them, wherever they are in a result, named by the keys
+    that lead to them; of what stands under `models` only those of this model.
+
+    An error is METRIC_interval, of two numbers, or what `_error` finds. `same_tokenizer` in a result says that its
+    numbers hold for one tokenizer, by its hash.
+    """
+    if isinstance(content, list):  # of rows that say what they are
+        rows = [row for row in content if isinstance(row, dict) and "name" in row]
+        content = {str(row["name"]): row for row in rows}
+    if not isinstance(content, dict):
+        return
+    tokenizer = content.get("same_tokenizer", tokenizer)
+    for key, value in content.items():
+        if key in (*SHARES, *LOSSES) and isinstance(value, (int, float)):
+            low, high = content.get(f"{key}_interval") or (None, None)
+            error = _error(content if low is None else {"low": low, "high": high})
+            if error is not None and isfinite(value):
+                name = [*path, key] if key.startswith("pll") or not path else path
+                yield " ".join(name), Number(key, float(value), error, tokenizer=tokenizer)
+        elif key == "models":
+            yield from find_numbers(value.get(model) if isinstance(value, dict) else None, model, path, tokenizer)
+        elif key not in NO_RESULTS:
+            yield from find_numbers(value, model, path if key == "periods" else (*path, key), tokenizer)
