@@ -33,7 +33,8 @@ from evaluation.masked.dated_text import (
 )
 from evaluation.masked.freshness_page import draw_all, make_table
 from evaluation.masked.new_words import NewWord, rate_words, read_new_words
-from evaluation.masked.scores import interval, load_model, open_checkpoints, resample, write_report
+from evaluation.masked.scores import load_model, open_checkpoints, write_report
+from evaluation.tasks.bootstrap import interval, resample_sums
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.training.environment import hardware, versions
@@ -134,7 +135,7 @@ def summarize_words(
     means = {}
     for label, rows in found.items():
         values = np.array([[row[name] for name in names] for row in rows])
-        samples = resample(values, seed) / len(values)
+        samples = resample_sums(values, seed) / len(values)
         means[label] = {name: float(values[:, i].mean()) for i, name in enumerate(names)}
         means[label] |= {f"{name}_interval": interval(samples[:, i]) for i, name in enumerate(names)}
     report: dict[str, Any] = {"means": means, "words": found}
@@ -148,7 +149,7 @@ def summarize_words(
                 late = [i for i in late if words[i].date.first <= last]
             if number != old and late:
                 pairs = [found[label][i]["advantage"] - found[labels[old]][i]["advantage"] for i in late]
-                samples = resample(np.array(pairs)[:, None], seed)[:, 0] / len(late)
+                samples = resample_sums(np.array(pairs)[:, None], seed)[:, 0] / len(late)
                 gain = {"gain": float(np.mean(pairs)), "gain_interval": interval(samples)}
                 report["gains"][label] = gain | {"words": [words[i].term for i in late]}
     return report

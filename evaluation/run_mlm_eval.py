@@ -30,15 +30,14 @@ from evaluation.masked.forward_speed import measure_speed
 from evaluation.masked.scores import (
     Checkpoint,
     encode_sentences,
-    interval,
     load_model,
     open_checkpoints,
-    resample,
     score_blocks,
     score_sentences,
     write_report,
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
+from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
@@ -163,7 +162,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
             raise InputError("--input: too little text, there is no token to hide")
         tokens_per_byte = facts["tokens"] / facts["bytes"]
         values = summarize_blocks(sums.sum(0), tokens_per_byte)
-        samples = summarize_blocks(resample(sums, args.seed), tokens_per_byte)
+        samples = summarize_blocks(resample_sums(sums, args.seed), tokens_per_byte)
         row = {"blocks": len(blocks), "targets": int(sums[:, 2].sum())}
         row |= {name: facts[name] for name in ("documents", "tokens", "bytes")}
         row |= {"tokens_per_byte": tokens_per_byte, "most_frequent_token_accuracy": most_frequent(blocks, masker)}
@@ -174,7 +173,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
             scores = score_sentences(model, [s for s in chosen if s], tokenizer.mask_token_id)
             parts = np.column_stack([[s.sum() for s in scores], [len(s) for s in scores], text_bytes])
             values |= summarize_sentences(parts.sum(0))
-            samples |= summarize_sentences(resample(parts, args.seed))
+            samples |= summarize_sentences(resample_sums(parts, args.seed))
             row |= {"sentences": len(fitting), "sentences_left_out": len(texts) - len(fitting)}
         row |= with_intervals(values, samples)
         drawn.append(samples)

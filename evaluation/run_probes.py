@@ -28,10 +28,11 @@ from evaluation.masked.dated_cloze import answer_cloze, baselines
 from evaluation.masked.frequency_bands import BANDS, count_hits, rank_tokens
 from evaluation.masked.probe_inputs import errors_of, load_all
 from evaluation.masked.probes_page import make_table
-from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints, resample, write_report
+from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints, write_report
 from evaluation.masked.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
+from evaluation.tasks.bootstrap import resample_sums
 from pretraining.masking import EXAM, make_masker
 from shared.blocks import open_blocks
 from shared.command_line import run_script
@@ -82,7 +83,7 @@ class ProbeArguments:
 def probe_copy(model: Any, checkpoint: Checkpoint, chosen: list[Chosen], args: ProbeArguments) -> dict[str, Any]:
     """Share of masked words found behind the same sentence, without it, and the difference: the copy gain."""
     found = measure_copies(model, checkpoint, chosen)
-    samples = resample(found, args.seed) / len(found)
+    samples = resample_sums(found, args.seed) / len(found)
 
     def rates(means: np.ndarray) -> dict[str, Any]:
         both, alone = means[..., 0], means[..., 1]
@@ -113,7 +114,7 @@ def probe_frequency(model: Any, checkpoint: Checkpoint, data: np.ndarray, args: 
     sums = np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)  # all targets first
     if not sums[:, 0, 1].sum():
         raise InputError("--text: too little text, there is no token to mask")
-    samples = resample(sums.reshape(len(sums), -1), args.seed).reshape(-1, *sums.shape[1:])
+    samples = resample_sums(sums.reshape(len(sums), -1), args.seed).reshape(-1, *sums.shape[1:])
     rows = []
     for number, (hits, targets) in enumerate(sums.sum(0)):
         accuracy = samples[:, number, 0] / np.maximum(samples[:, number, 1], 1)
@@ -150,7 +151,7 @@ def probe_cloze(model: Any, checkpoint: Checkpoint, data: Any, args: ProbeArgume
 
 def mean_of(scores: np.ndarray, seed: int) -> dict[str, Any]:
     """The mean of (examples,) scores from 0 to 1, as accuracy, with its interval."""
-    samples = resample(scores[:, None], seed)[:, 0] / len(scores)
+    samples = resample_sums(scores[:, None], seed)[:, 0] / len(scores)
     return with_intervals({"accuracy": scores.mean()}, {"accuracy": samples})
 
 

@@ -14,16 +14,15 @@ from evaluation.masked.scores import (
     TOKENS_AT_ONCE,
     cut_documents,
     encode_sentences,
-    interval,
     load_model,
     losses_and_hits,
     open_checkpoints,
-    resample,
     score_blocks,
     score_sentences,
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.run_mlm_eval import EvalArguments, main
+from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EXAM, MaskedBlocks, make_masker
 from pretraining.run_mlm import compute_metrics
 from shared.blocks import open_blocks
@@ -188,9 +187,9 @@ def test_documents_are_cut_without_loss_and_masked_alike_in_any_company(random_m
 
 def test_the_bootstrap_gives_the_standard_error_of_a_mean():
     values = np.random.default_rng(1).normal(3, 2, (400, 1))
-    low, high = interval(resample(values, seed=0)[:, 0] / 400)
+    low, high = interval(resample_sums(values, seed=0)[:, 0] / 400)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    assert (resample(values, seed=0) == resample(values, seed=0)).all()
+    assert (resample_sums(values, seed=0) == resample_sums(values, seed=0)).all()
 
 
 def test_sentences_are_the_same_whatever_the_order_of_the_text(tmp_path, texts):

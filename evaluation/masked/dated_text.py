@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from evaluation.masked.scores import Checkpoint, cut_documents, interval, resample, score_blocks
+from evaluation.masked.scores import Checkpoint, cut_documents, score_blocks
+from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EXAM, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError
@@ -249,7 +250,7 @@ def fill_buckets(documents: Sequence[Document], scores: Sequence[np.ndarray], se
     buckets = []
     for number, name in enumerate(sorted(set(names.tolist()))):
         part = columns[names == name]
-        drawn = resample(part.reshape(len(part), -1), seed + number).reshape(-1, *part.shape[1:])
+        drawn = resample_sums(part.reshape(len(part), -1), seed + number).reshape(-1, *part.shape[1:])
         values = bits_per_byte(part.sum(0))
         buckets.append(Bucket(name, len(part), int(part[:, 0, 3].sum()), values, bits_per_byte(drawn)))
     return buckets

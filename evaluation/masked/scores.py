@@ -1,4 +1,4 @@
-"""Scores that a masked-language model gives to text, and their uncertainty: what the run_* scripts here share.
+"""Scores that a masked-language model gives to text: what the run_* scripts here share.
 
 Two kinds of scores: the loss at fixed masks (`score_blocks`), and the pseudo-log-likelihood, in which every token is
 hidden once (`score_sentences`). Losses and log-probabilities are in nats.
@@ -23,7 +23,6 @@ from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
 
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")  # architectures that were saved with a head for masked words
 TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 262_144}  # in one forward pass of `score_sentences`
-SAMPLES = 1000  # of a bootstrap
 
 
 @dataclass
@@ -276,22 +275,3 @@ def write_report(folder: str, name: str, report: dict[str, Any], table: str) -> 
         file.write_text(table, encoding="utf-8")
     write_json(Path(folder, f"{name}.json"), report)
     print(table)
-
-
-def resample(sums: np.ndarray, seed: int, samples: int = SAMPLES) -> np.ndarray:
-    """Bootstrap: the column sums of `samples` sets of rows, each drawn from all rows with replacement.
-
-    `sums`: (rows, columns). Returns (samples, columns) float64. The same rows are drawn for equal seeds and numbers of
-    rows, so what stands in the columns of one array, or of two, is compared pair by pair.
-    """
-    rng = np.random.default_rng(seed)
-    count = len(sums)
-    return np.stack(
-        [np.bincount(rng.integers(0, count, count), minlength=count) @ sums for _ in range(samples)]
-    ).astype(np.float64)
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The 95% interval of bootstrapped values, (samples,): their 2.5th and 97.5th percentile."""
-    low, high = np.percentile(values, [2.5, 97.5]).tolist()
-    return [low, high]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
-from evaluation.masked.scores import Checkpoint, batches_of_one_length, interval, resample
-from evaluation.tasks.bootstrap import SCORES, parts_of
+from evaluation.masked.scores import Checkpoint, batches_of_one_length
+from evaluation.tasks.bootstrap import SCORES, interval, parts_of, resample_sums
 
 WORD = re.compile(r"\w+")
 
@@ -87,5 +87,5 @@ def rate(similarities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, A
 
     ranks = ({"gold": a, "prediction": b} for a, b in zip(rankdata(labels), rankdata(similarities), strict=True))
     parts, score = parts_of([*ranks], "pearson")
-    values = SCORES[score](resample(parts, seed), len(parts))
+    values = SCORES[score](resample_sums(parts, seed), len(parts))
     return {"spearman": float(SCORES[score](parts.sum(0), len(parts))), "spearman_interval": interval(values)}

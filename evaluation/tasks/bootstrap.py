@@ -2,7 +2,8 @@
 
 Every score here is a function of sums over examples: accuracy of right answers, Matthews correlation of the cells of
 the confusion matrix, Pearson's of first and second moments, F1 of entities of three counts. A resample weighs the
-examples, so all scores of a thousand resamples are one matrix product.
+examples, so all scores of a thousand resamples are one matrix product. What masked-language models score on text is
+resampled by `resample_sums`, with the same draws.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from zlib import crc32
 import numpy as np
 
 RESAMPLES = 2000
+SAMPLES = 1000  # of sums
 CHUNK = 4_000_000  # weights that are in memory at once
 
 
@@ -74,10 +76,10 @@ class Sample:
         return Sample(self.mean - other.mean, self.values - other.values)
 
 
-def _weights(rows: int, resamples: int, key: str) -> Iterator[np.ndarray]:
-    """How often each example is drawn in each resample, (some resamples, rows) at a time; the same for the same key,
+def _weights(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each example is drawn in each resample, (some resamples, rows) at a time; the same for the same seed,
     so that all models see the same resamples."""
-    generator = np.random.default_rng(crc32(key.encode()))
+    generator = np.random.default_rng(seed)
     size = max(1, CHUNK // rows)
     for begin in range(0, resamples, size):
         count = min(size, resamples - begin)
@@ -99,7 +101,7 @@ def resample(examples: Examples, name: str, resamples: int = RESAMPLES) -> Sampl
     found = np.concatenate(
         [
             score((weights @ flat).reshape(-1, seeds, parts), rows)
-            for weights in _weights(rows, resamples, examples.key)
+            for weights in _weights(rows, resamples, crc32(examples.key.encode()))
         ]
     )
     scores, values = examples.values(), found.mean(axis=1)
@@ -108,6 +110,22 @@ def resample(examples: Examples, name: str, resamples: int = RESAMPLES) -> Sampl
         counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
         values = values + sqrt(seeds / (seeds - 1)) * (counts @ (scores - scores.mean())) / seeds
     return Sample(float(scores.mean()), values, float(found.std(axis=0).mean()))
+
+
+def resample_sums(sums: np.ndarray, seed: int, resamples: int = SAMPLES) -> np.ndarray:
+    """The column sums of some resamples of rows, for scores that are no function in SCORES.
+
+    `sums`: (rows, columns). Returns (resamples, columns) float64. The same rows are drawn for equal seeds and numbers
+    of rows, so what stands in the columns of one array, or of two, is compared pair by pair.
+    """
+    drawn = (row for weights in _weights(len(sums), resamples, seed) for row in weights)
+    return np.stack([row @ sums for row in drawn])  # row by row, for the bits that were published
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The 95% interval of bootstrapped values, (samples,): their 2.5th and 97.5th percentile."""
+    low, high = np.percentile(values, [2.5, 97.5]).tolist()
+    return [low, high]
 
 
 def average(samples: Sequence[Sample]) -> Sample:
