@@ -30,7 +30,10 @@ LEAST_COUNT = 1.0  # weighted by distance; rarer neighbours are chance
 class VectorArguments:
     packed_dataset: str = field(metadata={"help": "A folder written by data_prep/pack_dataset.py."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    dimensions: int = field(default=256, metadata={"help": "Numbers in a vector."})
+    dimensions: int = field(default=128, metadata={"help": "Numbers that say what stands near a token."})
+    identity_dimensions: int = field(
+        default=128, metadata={"help": "Random numbers beside them that are a token's own, so that equal words count."}
+    )
     window: int = field(default=5, metadata={"help": "Tokens to each side that count as neighbours, by 1 / distance."})
     context_smoothing: float = field(default=0.75, metadata={"help": "Exponent of the frequency of contexts."})
     frequency_weight: float = field(
@@ -43,6 +46,7 @@ class VectorArguments:
     def __post_init__(self) -> None:
         for name, wrong in (
             ("dimensions", not 1 <= self.dimensions <= 4096),
+            ("identity_dimensions", not 0 <= self.identity_dimensions <= 4096),
             ("window", not 1 <= self.window <= 100),
             ("context_smoothing", not 0 < self.context_smoothing <= 1),
             ("frequency_weight", not 0 < self.frequency_weight < 1),
@@ -72,7 +76,8 @@ def count_neighbours(blocks: np.ndarray, special: np.ndarray, words: int, window
 
 
 def make_vectors(neighbours: Any, counts: np.ndarray, args: VectorArguments) -> np.ndarray:
-    """The weighted vectors of the tokens, (words, dimensions) float32; zeros for a token that never occurs."""
+    """The vectors of the tokens, (words, dimensions + identity_dimensions) float32: each half of length one, times the
+    token's weight. A token that never occurs has zeros in the first half."""
     from sklearn.utils.extmath import randomized_svd
 
     pairs = neighbours.tocoo()
@@ -85,9 +90,10 @@ def make_vectors(neighbours: Any, counts: np.ndarray, args: VectorArguments) -> 
         raise InputError(f"--packed_dataset {args.packed_dataset}: too little text for {args.dimensions} dimensions")
     positive = sparse.csr_matrix((information[kept], (pairs.row[kept], pairs.col[kept])), shape=neighbours.shape)
     vectors, _, _ = randomized_svd(positive, args.dimensions, n_iter=4, random_state=args.seed)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    own = np.random.default_rng(args.seed).standard_normal((len(counts), args.identity_dimensions))
     weights = args.frequency_weight / (args.frequency_weight + counts / counts.sum())
-    return (vectors / np.maximum(lengths, 1e-9) * (lengths > 1e-9) * weights[:, None]).astype(np.float32)
+    halves = [half / np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9) for half in (vectors, own)]
+    return (np.concatenate(halves, axis=1) * weights[:, None]).astype(np.float32)
 
 
 def main(args: VectorArguments) -> dict[str, Any]:
@@ -109,13 +115,13 @@ def main(args: VectorArguments) -> dict[str, Any]:
         "inputs": {name: packed.manifest[name] for name in ("tokenizer", "splits")},
         "tokens": int(counts.sum()),
         "pairs": int(neighbours.nnz),
-        "tokens_without_vector": int((~vectors.any(axis=1)).sum()),
+        "tokens_without_vector": int((~vectors[:, : args.dimensions].any(axis=1)).sum()),
     }
     with atomic_folder(args.output_dir) as folder:
         SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=vectors)]).save(str(folder))
         write_json(folder / "report.json", report)
     print(
-        f"{len(vectors):,} vectors of {args.dimensions} numbers from {report['tokens']:,} tokens in {args.output_dir}"
+        f"{len(vectors):,} vectors of {vectors.shape[1]} numbers from {report['tokens']:,} tokens in {args.output_dir}"
     )
     return report
 

@@ -33,6 +33,8 @@ def cache(tmp_path_factory):
             "data_prep.collect_docstrings",
             "data_prep.pack_dataset",
             "data_prep.train_tokenizer",
+            "pretraining.distillation.sentences",
+            "pretraining.distillation.teacher",
         ):
             patch.setattr(f"{module}.CACHE", folder)
         yield folder

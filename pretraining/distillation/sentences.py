@@ -53,7 +53,8 @@ def cached_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
 
 
 def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool) -> dict[str, list[str]]:
-    """The sentences of `train` and of `validation` with the smallest hashes, in the order of these, each once.
+    """The sentences of `train` and of `validation` with the smallest hashes, in the order of these, each once and in
+    one of the two.
 
     Which ones they are depends on the text alone, not on the order of documents; a larger number only adds. Raises
     InputError when a split has fewer than 64 sentences.
@@ -76,6 +77,8 @@ def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
             else:
                 known.remove(heapq.heappushpop(heap, (key, sentence))[0])
     found = {split: [sentence for _, sentence in sorted(heap, reverse=True)] for split, heap in heaps.items()}
+    train = set(found["train"])
+    found["validation"] = [sentence for sentence in found["validation"] if sentence not in train]
     for split, sentences in found.items():
         if len(sentences) < 64:
             raise InputError(

@@ -1,0 +1,224 @@
+"""Distillation: the student comes closer to the teacher, loads everywhere, and a run is the same however it is cut."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SENTENCES
+from masked_models import save_model
+from safetensors.numpy import load_file
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
+from data_prep.pack_dataset import PackingArguments
+from data_prep.pack_dataset import main as pack
+from pretraining.distillation import teacher as teachers
+from pretraining.distillation.pairs import PairArguments, PairGroups, make_pairs
+from pretraining.distillation.sentences import SentenceArguments, add_copies, choose_sentences
+from pretraining.run_distillation import DataArguments, main
+from shared.command_line import parse_arguments
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.model_config import ModelArguments
+from shared.run_arguments import RunArguments
+from shared.tokenizer import special_tokens
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+
+KINDS = (ModelArguments, DataArguments, RunArguments)
+RECIPE = "pretraining/recipes/distil_smoke.yaml"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, wordpiece):
+    """A student, a teacher that knows which words a text has, and packed blocks."""
+    folder = tmp_path_factory.mktemp("distillation")
+    save_model(folder / "student", wordpiece, "modernbert")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    vectors = np.random.default_rng(0).normal(size=(len(wordpiece), 32)).astype(np.float32)
+    SentenceTransformer(modules=[StaticEmbedding(wordpiece, embedding_weights=vectors)]).save(str(folder / "teacher"))
+    arguments = {"input": [str(SENTENCES)], "max_seq_length": 32, "validation_fraction": 0.1}
+    pack(PackingArguments(str(folder / "student"), str(folder / "packed"), **arguments))
+    return folder
+
+
+def words(place, output_dir, *flags):
+    found = ["--config", RECIPE, "--model_name_or_path", f"{place}/student", "--output_dir", str(output_dir)]
+    return [*found, "--teacher_name_or_path", f"{place}/teacher", "--packed_dataset", f"{place}/packed", *flags]
+
+
+def run(place, output_dir, *flags):
+    return main(*parse_arguments(KINDS, words(place, output_dir, *map(str, flags))))
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    return place / "run", run(place, place / "run")
+
+
+def test_the_student_comes_closer_to_the_teacher(place, finished):
+    _, metrics = finished
+    before = run(place, place / "before", "--max_steps", 1, "--learning_rate", 1e-9)
+    for name, share in (("embedding", 0.6), ("similarity", 0.6), ("pair", 0.3), ("mlm", 0.9)):
+        assert metrics[f"eval_{name}_loss"] < share * before[f"eval_{name}_loss"]
+    weighted = sum(
+        weight * metrics[f"eval_{name}_loss"]
+        for weight, name in ((1, "embedding"), (0.5, "similarity"), (10, "pair"), (0.2, "mlm"))
+    )
+    assert metrics["eval_loss"] == pytest.approx(weighted, rel=1e-4)
+
+
+def test_the_model_loads_as_masked_language_model_and_as_sentence_encoder(finished):
+    folder, _ = finished
+    names = set(load_file(folder / "model.safetensors"))
+    assert names == set(load_file(folder.parent / "student" / "model.safetensors")), "the heads are left behind"
+    _, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert len(pipeline("fill-mask", str(folder))("the red [MASK] was afraid")) == 5
+    texts = ["The red fox was afraid.", "Nobody found the long bridge late at night."]
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    wanted = []
+    with torch.no_grad():
+        for text in texts:
+            wanted.append(model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0).numpy())
+    found = sentence_transformers.SentenceTransformer(str(folder)).encode(texts)
+    np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5)
+
+
+def test_a_killed_run_ends_with_the_same_bits(place, finished, tmp_path):
+    folder, _ = finished
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "pretraining/run_distillation.py", *words(place, killed)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not (killed / "checkpoint-20").exists():
+        pass
+    process.kill()
+    assert process.wait() != 0, "it was not killed in time"
+    run(place, killed)
+    assert json.loads((killed / "manifest.json").read_text())["resumed_from"]
+    assert (killed / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_step_may_be_split_anywhere(place, tmp_path):
+    plan = run(place, tmp_path / "dry", "--dry_run")  # refuses a gradient that depends on the split
+    norms = [value for name, value in plan.items() if name.startswith("gradient_norm")]
+    assert len(norms) == 2 and norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_sentences_depend_on_the_text_alone(tmp_path):
+    texts = SENTENCES.read_text().split("\n\n")
+    (tmp_path / "a.txt").write_text("\n\n".join(texts))
+    (tmp_path / "b.txt").write_text("\n\n".join(reversed(texts)))
+    args = SentenceArguments(max_sentences=200, max_eval_sentences=100, min_words=4, validation_fraction=0.2)
+    found, again = (choose_sentences(Documents([str(tmp_path / name)]), args, True) for name in ("a.txt", "b.txt"))
+    assert found == again and len(found["train"]) == len(set(found["train"])) == 200
+    args.max_sentences = 100
+    assert choose_sentences(Documents([str(tmp_path / "a.txt")]), args, True)["train"] == found["train"][:100]
+    assert not set(found["train"]) & set(found["validation"])
+
+
+def test_copies_differ_from_their_sentences():
+    sentences = ["the cat sat on the old mat", "a dog ran over one long bridge", "we saw nobody there at night"]
+    texts, numbers = add_copies(sentences, 1.0)
+    assert texts[:3] == sentences and numbers.tolist() == [0, 1, 2, 0, 1, 2]
+    for sentence, copy in zip(sentences, texts[3:], strict=True):
+        assert copy != sentence and len(copy.split()) >= 4
+
+
+def test_scores_are_the_teachers_cosines_and_all_are_frequent(place, wordpiece, texts):
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    sentences = sorted({line for text in texts for line in text.split("\n") if line.count(" ") > 3})[:500]
+    args = parse_arguments(KINDS, words(place, "x"))[1]
+    pairs = make_pairs(sentences, teacher, teachers.cached_encodings, wordpiece, args, seed=1)
+    spelled, _ = add_copies(sentences, args.edited_share)
+    for (a, b), score in zip(pairs.pairs[::100], pairs.scores[::100], strict=True):
+        one, two = teacher.encode([spelled[a], spelled[b]])
+        assert score == pytest.approx(one @ two / np.linalg.norm(one) / np.linalg.norm(two), abs=2e-3)
+        assert a != b and wordpiece(spelled[a], add_special_tokens=False)["input_ids"] == pairs.ids[a].tolist()
+    bins = np.histogram(pairs.scores, bins=[0, 0.25, 0.5, 0.75, 1.01])[0]
+    assert bins.min() > 0.1 * bins.sum()
+
+
+def test_a_batch_holds_what_it_says(place, wordpiece):
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    args = parse_arguments(KINDS, words(place, "x"))[1]
+    sentences = ["the red fox was afraid"] * 4 + ["a cat"] * 4
+    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
+    spelled, _ = add_copies(sentences, args.edited_share)
+    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, PairArguments(1, 4, 0), None)
+    batch = groups.__getitems__([1, 0])
+    assert batch["labels"].tolist() == [0, 0] and batch["vectors"].shape == (2, 4, 32)
+    for row, (a, b) in enumerate(pairs.pairs[groups.groups[[1, 0]].ravel()]):
+        ids = batch["pair_ids"][row][batch["pair_mask"][row].bool()].tolist()
+        assert ids == wordpiece(spelled[a], spelled[b])["input_ids"]
+        ids = batch["sentence_ids"][row][batch["sentence_mask"][row].bool()].tolist()
+        assert ids == wordpiece(spelled[a])["input_ids"]
+
+
+def test_an_interrupted_teacher_goes_on_from_its_last_part(place, monkeypatch):
+    monkeypatch.setattr(teachers, "PART", 8)
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    texts = [f"sentence number {i}" for i in range(30)]
+    encode, calls = teacher.encode, []
+
+    def interrupted(part, **settings):
+        calls.append(list(part))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encode(part, **settings)
+
+    teacher.encode = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        teachers.cached_encodings(teacher, texts, quiet=True)
+    found = teachers.cached_encodings(teacher, texts, quiet=True)
+    assert calls[3] == texts[16:24] and len(calls) == 5, "the first two parts were kept"
+    wanted = encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+    part = next((teachers.CACHE / "teacher").glob("*.npy"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(InputError, match="damaged part"):
+        for start in range(0, 30, 8):
+            teachers.cached_encodings(teacher, texts[start : start + 8], quiet=True)
+
+
+def test_a_plain_encoder_is_a_teacher_too(place, tmp_path, wordpiece):
+    save_model(tmp_path / "bert", wordpiece, "bert")
+    metrics = run(place, tmp_path / "run", "--teacher_name_or_path", tmp_path / "bert", "--max_steps", 2)
+    assert np.isfinite(metrics["eval_loss"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--teacher_name_or_path", "nowhere/at-all"], "--teacher_name_or_path nowhere/at-all: does not load"),
+        (["--edited_share", "2"], "--edited_share 2"),
+        (["--pairs_per_group", "1"], "--pairs_per_group 1"),
+        (["--min_words", "30", "--max_words", "36"], "0 sentences of 30 to 36 words"),
+        (["--pair_weight", "-1"], "weights: 0 or above"),
+        (["--dataset_name", "some/text"], "one source of text"),
+        (["--max_sentences", "10"], "10 sentences"),
+    ],
+)
+def test_wrong_input_is_refused(place, tmp_path, flags, message):
+    with pytest.raises(InputError, match=message):
+        run(place, tmp_path / "run", *flags)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_teacher_without_a_tokenizer_or_for_another_script_is_refused(place, tmp_path):
+    shutil.copytree(place / "student", tmp_path / "bare")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        Path(tmp_path / "bare" / file).unlink()
+    with pytest.raises(InputError, match="bare: does not load as a sentence encoder"):
+        run(place, tmp_path / "run", "--teacher_name_or_path", tmp_path / "bare")
+    teacher = teachers.load_teacher(f"{place}/student")
+    teachers.check_reads(teacher, "student", ["the red fox"])
+    with pytest.raises(InputError, match="of the tokens of this text are unknown"):
+        teachers.check_reads(teacher, "student", ["чёрная кошка"])
