@@ -1,10 +1,17 @@
 """The model to train: a named size of an architecture from scratch, or a checkpoint to go on from."""
 
 import difflib
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from shared.errors import InputError
+from shared.tokenizer import tokenizer_hash
 
 # Layers, width and heads of Google's BERT miniatures (Turc et al., 2019, arXiv:1908.08962); BERT's own base.
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12)}
@@ -29,6 +36,10 @@ class ModelArguments:
         default=None,
         metadata={"help": "A tokenizer (folder or Hub id). Default: the checkpoint's, or one is trained."},
     )
+    word_vectors: str | None = field(
+        default=None,
+        metadata={"help": "Vectors of data_prep/train_word_vectors.py that the embeddings of a new model start from."},
+    )
     vocab_size: int = field(
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
     )
@@ -39,6 +50,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.model_name_or_path and self.config_overrides:
             raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
+        if self.model_name_or_path and self.word_vectors:
+            raise InputError("--word_vectors: a checkpoint brings its own embeddings; remove one of the two flags")
         read_overrides(self)
 
 
@@ -93,7 +106,10 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
     unset_hf_deepspeed_config()  # under ZeRO-3 weights would be split at birth, and drawn otherwise; Trainer sets it
     try:
         if args.model_name_or_path is None:
-            return AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
+            model = AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
+            if args.word_vectors:
+                start_from_vectors(model, args.word_vectors, tokenizer)
+            return model
         return AutoModelForMaskedLM.from_pretrained(
             args.model_name_or_path,
             dtype="float32",
@@ -105,6 +121,36 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> An
         names = (source, "config_overrides", "attn_implementation")
         flags = " ".join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name))
         raise InputError(f"{flags}: {error}") from error
+
+
+def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
+    """Give the input embeddings of a new model the directions of word vectors, and the length that they have.
+
+    A token's row takes the first numbers of its vector, as many as the model is wide; a row without a vector, and the
+    columns beyond a short one, keep their random numbers. Raises InputError when the folder holds no such vectors, or
+    those of another tokenizer.
+    """
+    path = Path(folder)
+    try:
+        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        vectors = load_file(path / "model.safetensors")["embedding.weight"]
+        counted = report["settings"]["dimensions"]
+        known = report["inputs"]["tokenizer"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"--word_vectors {folder}: not a folder of data_prep/train_word_vectors.py: {error}"
+        ) from error
+    if known != tokenizer_hash(tokenizer):
+        raise InputError(
+            f"--word_vectors {folder}: counted with another tokenizer; count again on blocks packed with this one"
+        )
+    rows = model.get_input_embeddings().weight
+    width = min(rows.shape[1], counted)
+    vectors = vectors[:, :width]
+    lengths = vectors.norm(dim=1)
+    with torch.no_grad():
+        wanted = rows[:, :width].norm(dim=1).mean()
+        rows[lengths > 0, :width] = (vectors / lengths.clamp(min=1e-9)[:, None] * wanted)[lengths > 0]
 
 
 def check_fits(config: Any, tokenizer: Any, max_seq_length: int) -> None:

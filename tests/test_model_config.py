@@ -1,9 +1,14 @@
+import json
+
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.utils import is_flash_attn_2_available
 
 from shared.errors import InputError
 from shared.model_config import SIZES, ModelArguments, build_config, build_model
+from shared.tokenizer import tokenizer_hash
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
@@ -98,3 +103,30 @@ def test_unavailable_attention_is_refused(tmp_path, wordpiece):
     if not is_flash_attn_2_available():
         with pytest.raises(InputError, match="--model_type bert --attn_implementation flash_attention_2: FlashAtt"):
             build_model(ModelArguments(attn_implementation="flash_attention_2"), wordpiece, 16)
+
+
+def test_embeddings_start_from_word_vectors(wordpiece, bpe, tmp_path):
+    size = len(wordpiece)
+    vectors = torch.randn(size, 40, generator=torch.Generator().manual_seed(0))
+    vectors[7] = 0  # a token that never occurred
+    facts = {"settings": {"dimensions": 24}, "inputs": {"tokenizer": {"sha256": tokenizer_hash(wordpiece)}}}
+    (tmp_path / "report.json").write_text(json.dumps(facts))
+    save_file({"embedding.weight": vectors}, tmp_path / "model.safetensors")
+    flags = {"model_type": "modernbert", "config_overrides": "hidden_size=32,intermediate_size=32"}
+    torch.manual_seed(0)
+    plain = build_model(ModelArguments(**flags), wordpiece, 32).get_input_embeddings().weight
+    torch.manual_seed(0)
+    rows = (
+        build_model(ModelArguments(**flags, word_vectors=str(tmp_path)), wordpiece, 32).get_input_embeddings().weight
+    )
+    cosines = torch.nn.functional.cosine_similarity(rows[:, :24], vectors[:, :24], dim=1)
+    others = torch.arange(size) != 7
+    assert torch.allclose(cosines[others], torch.ones(size - 1), atol=1e-5)
+    assert torch.allclose(rows[others, :24].norm(dim=1), plain[:, :24].norm(dim=1).mean().expand(size - 1))
+    assert torch.equal(rows[7], plain[7]) and torch.equal(rows[:, 24:], plain[:, 24:])
+    with pytest.raises(InputError, match="counted with another tokenizer"):
+        build_model(ModelArguments(**flags, word_vectors=str(tmp_path)), bpe, 32)
+    with pytest.raises(InputError, match=r"--word_vectors nowhere: not a folder"):
+        build_model(ModelArguments(**flags, word_vectors="nowhere"), wordpiece, 32)
+    with pytest.raises(InputError, match="remove one of the two flags"):
+        ModelArguments(model_name_or_path="a", word_vectors="b")
