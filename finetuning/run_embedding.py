@@ -20,32 +20,15 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.data import LabelledDataArguments, Split, choose_splits, data_identity, load_splits, split_off
-from finetuning.common.dry_run import dry_run
+from finetuning.common.checkpoint import tokenizer_of
+from finetuning.common.data import LabelledDataArguments, Split, choose_splits, load_splits, split_off
 from finetuning.common.error_analysis import write_error_analysis, write_json_lines
-from finetuning.common.scores import names_of_scores
-from finetuning.common.search import search
-from finetuning.common.seeds import run_seeds
-from finetuning.embedding.encoder import (
-    BY_ROW,
-    LIBRARY,
-    LOSSES,
-    MAIN_METRIC,
-    EmbeddingTrainer,
-    Evaluator,
-    check_arguments,
-    choose_loss,
-    collator,
-    load_encoder,
-    similarities,
-)
+from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
+from finetuning.embedding.encoder import LIBRARY, EmbeddingTrainer, Evaluator, collator, load_encoder, similarities
+from finetuning.embedding.losses import BY_ROW, LOSSES, MAIN_METRIC, check_arguments, choose_loss
 from finetuning.embedding.pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.tokenizer import load_tokenizer
-from shared.training.arguments import RunArguments
-from shared.training.card import ModelCardFacts, readable
-from shared.training.record import RunRecord
 
 USAGE = """from sentence_transformers import SentenceTransformer
 
@@ -123,7 +106,7 @@ def load_data(
         said.append(f"Scores of {low:g} and {high:g} become cosines of 0 and 1.")
         for found in columns.values():
             found["labels"] = [(score - low) / (high - low) for score in found["labels"]]
-    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    tokenizer = tokenizer_of(model_args)
     most = data_args.max_seq_length or MOST_TOKENS
     rows = {name: with_lengths(found, tokenizer, most) for name, found in columns.items()}
     return splits, rows, form, tokenizer, hashes, " ".join(said)
@@ -149,19 +132,15 @@ def evaluate(trainer: EmbeddingTrainer, name: str, split: Split, rows: Any, form
 def main(
     model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
 ) -> dict[str, Any]:
-    if training_args.seeds:
-        return run_seeds(main, model_args, data_args, training_args)
-
     # 1. Start the run.
     check_arguments(model_args, training_args)
-    record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
-        return record.finished["results"]
+    record, results = start(main, model_args, data_args, training_args)
+    if record is None:
+        return results
 
     # 2. Data.
     splits, rows, form, tokenizer, hashes, said = load_data(model_args, data_args, training_args)
-    record.use_inputs(hashes, data_identity(hashes, tokenizer) | {"library": LIBRARY})
+    record_data(record, hashes, tokenizer, library=LIBRARY)
     record.print(said)
     choose_best_by(training_args, MAIN_METRIC[form.name])
 
@@ -169,7 +148,7 @@ def main(
     def load() -> Any:
         return load_encoder(model_args, data_args.max_seq_length, training_args.device)
 
-    def build_trainer(args: RunArguments, *parts: Any) -> EmbeddingTrainer:
+    def build_trainer(args: FineTuningArguments, *parts: Any) -> EmbeddingTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
         train, held_out = parts or (rows.get("train"), rows.get("validation"))
         set_seed(args.seed)
@@ -188,22 +167,14 @@ def main(
 
     if training_args.search_trials:
         parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
-        best = search(lambda args: build_trainer(args, *parts), training_args, f"eval_{MAIN_METRIC[form.name]}")
-        record.print(f"The search found {best}.")
+        search_settings(build_trainer, parts, f"eval_{MAIN_METRIC[form.name]}", record)
     if training_args.dry_run:
-        plan = dry_run(build_trainer, training_args, rows["train"], splits=data_args.loss in BY_ROW)
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
-        return plan
+        return dry_run(build_trainer, rows["train"], record, can_be_split=data_args.loss in BY_ROW)
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics: dict[str, Any] = {}
     before = trainer.evaluator(trainer.model) if trainer.evaluator and training_args.do_train else {}
-    if training_args.do_train:
-        metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-        trainer.save_model()
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
+    metrics = train_and_save(trainer, record)
 
     # 5. Evaluate, predict and report.
     for name in [name for name in splits if name != "train"]:
@@ -211,14 +182,9 @@ def main(
         found |= {f"eval_before_{key}": value for key, value in before.items() if name == "validation"}
         trainer.save_metrics(name.replace("validation", "eval"), found)
         metrics |= found
-    shown = names_of_scores(metrics)
-    if training_args.do_train:
-        source = data_args.dataset_name or Path(data_args.train_file).name
-        title = f"A {trainer.model.config.model_type} encoder whose vectors say how alike texts are. {said}"
-        facts = ("sentence-similarity", source, shown, model_args.model_name_or_path, "loss", USAGE)
-        record.finish(trainer, metrics, ModelCardFacts(title, *facts, library="sentence-transformers"))
-    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
-    return metrics
+    facts = {"usage": USAGE, "library": "sentence-transformers"}
+    what = f"whose vectors say how alike texts are. {said}"
+    return finish(trainer, record, metrics, "sentence-similarity", data_args.source, what, **facts)
 
 
 if __name__ == "__main__":

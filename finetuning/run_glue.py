@@ -20,40 +20,16 @@ import evaluate
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model
-from finetuning.common.data import (
-    LabelledDataArguments,
-    Split,
-    check_columns,
-    choose_splits,
-    data_identity,
-    load_splits,
-    split_off,
-)
-from finetuning.common.dry_run import dry_run
-from finetuning.common.error_analysis import write_error_analysis
+from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
+from finetuning.common.data import LabelledDataArguments, Split, check_columns, choose_splits, load_splits, split_off
 from finetuning.common.length_order import as_before, longest_first
-from finetuning.common.scores import names_of_scores
-from finetuning.common.search import search
-from finetuning.common.seeds import run_seeds
-from finetuning.glue.labels import (
-    MULTI,
-    REGRESSION,
-    SINGLE,
-    encode_labels,
-    find_label_names,
-    find_problem_type,
-    read_labels,
-)
-from finetuning.glue.predictions import as_predictions, as_probabilities, write_for_server, write_predictions
+from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
+from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, encode_labels, find_names, find_problem_type, read_labels
+from finetuning.glue.predictions import as_predictions, write_errors, write_for_server, write_predictions
 from finetuning.metrics.glue_tasks import main_metric
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
-from shared.tokenizer import load_tokenizer
-from shared.training.arguments import RunArguments
-from shared.training.card import ModelCardFacts, readable
-from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent / "metrics" / "glue_tasks.py")
@@ -126,9 +102,9 @@ def load_data(
     labels = {name: read_labels(split, data_args.label_column, kind) for name, split in splits.items()}
     names = None
     if training_args.do_train:
-        names = find_label_names(labels["train"], splits["train"], data_args.label_column, kind)
+        names = find_names(labels["train"], splits["train"], data_args.label_column, kind)
     config = load_config(model_args, AutoModelForSequenceClassification, names, problem_type=kind)
-    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    tokenizer = tokenizer_of(model_args)
     rows = {}
     for name, split in splits.items():
         if labels[name] is not None:
@@ -137,24 +113,40 @@ def load_data(
     return splits, rows, config, tokenizer, hashes
 
 
+def predict_split(
+    trainer: Any, record: Any, name: str, split: Split, rows: Any, data_args: DataArguments
+) -> dict[str, float]:
+    """The metrics of a split. Writes its predictions: of a test split also for GLUE's server, of others with an error
+    analysis."""
+    ordered, order = longest_first(rows)
+    prefix, kind = name.replace("validation", "eval"), data_args.problem_type
+    output = trainer.predict(ordered, metric_key_prefix=prefix)
+    if not record.is_writer:
+        return output.metrics
+    logits, names = as_before(output.predictions, order), list(trainer.model.config.label2id)
+    if name.startswith("test"):
+        write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", logits, names, kind)
+        if data_args.task_name:
+            record.print(write_for_server(record.folder, name.replace("test", data_args.task_name), logits, names))
+        return output.metrics
+    texts = split.rows.select_columns(data_args.text_columns)
+    errors = write_errors(record.folder / prefix.replace("eval", "errors"), logits, names, kind, texts, rows)
+    return output.metrics | {f"{prefix}_{key}": value for key, value in errors.items()}
+
+
 def main(
     model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
 ) -> dict[str, Any]:
-    if training_args.seeds:
-        return run_seeds(main, model_args, data_args, training_args)
-
     # 1. Start the run.
-    record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
-        return record.finished["results"]
-    folder = Path(training_args.output_dir)
+    record, results = start(main, model_args, data_args, training_args)
+    if record is None:
+        return results
 
     # 2. Data, labels and tokenizer.
     with training_args.main_process_first(desc="preparing data"):
         splits, rows, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
-    record.use_inputs(hashes, data_identity(hashes, tokenizer))
-    kind, names = config.problem_type, list(config.label2id)
+    record_data(record, hashes, tokenizer)
+    kind = config.problem_type
     task = data_args.task_name or {SINGLE: "single_label", MULTI: "multi_label", REGRESSION: "regression"}[kind]
     metric = evaluate.load(METRICS, task, keep_in_memory=True)  # or it writes into the user's cache
     choose_best_by(training_args, main_metric(task))
@@ -167,7 +159,7 @@ def main(
     def load() -> Any:
         return load_model(model_args, AutoModelForSequenceClassification, config, tokenizer, data_args.max_seq_length)
 
-    def build_trainer(args: RunArguments, *parts: Any) -> ExactTrainer:
+    def build_trainer(args: FineTuningArguments, *parts: Any) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
         train, held_out = parts or (rows.get("train"), rows.get("validation"))
         set_seed(args.seed)
@@ -187,50 +179,21 @@ def main(
 
     if training_args.search_trials:
         parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
-        found = search(lambda args: build_trainer(args, *parts), training_args, f"eval_{main_metric(task)}")
-        record.print(f"The search found {found}.")
+        search_settings(build_trainer, parts, f"eval_{main_metric(task)}", record)
     if training_args.dry_run:
-        plan = dry_run(build_trainer, training_args, rows["train"])
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
-        return plan
+        return dry_run(build_trainer, rows["train"], record)
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics: dict[str, Any] = {}
-    if training_args.do_train:
-        metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-        trainer.save_model()
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
+    metrics = train_and_save(trainer, record)
 
     # 5. Evaluate, predict and report.
     for name in [name for name in rows if name != "train"]:
-        ordered, order = longest_first(rows[name])
-        prefix = name.replace("validation", "eval")
-        output = trainer.predict(ordered, metric_key_prefix=prefix)
-        logits = as_before(output.predictions, order)
-        found = output.metrics
-        if name.startswith("test") and record.is_writer:
-            write_predictions(folder / f"{name.replace('test', 'predictions')}.jsonl", logits, names, kind)
-            if data_args.task_name:
-                record.print(write_for_server(folder, name.replace("test", data_args.task_name), logits, names))
-        elif record.is_writer:
-            facts = (splits[name].rows, data_args.text_columns, rows[name]["length"][:], rows[name]["labels"][:])
-            predicted = logits[:, 0] if kind == REGRESSION else as_probabilities(logits, kind)
-            place = folder / prefix.replace("eval", "errors")
-            errors = write_error_analysis(place, kind, *facts, predicted, names)
-            write_predictions(place / "predictions.jsonl", logits, names, kind, rows[name]["labels"][:])
-            found |= {f"{prefix}_{key}": value for key, value in errors.items()}
-        trainer.save_metrics(prefix, found)
+        found = predict_split(trainer, record, name, splits[name], rows[name], data_args)
+        trainer.save_metrics(name.replace("validation", "eval"), found)
         metrics |= found
-    shown = names_of_scores(metrics)
-    if training_args.do_train:
-        source = data_args.task_name or data_args.dataset_name or Path(data_args.train_file).name
-        title = f"A {config.model_type} encoder fine-tuned on {source}."
-        card = ModelCardFacts(title, "text-classification", source, shown, model_args.model_name_or_path, "loss")
-        record.finish(trainer, metrics, card)
-    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
-    return metrics
+    source = data_args.task_name or data_args.source
+    return finish(trainer, record, metrics, "text-classification", source, f"fine-tuned on {source}.")
 
 
 if __name__ == "__main__":

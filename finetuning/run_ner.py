@@ -13,6 +13,7 @@ from shared.early import answer_early
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,27 +24,16 @@ from datasets import Dataset
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model
-from finetuning.common.data import LabelledDataArguments, choose_splits, data_identity, load_splits, read_rows
-from finetuning.common.dry_run import dry_run
-from finetuning.common.error_analysis import write_json_lines
-from finetuning.common.length_order import longest_first
-from finetuning.common.scores import names_of_scores
-from finetuning.common.search import search
-from finetuning.common.seeds import run_seeds
-from finetuning.ner.conll import is_column_file, read_columns, write_predictions
-from finetuning.ner.errors import write_entity_errors
-from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_sentences
+from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
+from finetuning.common.data import LabelledDataArguments, choose_splits, load_splits
+from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
+from finetuning.ner.report import write_report
+from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_file, read_sentences
 from finetuning.ner.tags import check_labels, labels_of, types_of
 from finetuning.ner.windows import encode, merge_windows
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import write_json
 from shared.loss import cross_entropy_loss
-from shared.tokenizer import load_tokenizer
-from shared.training.arguments import RunArguments
-from shared.training.card import ModelCardFacts, readable
-from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent / "metrics" / "entities.py")
@@ -88,9 +78,7 @@ def load_data(
     """The sentences of the splits that are asked for, with tags in the model's scheme, the configuration with the
     model's tags, the tokenizer, and the hashes of what was read."""
     names = (data_args.text_column_name, data_args.label_column_name)
-    splits, hashes = load_splits(
-        data_args, read_file=lambda path: read_columns(path, *names) if is_column_file(path) else read_rows(path)
-    )
+    splits, hashes = load_splits(data_args, read_file=lambda path: read_file(path, *names))
     chosen = choose_splits(splits, data_args, training_args)
     columns = {name: find_columns(split, *names, needs_tags=name != "test") for name, split in chosen.items()}
     sentences = {name: read_sentences(split, *columns[name], data_args.repair_tags) for name, split in chosen.items()}
@@ -103,9 +91,16 @@ def load_data(
     config.tag_scheme = check_labels(list(config.label2id), getattr(config, "tag_scheme", None))
     check_types(sentences, chosen, types_of(list(config.label2id)))
     sentences = {name: some.in_scheme(config.tag_scheme) for name, some in sentences.items()}
-    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    tokenizer = tokenizer_of(model_args)
     tokenizer.padding_side = "right"  # where a word's token is, is counted from the left
     return sentences, config, tokenizer, hashes
+
+
+def cut_windows(some: Sentences, tokenizer: Any, config: Any, data_args: DataArguments, for_training: bool) -> Dataset:
+    """Sentences as windows of tokens with labels."""
+    sizes = (data_args.max_seq_length, data_args.stride)
+    all_tokens = for_training and data_args.label_all_tokens
+    return encode(tokenizer, some.words, some.tags, config.label2id, *sizes, for_training, all_tokens)
 
 
 def keep_classes(logits: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,9 +114,7 @@ def read_tags(classes: np.ndarray, windows: Dataset, sentences: Sentences, confi
     return [[config.id2label[label] for label in row] for row in merge_windows(classes, windows, sentences.words)]
 
 
-def score(
-    metric: Any, found: list[list[str]], sentences: Sentences, config: Any
-) -> tuple[dict[str, float], dict[str, Any]]:
+def score(metric: Any, found: list[list[str]], sentences: Sentences, config: Any) -> tuple[dict[str, float], dict]:
     """The scores of predicted tags, and those of each type. `outside_accuracy` is that of saying O to every word."""
     scores = metric.compute(predictions=found, references=sentences.tags, scheme=config.tag_scheme)
     types = scores.pop("types")
@@ -129,56 +122,65 @@ def score(
     return scores | {f"f1_{kind}": of_type["f1"] for kind, of_type in types.items()}, types
 
 
+def compute_metrics(
+    prediction: EvalPrediction, windows: Dataset, sentences: Sentences, metric: Any, config: Any
+) -> dict[str, float]:
+    """The scores of windows and sentences, for Trainer."""
+    return score(metric, read_tags(prediction.predictions[0], windows, sentences, config), sentences, config)[0]
+
+
+def predict_split(
+    trainer: Any, record: Any, name: str, some: Sentences, windows: Dataset, metric: Any, config: Any
+) -> dict[str, float]:
+    """The metrics of a split, with scores if it has tags. Writes its predictions and where they are wrong."""
+    prefix = name.replace("validation", "eval")
+    trainer.compute_metrics = None  # scored here, with more to say
+    output = trainer.predict(windows, metric_key_prefix=prefix)
+    tags = read_tags(output.predictions[0], windows, some, config)
+    scores, types = score(metric, tags, some, config) if some.tags else ({}, {})
+    if record.is_writer:
+        confidence = merge_windows(output.predictions[1], windows, some.words)
+        write_report(record.folder, prefix, some, tags, confidence, config.tag_scheme, types)
+    return output.metrics | {f"{prefix}_{key}": value for key, value in scores.items()}
+
+
 def main(
     model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
 ) -> dict[str, Any]:
-    if training_args.seeds:
-        return run_seeds(main, model_args, data_args, training_args)
-
     # 1. Start the run.
-    record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
-        return record.finished["results"]
-    folder = Path(training_args.output_dir)
+    record, results = start(main, model_args, data_args, training_args)
+    if record is None:
+        return results
 
     # 2. Data, labels and tokenizer.
     with training_args.main_process_first(desc="preparing data"):
         sentences, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
-    record.use_inputs(hashes, data_identity(hashes, tokenizer))
+    record_data(record, hashes, tokenizer)
     metric = evaluate.load(METRICS, keep_in_memory=True)  # or it writes into the user's cache
     choose_best_by(training_args, "f1")
 
-    def windows_of(some: Sentences, is_training: bool = False) -> Dataset:
-        sizes, all_tokens = (data_args.max_seq_length, data_args.stride), is_training and data_args.label_all_tokens
-        windows = encode(tokenizer, some.words, some.tags, config.label2id, *sizes, all_tokens)
-        return windows if is_training else longest_first(windows)[0]
-
-    windows = {name: windows_of(some, name == "train") for name, some in sentences.items()}
+    windows_of = partial(cut_windows, tokenizer=tokenizer, config=config, data_args=data_args)
+    windows = {name: windows_of(some, for_training=name == "train") for name, some in sentences.items()}
 
     # 3. Model and Trainer.
     def load() -> Any:
         return load_model(model_args, AutoModelForTokenClassification, config, tokenizer, data_args.max_seq_length)
 
-    def build_trainer(args: RunArguments, train: Any = None, held_out: Sentences | None = None) -> ExactTrainer:
+    def build_trainer(args: FineTuningArguments, train: Any = None, held_out: Sentences | None = None) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
-        eval_dataset = windows_of(held_out) if held_out else windows.get("validation")
-
-        def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-            some = held_out or sentences["validation"]
-            return score(metric, read_tags(prediction.predictions[0], eval_dataset, some, config), some, config)[0]
-
+        some = held_out or sentences.get("validation")
+        eval_dataset = windows_of(held_out, for_training=False) if held_out else windows.get("validation")
         set_seed(args.seed)
         return ExactTrainer(
             model=None if held_out else load(),
             model_init=load if held_out else None,
             args=args,
             data_collator=DataCollatorForTokenClassification(tokenizer),
-            train_dataset=windows_of(train, True) if train else windows.get("train"),
+            train_dataset=windows_of(train, for_training=True) if train else windows.get("train"),
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
             compute_loss_func=cross_entropy_loss,
-            compute_metrics=compute_metrics,
+            compute_metrics=lambda found: compute_metrics(found, eval_dataset, some, metric, config),
             preprocess_logits_for_metrics=keep_classes,
             callbacks=args.callbacks,
             identity=record.identity,
@@ -186,52 +188,22 @@ def main(
 
     if training_args.search_trials:
         parts = sentences["train"].divide(training_args.search_fraction, training_args.search_seed)
-        found = search(lambda args: build_trainer(args, *parts), training_args, "eval_f1")
-        record.print(f"The search found {found}.")
+        search_settings(build_trainer, parts, "eval_f1", record)
     if training_args.dry_run:
-        plan = dry_run(build_trainer, training_args, windows["train"])
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
-        return plan
+        return dry_run(build_trainer, windows["train"], record)
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics: dict[str, Any] = {f"{name}_repaired": some.repaired for name, some in sentences.items() if some.repaired}
-    if training_args.do_train:
-        metrics |= trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-        trainer.save_model()
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
+    repaired = {f"{name}_repaired": some.repaired for name, some in sentences.items() if some.repaired}
+    metrics = train_and_save(trainer, record, repaired)
 
     # 5. Evaluate, predict and report.
-    trainer.compute_metrics = None  # scored here, with more to say
-    for name, prefix in (("validation", "eval"), ("test", "test")):
-        if name not in windows:
-            continue
-        some = sentences[name]
-        output = trainer.predict(windows[name], metric_key_prefix=prefix)
-        tags = read_tags(output.predictions[0], windows[name], some, config)
-        confidence = merge_windows(output.predictions[1], windows[name], some.words)
-        found, types = score(metric, tags, some, config) if some.tags else ({}, {})
-        if record.is_writer and name == "test":
-            write_predictions(folder / "predictions.conll", some.words, tags, confidence, config.tag_scheme)
-        elif record.is_writer:
-            write_entity_errors(folder / "errors", some, tags, confidence)
-            pairs = enumerate(zip(some.tags, tags, strict=True))
-            rows = ({"index": i, "gold": gold, "prediction": of_row} for i, (gold, of_row) in pairs)
-            write_json_lines(folder / "errors" / "predictions.jsonl", rows)
-        if record.is_writer and types:
-            write_json(folder / f"{prefix}_report.json", types)
-        found = output.metrics | {f"{prefix}_{key}": value for key, value in found.items()}
-        trainer.save_metrics(prefix, found)
+    for name in [name for name in ("validation", "test") if name in windows]:
+        found = predict_split(trainer, record, name, sentences[name], windows[name], metric, config)
+        trainer.save_metrics(name.replace("validation", "eval"), found)
         metrics |= found
-    shown = names_of_scores(metrics)
-    if training_args.do_train:
-        source = data_args.dataset_name or Path(data_args.train_file).name
-        title = f"A {config.model_type} encoder fine-tuned on {source}."
-        card = ModelCardFacts(title, "token-classification", source, shown, model_args.model_name_or_path, "loss")
-        record.finish(trainer, metrics, card)
-    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
-    return metrics
+    source = data_args.source
+    return finish(trainer, record, metrics, "token-classification", source, f"fine-tuned on {source}.")
 
 
 if __name__ == "__main__":

@@ -19,35 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
-from transformers import AutoModelForQuestionAnswering, EvalPrediction, set_seed
+from transformers import AutoModelForQuestionAnswering, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model
-from finetuning.common.data import LabelledDataArguments, choose_splits, data_identity, load_splits, split_off
-from finetuning.common.dry_run import dry_run
-from finetuning.common.error_analysis import write_json_lines
-from finetuning.common.scores import names_of_scores
-from finetuning.common.search import search
-from finetuning.common.seeds import run_seeds
-from finetuning.qa.answers import write_answer_errors, write_predictions
-from finetuning.qa.spans import (
-    BestAnswers,
-    WindowCollator,
-    Windows,
-    WindowSettings,
-    cut_windows,
-    keep_best_spans,
-    pass_context_on,
-)
-from finetuning.qa.squad import Questions, check_questions, has_answers, read_questions
+from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
+from finetuning.common.data import LabelledDataArguments, choose_splits, load_splits, split_off
+from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
+from finetuning.qa.answers import write_answer_errors, write_misplaced, write_predictions
+from finetuning.qa.spans import WindowCollator, Windows, WindowSettings, cut_windows, keep_best_spans, pass_context_on
+from finetuning.qa.squad import Questions, check_both_kinds, check_questions, read_questions
 from finetuning.qa.usage import USAGE
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import rule_out_padding, span_loss
-from shared.tokenizer import load_tokenizer
-from shared.training.arguments import RunArguments
-from shared.training.card import ModelCardFacts, readable
-from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
 METRIC = str(Path(__file__).parent / "metrics" / "squad_answers.py")
@@ -86,10 +70,7 @@ def load_data(
         with_negative = data_args.version_2_with_negative
         split = check_questions(split, name != "test", with_negative, data_args.drop_misplaced_answers)
         if with_negative and name != "test":
-            has_answer = has_answers(split.rows)
-            if has_answer.all() or not has_answer.any():
-                every = "every question has an answer" if has_answer.all() else "no question has an answer"
-                raise InputError(f"--version_2_with_negative: {split.where}: {every}: there is nothing to tell apart")
+            check_both_kinds(split)
         questions[name] = split
     names = ["LABEL_0", "LABEL_1"] if training_args.do_train else None  # as checkpoints call start and end
     config = load_config(model_args, AutoModelForQuestionAnswering, names)
@@ -97,11 +78,11 @@ def load_data(
         raise InputError(
             f"--version_2_with_negative: {model_args.model_name_or_path} knows no {THRESHOLD}; find it by --do_eval"
         )
-    tokenizer = load_tokenizer(model_args.tokenizer_name or model_args.model_name_or_path)
+    tokenizer = tokenizer_of(model_args)
     return questions, config, tokenizer, hashes
 
 
-def score(metric: Any, questions: Any, best: BestAnswers, threshold: float | None) -> dict[str, float]:
+def score(metric: Any, questions: Any, best: Any, threshold: float | None = None) -> dict[str, float]:
     """Exact match and F1 in percent, and those of questions with and without an answer. Without a threshold the best
     one is taken; what it adds shows against `untuned_f1`, where no answer is given when it scores more than the best.
     """
@@ -120,18 +101,47 @@ def score(metric: Any, questions: Any, best: BestAnswers, threshold: float | Non
     return tuned | {"untuned_f1": result["f1"], THRESHOLD: threshold}
 
 
+def load_answerer(model_args: CheckpointArguments, config: Any, tokenizer: Any, max_seq_length: int) -> Any:
+    """A model that gives what `span_loss` and `keep_best_spans` need."""
+    model = load_model(model_args, AutoModelForQuestionAnswering, config, tokenizer, max_seq_length)
+    rule_out_padding(model)
+    pass_context_on(model)
+    return model
+
+
+def predict_splits(trainer: Any, record: Any, parts: dict[str, Windows], metric: Any) -> dict[str, float]:
+    """The metrics of validation and test split, with scores where there are answers. Writes what is answered and where
+    it is wrong. After training the threshold is tuned on the first split that has answers, and saved in the model."""
+    trainer.compute_metrics = None  # what follows needs the answers themselves
+    threshold = None if record.args.do_train else getattr(trainer.model.config, THRESHOLD, None)
+    metrics: dict[str, float] = {}
+    for name, part in [(name, part) for name, part in parts.items() if name != "train"]:
+        prefix, questions = name.replace("validation", "eval"), part.questions
+        output = trainer.predict(part.ordered, metric_key_prefix=prefix)
+        best, found = part.find_answers(output.predictions), output.metrics
+        if "answers" in questions.column_names:
+            scores = score(metric, questions, best, threshold)
+            threshold = scores.get(THRESHOLD)
+            found |= {f"{prefix}_{key}": value for key, value in scores.items()}
+        if record.is_writer:
+            write_predictions(record.folder, "" if name == "test" else "eval_", questions, best, threshold)
+            if "answers" in questions.column_names:
+                write_answer_errors(record.folder / prefix.replace("eval", "errors"), questions, best, threshold)
+        trainer.save_metrics(prefix, found)
+        metrics |= found
+    if record.args.do_train and threshold is not None:
+        setattr(trainer.model.config, THRESHOLD, threshold)
+        trainer.save_model()
+    return metrics
+
+
 def main(
     model_args: CheckpointArguments, data_args: DataArguments, training_args: FineTuningArguments
 ) -> dict[str, Any]:
-    if training_args.seeds:
-        return run_seeds(main, model_args, data_args, training_args)
-
     # 1. Start the run.
-    record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
-        return record.finished["results"]
-    folder = Path(training_args.output_dir)
+    record, results = start(main, model_args, data_args, training_args)
+    if record is None:
+        return results
     settings = WindowSettings(data_args.max_seq_length, data_args.doc_stride, data_args.max_question_length)
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
     training_args.label_names = ["labels"]  # Trainer would look for the stock model's two
@@ -140,34 +150,21 @@ def main(
     with training_args.main_process_first(desc="preparing data"):
         questions, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
         settings.check(tokenizer)
-        parts = {
-            name: cut_windows(split.rows, tokenizer, settings, name == "train") for name, split in questions.items()
-        }
-    record.use_inputs(hashes, data_identity(hashes, tokenizer))
-    misplaced = [answer for split in questions.values() for answer in split.misplaced]
-    if misplaced and record.is_writer:
-        write_json_lines(folder / "misplaced_answers.jsonl", misplaced)
-        dropped = sum(split.dropped for split in questions.values())
-        record.print(f"Left out {len(misplaced):,} misplaced answers and {dropped:,} questions that have no other.")
+        windows_of = partial(cut_windows, tokenizer=tokenizer, settings=settings)
+        parts = {name: windows_of(some.rows, for_training=name == "train") for name, some in questions.items()}
+    record_data(record, hashes, tokenizer)
+    write_misplaced(record, questions)
     metric = evaluate.load(METRIC, "v2.0" if data_args.version_2_with_negative else "v1.1", keep_in_memory=True)
     choose_best_by(training_args, "f1")
     reduce = partial(keep_best_spans, n_best_size=data_args.n_best_size, max_answer_length=data_args.max_answer_length)
 
     # 3. Model and Trainer.
-    def load() -> Any:
-        model = load_model(model_args, AutoModelForQuestionAnswering, config, tokenizer, data_args.max_seq_length)
-        rule_out_padding(model)
-        pass_context_on(model)
-        return model
+    load = partial(load_answerer, model_args, config, tokenizer, data_args.max_seq_length)
 
-    def build_trainer(args: RunArguments, *halves: Windows) -> ExactTrainer:
+    def build_trainer(args: FineTuningArguments, *halves: Windows) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
         train, held_out = halves or (parts.get("train"), parts.get("validation"))
         set_seed(args.seed)
-
-        def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-            return score(metric, held_out.questions, held_out.find_answers(prediction.predictions), None)
-
         return ExactTrainer(
             model=None if halves else load(),
             model_init=load if halves else None,
@@ -177,7 +174,7 @@ def main(
             eval_dataset=held_out and held_out.ordered,
             processing_class=tokenizer,
             compute_loss_func=span_loss,
-            compute_metrics=compute_metrics,
+            compute_metrics=lambda found: score(metric, held_out.questions, held_out.find_answers(found.predictions)),
             preprocess_logits_for_metrics=lambda logits, _: reduce(*logits),
             callbacks=args.callbacks,
             identity=record.identity,
@@ -185,56 +182,19 @@ def main(
 
     if training_args.search_trials:
         rows = split_off(questions["train"].rows, training_args.search_fraction, training_args.search_seed)
-        halves = [
-            cut_windows(half, tokenizer, settings, is_train)
-            for half, is_train in zip(rows, (True, False), strict=True)
-        ]
-        found = search(lambda args: build_trainer(args, *halves), training_args, "eval_f1")
-        record.print(f"The search found {found}.")
+        halves = (windows_of(rows[0], for_training=True), windows_of(rows[1], for_training=False))
+        search_settings(build_trainer, halves, "eval_f1", record)
     if training_args.dry_run:
-        plan = dry_run(build_trainer, training_args, parts["train"].windows)
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
-        return plan
+        return dry_run(build_trainer, parts["train"].windows, record)
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics: dict[str, Any] = {}
-    if training_args.do_train:
-        metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-        trainer.save_model()
-        trainer.save_metrics("train", metrics)
-        trainer.save_state()
+    metrics = train_and_save(trainer, record)
 
     # 5. Evaluate, predict and report.
-    threshold = None if training_args.do_train else getattr(config, THRESHOLD, None)
-    trainer.compute_metrics = None  # what follows needs the answers themselves
-    for name, part in parts.items():
-        if name == "train":
-            continue
-        prefix = name.replace("validation", "eval")
-        output = trainer.predict(part.ordered, metric_key_prefix=prefix)
-        best, found = part.find_answers(output.predictions), output.metrics
-        if "answers" in part.questions.column_names:
-            scores = score(metric, part.questions, best, threshold)
-            threshold = scores.get(THRESHOLD)
-            found |= {f"{prefix}_{key}": value for key, value in scores.items()}
-        if record.is_writer:
-            write_predictions(folder, "" if name == "test" else "eval_", part.questions, best, threshold)
-            if "answers" in part.questions.column_names:
-                write_answer_errors(folder / prefix.replace("eval", "errors"), part.questions, best, threshold)
-        trainer.save_metrics(prefix, found)
-        metrics |= found
-    if training_args.do_train and threshold is not None:
-        setattr(trainer.model.config, THRESHOLD, threshold)
-        trainer.save_model()
-    shown = names_of_scores(metrics)
-    if training_args.do_train:
-        source = data_args.dataset_name or Path(data_args.train_file).name
-        title = f"A {config.model_type} encoder fine-tuned to answer questions, on {source}."
-        card = ModelCardFacts(title, "question-answering", source, shown, model_args.model_name_or_path, "loss", USAGE)
-        record.finish(trainer, metrics, card)
-    record.print("\n".join(f"{key}: {readable(metrics[key])}" for key in shown))
-    return metrics
+    metrics |= predict_splits(trainer, record, parts, metric)
+    what = f"fine-tuned to answer questions, on {data_args.source}."
+    return finish(trainer, record, metrics, "question-answering", data_args.source, what, usage=USAGE)
 
 
 if __name__ == "__main__":

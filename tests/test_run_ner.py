@@ -307,7 +307,7 @@ def test_all_tokens_of_a_word_are_labelled(wordpiece):
     label2id = {label: i for i, label in enumerate(labels_of(["X"], "BIOES"))}
     some = Sentences([["Annabella", "went", "to"]], [["S-X", "O", "O"]])
     windows = [
-        encode(wordpiece, some.words, some.tags, label2id, 512, None, all_tokens) for all_tokens in (False, True)
+        encode(wordpiece, some.words, some.tags, label2id, 512, None, True, all_tokens) for all_tokens in (False, True)
     ]
     first, every = (rows["labels"][0] for rows in windows)
     tokens = len(wordpiece("Annabella", add_special_tokens=False)["input_ids"])

@@ -117,7 +117,7 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
     import evaluate
 
     from finetuning.common.data import choose_splits, load_splits
-    from finetuning.glue.labels import REGRESSION, find_label_names, find_problem_type, read_labels
+    from finetuning.glue.labels import REGRESSION, find_names, find_problem_type, read_labels
     from finetuning.run_glue import METRICS, MNLI
 
     _, data_args, training_args = run
@@ -130,7 +130,7 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
         chosen, ids = mean(train), None
     else:
         counts = Counter(train)
-        ids = {name: i for i, name in enumerate(find_label_names(train, splits["train"], column, kind))}
+        ids = {name: i for i, name in enumerate(find_names(train, splits["train"], column, kind))}
         chosen = max(ids, key=lambda name: counts[name])
     rows = [{"gold": label, "prediction": chosen} for label in gold]
     both = {

@@ -1,4 +1,4 @@
-"""A checkpoint with a head for the task: its configuration, with the labels of the data, and its model."""
+"""A checkpoint with a head for the task: its configuration, with the labels of the data, its tokenizer and model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from transformers import AutoConfig
 from finetuning.common.arguments import CheckpointArguments
 from shared.errors import InputError
 from shared.model_config import check_fits
+from shared.tokenizer import load_tokenizer
 
 
 def load_config(args: CheckpointArguments, task_class: Any, names: list[str] | None, **fields: Any) -> Any:
@@ -44,6 +45,11 @@ def load_config(args: CheckpointArguments, task_class: Any, names: list[str] | N
     for key, value in fields.items():
         setattr(config, key, value)
     return config
+
+
+def tokenizer_of(args: CheckpointArguments) -> Any:
+    """The tokenizer that is named, or else that of the checkpoint. Raises InputError."""
+    return load_tokenizer(str(args.tokenizer_name or args.model_name_or_path))
 
 
 def load_model(args: CheckpointArguments, task_class: Any, config: Any, tokenizer: Any, max_seq_length: int) -> Any:

@@ -44,6 +44,11 @@ class LabelledDataArguments:
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value}: must be at least 1")
 
+    @property
+    def source(self) -> str:
+        """What the model was trained on, for readers."""
+        return self.dataset_name or Path(self.train_file or "").name
+
 
 @dataclass(frozen=True)
 class Split:

@@ -1,4 +1,4 @@
-"""A sentence encoder: its model, losses, evaluators and Trainer, all of them sentence-transformers', made exact."""
+"""A sentence encoder: its model, evaluators and Trainer, all of them sentence-transformers', made exact."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.arguments import CheckpointArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError
@@ -25,55 +25,12 @@ try:
     import sentence_transformers
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.base.evaluation import BaseEvaluator
-    from sentence_transformers.sentence_transformer import evaluation, losses
+    from sentence_transformers.sentence_transformer import evaluation
     from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 except ModuleNotFoundError as error:  # a script that imports this ends here, before it works
     sys.exit(report(InputError(f"{error.name} is not installed; run pip install -r requirements-embeddings.txt")))
 
 LIBRARY = f"sentence-transformers {sentence_transformers.__version__}"
-LOSSES = {
-    "cosine": losses.CosineSimilarityLoss,
-    "cosent": losses.CoSENTLoss,
-    "negatives": losses.MultipleNegativesRankingLoss,
-}
-FITTING = {
-    SCORES: ("cosine", "cosent"),
-    PAIRS: ("negatives",),
-    TRIPLETS: ("negatives",),
-    NLI: ("negatives",),
-}  # the first is the default
-BY_ROW = ("cosine",)  # a sum over rows; in the others the rows of a batch are compared with each other
-MAIN_METRIC = {SCORES: "spearman", PAIRS: "mrr_at_10", TRIPLETS: "accuracy", NLI: "accuracy"}
-
-
-def check_arguments(model_args: CheckpointArguments, training_args: FineTuningArguments) -> None:
-    """Raise InputError for flags of the neighbouring scripts that have no meaning here."""
-    if training_args.world_size > 1 or training_args.deepspeed_plugin is not None:
-        raise InputError(
-            "a sentence encoder is trained by one process without DeepSpeed, since the rows of a batch are compared "
-            "with each other; start it with python, without a launch file"
-        )
-    for wrong, why in (
-        (training_args.torch_compile, "--torch_compile: not for sentence encoders"),
-        (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
-        (training_args.dry_run and not training_args.do_train, "--no_do_train: --dry_run says what training would be"),
-    ):
-        if wrong:
-            raise InputError(f"{why}; remove the flag")
-
-
-def choose_loss(loss: str | None, form: Form, training_args: FineTuningArguments) -> str:
-    """The loss, by default that of the form. Raises InputError if it does not fit the data or cannot be split."""
-    fitting = FITTING[form.name]
-    loss = loss or fitting[0]
-    if loss not in fitting:
-        raise InputError(f"--loss {loss}: the rows are {form.name}; for these there is {' and '.join(fitting)}")
-    if loss not in BY_ROW and training_args.gradient_accumulation_steps > 1:
-        raise InputError(
-            f"--gradient_accumulation_steps {training_args.gradient_accumulation_steps}: --loss {loss} compares the "
-            "rows of a batch with each other, and its parts are smaller batches; raise --per_device_train_batch_size"
-        )
-    return loss
 
 
 def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: Any) -> Any:
@@ -156,7 +113,7 @@ class EmbeddingTrainer(ExactTrainer, SentenceTransformerTrainer):
 
     `train_dataset` has the columns that `pairs.as_columns` makes. `args` are Trainer's own: the library's
     additions (batch samplers, prompts, routers) have no meaning here. The loss of a step does not depend on how the
-    step is split if it is a sum over rows (`BY_ROW`); Trainer's mean of means would.
+    step is split if it is a sum over rows (`losses.BY_ROW`); Trainer's mean of means would.
     """
 
     training_args_class = TrainingArguments

@@ -57,7 +57,7 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
     return None if missing else labels
 
 
-def find_label_names(labels: list[Any], split: Split, column: str, problem_type: str) -> list[str]:
+def find_names(labels: list[Any], split: Split, column: str, problem_type: str) -> list[str]:
     """The names in the order of the ClassLabel, or sorted; "score" for numbers. InputError for one class only."""
     if problem_type == REGRESSION:
         return ["score"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from finetuning.common.error_analysis import write_error_analysis
 from finetuning.glue.labels import MULTI, REGRESSION
 from finetuning.glue.server import why_not_for_server, write_server_file
 from shared.files import atomic_file
@@ -46,6 +47,21 @@ def write_predictions(
             if problem_type != REGRESSION:
                 row["probabilities"] = dict(zip(names, shares, strict=True))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_errors(
+    folder: Path, logits: np.ndarray, names: list[str], problem_type: str, texts: Any, rows: Any
+) -> dict[str, float]:
+    """Write the error analysis of labelled rows, and all predictions beside it; returns what the analysis measures.
+
+    `texts` has columns of text alone, `rows` `length` and `labels`, both in the order of the logits.
+    """
+    lengths, labels = rows["length"][:], rows["labels"][:]
+    predicted = logits[:, 0] if problem_type == REGRESSION else as_probabilities(logits, problem_type)
+    facts = (texts, texts.column_names, lengths, labels, predicted, names)
+    errors = write_error_analysis(folder, problem_type, *facts)
+    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, labels)
+    return errors
 
 
 def write_for_server(folder: Path, task: str, logits: np.ndarray, names: list[str]) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import ClassLabel, LargeList, List
+from datasets import ClassLabel, Dataset, LargeList, List
 
-from finetuning.common.data import Split
+from finetuning.common.data import Split, read_rows
+from finetuning.ner.conll import is_column_file, read_columns
 from finetuning.ner.tags import TAG, by_usual_letters, find_entities, find_scheme, types_of, write_tags
 from shared.errors import InputError
 
@@ -40,6 +41,11 @@ class Sentences:
 
     def _take(self, rows: Sequence[int]) -> "Sentences":
         return Sentences([self.words[i] for i in rows], self.tags and [self.tags[i] for i in rows])
+
+
+def read_file(path: str, word_column: str | None, tag_column: str | None) -> Dataset:
+    """The rows of a file of columns, or of any other file of labelled data. Raises InputError."""
+    return read_columns(path, word_column, tag_column) if is_column_file(path) else read_rows(path)
 
 
 def find_columns(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from finetuning.common.length_order import longest_first
 from shared.loss import IGNORED
 from shared.tokenizer import raw_text_encoder
 
@@ -148,10 +149,11 @@ def encode(
     label2id: dict[str, int],
     max_seq_length: int,
     stride: int | None,
+    for_training: bool,
     all_tokens: bool,
 ) -> Dataset:
     """The windows of the sentences, and where there are tags the `labels` of their tokens: of the first token of each
-    word, or of `all_tokens`."""
+    word, or of `all_tokens`. For training in the order of the sentences, else the longest first."""
     columns = make_windows(tokenizer, words, max_seq_length, stride)
     if tags is not None:
         ids = [[label2id[tag] for tag in row] for row in tags]
@@ -159,4 +161,5 @@ def encode(
         inside = [label2id[f"I-{label[2:]}" if label[2:] else label] for label in label2id] if all_tokens else None
         pairs = zip(columns["word_ids"], columns["sentence"], strict=True)
         columns["labels"] = [label_tokens(word_ids, ids[number], inside) for word_ids, number in pairs]
-    return Dataset.from_dict(columns)
+    windows = Dataset.from_dict(columns)
+    return windows if for_training else longest_first(windows)[0]

@@ -18,6 +18,7 @@ from finetuning.common.error_analysis import (
 )
 from finetuning.metrics.squad_answers import score_answer
 from finetuning.qa.spans import BestAnswers
+from finetuning.qa.squad import Questions
 from shared.files import atomic_file
 from shared.markdown import markdown_table
 
@@ -72,6 +73,15 @@ def _write_object(path: Path, entries: Iterable[tuple[str, Any]]) -> None:
             key, content = json.dumps(name, ensure_ascii=False), json.dumps(value, ensure_ascii=False, allow_nan=False)
             file.write(("," if number else "{") + f"\n{key}: {content}")
         file.write("\n}\n")
+
+
+def write_misplaced(record: Any, questions: dict[str, Questions]) -> None:
+    """Write the answers that were left out, if there are any, as misplaced_answers.jsonl, and say how many."""
+    misplaced = [answer for split in questions.values() for answer in split.misplaced]
+    if misplaced and record.is_writer:
+        write_json_lines(record.folder / "misplaced_answers.jsonl", misplaced)
+        dropped = sum(split.dropped for split in questions.values())
+        record.print(f"Left out {len(misplaced):,} misplaced answers and {dropped:,} questions that have no other.")
 
 
 def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, threshold: float | None) -> None:

@@ -157,6 +157,14 @@ def has_answers(rows: Dataset) -> np.ndarray:
     return np.array([bool(texts) for texts in rows.flatten()["answers.text"][:]], dtype=bool)
 
 
+def check_both_kinds(split: Split) -> None:
+    """Raise InputError unless some of the checked questions have an answer and some have none."""
+    has_answer = has_answers(split.rows)
+    if has_answer.all() or not has_answer.any():
+        every = "every question has an answer" if has_answer.all() else "no question has an answer"
+        raise InputError(f"--version_2_with_negative: {split.where}: {every}: there is nothing to tell apart")
+
+
 def _any_answers(rows: Dataset) -> bool:
     """Whether any question has an answer that is written down."""
     for value in _values(rows, "answers"):

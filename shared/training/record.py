@@ -19,7 +19,7 @@ from accelerate.utils import broadcast_object_list
 from shared.cores import use_all_cores
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
-from shared.training.card import ModelCardFacts, draw_curve, write_model_card
+from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
 from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
 from shared.training.memory import keep_memory
@@ -40,7 +40,7 @@ class RunRecord:
     """The record of one run. Create it first thing in `main`; call `finish` last.
 
     `checkpoint` is the folder to resume from, or None; `finished` the manifest of the run in this folder if that has
-    ended well, else None; `identity` what makes this run the one it is, for `ExactTrainer`.
+    ended well (no dry run looks), else None; `identity` what makes this run the one it is, for `ExactTrainer`.
     """
 
     def __init__(self, training_args: Any, *others: Any) -> None:
@@ -93,6 +93,8 @@ class RunRecord:
         self.checkpoint, self.finished, self.before = found[0]
         if self.checkpoint:
             self.print(f"Going on from {self.checkpoint}, every file of which was verified.")
+        if self.finished:
+            self.print(f"This run finished on {self.finished['ended']}. To train again, name a new --output_dir.")
 
     @property
     def is_writer(self) -> bool:
@@ -103,6 +105,10 @@ class RunRecord:
         """Print on one process only."""
         if self.is_writer:
             print(text, flush=True)
+
+    def show(self, values: dict[str, float]) -> None:
+        """Print numbers with their names, one a line."""
+        self.print("\n".join(f"{name}: {readable(value)}" for name, value in values.items()))
 
     def use_inputs(self, inputs: dict[str, Any], identity: dict[str, Any]) -> None:
         """Record the data: `inputs` for the manifest, `identity` for the comparison at resume.
