@@ -37,8 +37,7 @@ from shared.loss import project_masked_only
 from shared.model_config import ModelArguments, build_model
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments
-from shared.training.budget import check_split, describe_plan, measure_step, set_steps
-from shared.training.card import readable
+from shared.training.budget import plan_steps
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
@@ -130,8 +129,7 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+    if record.finished:
         return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
 
@@ -161,12 +159,10 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             identity=record.identity,
         )
 
-    cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
     tokens = int(datasets["train"].lengths.mean() * data_args.pairs_per_group * 2)
-    set_steps(training_args, len(datasets["train"]), tokens, cost)
+    plan = plan_steps(build_trainer, training_args, len(datasets["train"]), tokens, record.checkpoint)
     if training_args.dry_run:
-        plan = describe_plan(training_args, tokens, cost) | check_split(build_trainer, training_args)
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
+        record.show(plan)
         return plan
     trainer = build_trainer(training_args)
 
@@ -185,7 +181,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     if record.is_writer:
         write_pooling(Path(training_args.output_dir), trainer.model.config.hidden_size)
     record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args))
-    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items() if key in metrics))
+    record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
     return metrics
 
 

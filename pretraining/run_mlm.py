@@ -18,25 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction, TrainerState, pipeline, set_seed
+from transformers import EvalPrediction, pipeline, set_seed
 
-from data_prep.collect_docstrings import cached_docstrings
-from data_prep.pack_dataset import cached_blocks
-from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
 from pretraining.attention import keep_documents_apart
 from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
-from shared.blocks import PackedBlocks, open_blocks, verify_blocks
+from pretraining.text.blocks import PackedBlocks, open_or_pack
 from shared.command_line import run_script
-from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
 from shared.model_config import ModelArguments, build_model
-from shared.tokenizer import load_tokenizer, tokenizer_hash
 from shared.training.arguments import RunArguments
-from shared.training.budget import check_split, describe_plan, measure_step, set_steps, tokens_per_step
-from shared.training.card import ModelCardFacts, readable
+from shared.training.budget import describe_training, plan_steps
+from shared.training.card import ModelCardFacts
 from shared.training.record import RunRecord
-from shared.training.speed import flops_per_token
 from shared.training.trainer import ExactTrainer
 
 DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -92,39 +86,32 @@ class DataArguments(MaskingArguments):
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
 
 
-def load_data(model_args: ModelArguments, data_args: DataArguments, quiet: bool) -> tuple[Any, PackedBlocks]:
-    """The tokenizer and the blocks. Text is packed here, with a tokenizer trained on it where none is named."""
-    name = model_args.tokenizer_name or model_args.model_name_or_path
-    length = data_args.max_seq_length or 128
-    if sum(map(bool, (data_args.packed_dataset, data_args.train_file, data_args.dataset_name))) != 1:
-        raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
-    if data_args.packed_dataset:
-        blocks = open_blocks(data_args.packed_dataset)
-        tokenizer = load_tokenizer(name or blocks.path / "tokenizer")
-    else:
-        if data_args.dataset_name == "docstrings":
-            documents = Documents([str(cached_docstrings(quiet))])
-        else:
-            documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
-        if name is None:
-            wanted = TokenizerArguments(
-                output_dir="",
-                tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
-                vocab_size=model_args.vocab_size,
-                reserved_entries=0,  # of use to a tokenizer that is kept and extended
-                model_max_length=max(512, length),
-                validation_fraction=data_args.validation_fraction,
-            )
-            name = cached_tokenizer(documents, wanted, quiet)
-        tokenizer = load_tokenizer(name)
-        blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
-    if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
-        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}")
-    if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
-        raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
-    if "validation" not in blocks.splits:
-        raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
-    return tokenizer, blocks
+def make_datasets(
+    tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int
+) -> tuple[MaskedBlocks, MaskedBlocks]:
+    """Blocks to train on, with fresh masks in every epoch, and to evaluate, under the same masks always."""
+    datasets = []
+    for name, most, flag, masking, mask_seed in (
+        ("train", data_args.max_train_samples, "--max_train_samples", data_args, seed),
+        ("validation", data_args.max_eval_samples, "--max_eval_samples", EXAM, 0),
+    ):
+        edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
+        dataset = MaskedBlocks(packed.splits[name][:most], make_masker(tokenizer, masking, mask_seed), *edges)
+        if not len(dataset) or (dataset.__getitems__(range(min(8, len(dataset))))["labels"] == IGNORED).all():
+            raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
+        datasets.append(dataset)
+    return datasets[0], datasets[1]
+
+
+def count_documents(
+    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, *datasets: MaskedBlocks
+) -> int | None:
+    """The most documents that a block holds, which flash attention alone has to know, to keep them apart."""
+    if not (model_args.attn_implementation or "").startswith("flash"):
+        return None
+    if not (training_args.bf16 or training_args.fp16):
+        raise InputError(f"--attn_implementation {model_args.attn_implementation}: needs --bf16 or --fp16")
+    return max(dataset.most_documents() for dataset in datasets) if data_args.isolate_documents else None
 
 
 def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[str, float]:
@@ -151,32 +138,17 @@ def fill_masks(model_path: str, sentences: list[str]) -> None:
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
-    if record.finished and not training_args.dry_run:
-        record.print(f"This run finished on {record.finished['ended']}. To train again, name a new --output_dir.")
+    if record.finished:
         return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
-        tokenizer, packed = load_data(model_args, data_args, quiet=not record.is_writer)
+        verify = record.is_writer and record.checkpoint is not None
+        tokenizer, packed = open_or_pack(model_args, data_args, verify, quiet=not record.is_writer)
     length, facts = packed.manifest["max_seq_length"], packed.manifest["splits"]["validation"]
-    train_masker = make_masker(tokenizer, data_args, training_args.seed)
-    train_blocks = packed.splits["train"][: data_args.max_train_samples]
-    eval_blocks = packed.splits["validation"][: data_args.max_eval_samples]
-    edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
-    train_dataset = MaskedBlocks(train_blocks, train_masker, *edges)
-    eval_dataset = MaskedBlocks(eval_blocks, make_masker(tokenizer, EXAM, seed=0), *edges)
-    for dataset, flag in ((train_dataset, "--max_train_samples"), (eval_dataset, "--max_eval_samples")):
-        if not len(dataset) or (dataset.__getitems__(range(min(8, len(dataset))))["labels"] == IGNORED).all():
-            raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
-    most_documents = None
-    if (model_args.attn_implementation or "").startswith("flash"):
-        if not (training_args.bf16 or training_args.fp16):
-            raise InputError(f"--attn_implementation {model_args.attn_implementation}: needs --bf16 or --fp16")
-        if data_args.isolate_documents:
-            most_documents = max(train_dataset.most_documents(), eval_dataset.most_documents())
-    if record.checkpoint and record.is_writer:
-        verify_blocks(packed)
+    train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args.seed)
+    most_documents = count_documents(model_args, data_args, training_args, train_dataset, eval_dataset)
     record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
 
     # 3. Model and Trainer.
@@ -199,23 +171,16 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             identity=record.identity,
         )
 
-    if record.checkpoint and training_args.max_hours:  # hours were turned into steps when the run began
-        training_args.max_steps = TrainerState.load_from_json(f"{record.checkpoint}/trainer_state.json").max_steps
-        training_args.max_hours = None
-    cost = measure_step(build_trainer, training_args) if training_args.dry_run or training_args.max_hours else None
-    set_steps(training_args, len(train_dataset), length, cost)
+    plan = plan_steps(build_trainer, training_args, len(train_dataset), length, record.checkpoint)
     if training_args.dry_run:
-        plan = describe_plan(training_args, length, cost) | check_split(build_trainer, training_args)
-        record.print("\n".join(f"{name}: {readable(value)}" for name, value in plan.items()))
+        record.show(plan)
         return plan
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    flops = flops_per_token(trainer.model.config, length, train_masker.most_targets(length) / length)
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-    metrics["train_tokens"] = trainer.state.global_step * tokens_per_step(training_args, length)
     trainer.save_model()
-    metrics |= trainer.speed(tokens_per_step(training_args, length), flops)
+    metrics |= describe_training(trainer, length, train_dataset.masker.most_targets(length) / length)
     trainer.save_metrics("train", metrics)
 
     # 5. Evaluate and report.
@@ -226,7 +191,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
     title = f"A {trainer.model.config.model_type} encoder pretrained by masked-language modelling."
     record.finish(trainer, metrics, ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path))
-    record.print("\n".join(f"{name}: {readable(metrics[key])}" for key, name in RESULTS.items() if key in metrics))
+    record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)
     return metrics

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import reduce
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from shared.errors import RunError
 from shared.training.arguments import RunArguments
 from shared.training.data_order import steps_per_epoch
-from shared.training.speed import WARM_UP, peak_memory
+from shared.training.speed import WARM_UP, flops_per_token, peak_memory
 
 MOST = 20  # steps to time at most
 ENOUGH_SECONDS = 10.0
@@ -120,6 +120,35 @@ def describe_plan(args: RunArguments, length: int, cost: StepCost) -> dict[str, 
         "hours": args.max_steps * cost.seconds / 3600,
         "peak_memory_gib": cost.peak_bytes / 2**30,
     }
+
+
+def plan_steps(
+    build_trainer: Callable[[RunArguments], Any],
+    args: RunArguments,
+    samples: int,
+    length: int,
+    checkpoint: str | None,
+) -> dict[str, float]:
+    """Turn the budget into `args.max_steps`, as `set_steps` does, timing a few steps where that is needed.
+
+    A run in hours that goes on from `checkpoint` keeps the steps that it began with. Returns what a dry run reports,
+    that of `check_split` included; nothing for other runs.
+    """
+    if checkpoint and args.max_hours:
+        args.max_steps = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json").max_steps
+        args.max_hours = None
+    cost = measure_step(build_trainer, args) if args.dry_run or args.max_hours else None
+    set_steps(args, samples, length, cost)
+    if cost is None or not args.dry_run:
+        return {}
+    return describe_plan(args, length, cost) | check_split(build_trainer, args)
+
+
+def describe_training(trainer: Any, length: int, projected: float) -> dict[str, float]:
+    """The tokens that were trained on in all, and how fast, as train metrics; `length` and `projected` as in
+    `flops_per_token`."""
+    tokens, flops = tokens_per_step(trainer.args, length), flops_per_token(trainer.model.config, length, projected)
+    return {"train_tokens": trainer.state.global_step * tokens} | trainer.speed(tokens, flops)
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""Tokenizer and blocks of a run: opened as they were packed, or made of text once and kept in the cache."""
+
+from typing import Any, Protocol
+
+from data_prep.collect_docstrings import cached_docstrings
+from data_prep.pack_dataset import cached_blocks
+from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
+from shared.blocks import PackedBlocks, open_blocks, verify_blocks
+from shared.documents import Documents
+from shared.errors import InputError
+from shared.model_config import ModelArguments
+from shared.tokenizer import load_tokenizer, tokenizer_hash
+
+
+class TextArguments(Protocol):
+    """The flags that say which text is read and how it is packed; run_mlm.py explains them."""
+
+    packed_dataset: str | None
+    train_file: list[str]
+    dataset_name: str | None
+    dataset_config_name: str | None
+    max_seq_length: int | None
+    validation_fraction: float
+
+
+def open_or_pack(
+    model_args: ModelArguments, data_args: TextArguments, verify: bool, quiet: bool
+) -> tuple[Any, PackedBlocks]:
+    """The tokenizer and the blocks, which fit each other and have a validation split.
+
+    Text is packed here, with a tokenizer trained on it where none is named. `verify` reads all blocks, for a run that
+    is resumed; `quiet` shows no progress. Raises InputError, also for blocks of another tokenizer or length.
+    """
+    if sum(map(bool, (data_args.packed_dataset, data_args.train_file, data_args.dataset_name))) != 1:
+        raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
+    length = data_args.max_seq_length or 128
+    if data_args.packed_dataset:
+        blocks = open_blocks(data_args.packed_dataset)
+        tokenizer = load_tokenizer(_named_tokenizer(model_args) or blocks.path / "tokenizer")
+    else:
+        documents = _documents(data_args, quiet)
+        name = _named_tokenizer(model_args) or _trained_tokenizer(documents, model_args, data_args, length, quiet)
+        tokenizer = load_tokenizer(name)
+        blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
+    if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
+        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}")
+    if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
+        raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
+    if "validation" not in blocks.splits:
+        raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
+    if verify:
+        verify_blocks(blocks)
+    return tokenizer, blocks
+
+
+def _named_tokenizer(model_args: ModelArguments) -> str | None:
+    return model_args.tokenizer_name or model_args.model_name_or_path
+
+
+def _documents(data_args: TextArguments, quiet: bool) -> Documents:
+    if data_args.dataset_name == "docstrings":
+        return Documents([str(cached_docstrings(quiet))])
+    return Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
+
+
+def _trained_tokenizer(
+    documents: Documents, model_args: ModelArguments, data_args: TextArguments, length: int, quiet: bool
+) -> str:
+    """The folder of a tokenizer of the kind that the model type has."""
+    wanted = TokenizerArguments(
+        output_dir="",
+        tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
+        vocab_size=model_args.vocab_size,
+        reserved_entries=0,  # of use to a tokenizer that is kept and extended
+        model_max_length=max(512, length),
+        validation_fraction=data_args.validation_fraction,
+    )
+    return str(cached_tokenizer(documents, wanted, quiet))
