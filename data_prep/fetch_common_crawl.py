@@ -51,7 +51,7 @@ class FetchArguments:
     )
     seed: int = field(default=42, metadata={"help": "Of the sample, which is the same for all kinds."})
     kind: list[str] = field(default_factory=lambda: ["warc"], metadata={"help": "warc, wet, wat, or several."})
-    max_files: int | None = field(default=None, metadata={"help": "At most so many files of a snapshot and kind."})
+    max_files: int | None = field(default=None, metadata={"help": "At most N files of a snapshot and kind."})
     base_url: str = field(
         default=COMMON_CRAWL, metadata={"help": "A server, or a folder or file:// address, laid out like this one."}
     )

@@ -189,7 +189,7 @@ def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
     sections["Training"] = training_section(inputs)
     for name, heading in (
         ("benchmark", "Tasks"),
-        ("mlm_eval", "Hidden words"),
+        ("mlm_eval", "Masked words"),
         ("freshness", "Freshness"),
         ("blimp", "Grammar"),
         ("probes", "Probes"),

@@ -1,4 +1,4 @@
-"""Write the tables of the README files from the result files: `make results`.
+"""Write the tables of README.md and of each RESULTS.md from the result files: `make results`.
 
     python evaluation/readme_tables.py
 
@@ -38,6 +38,7 @@ SUMMARY = {
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
+SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU", "Task average")  # what works first
 
 
 def read(file: str) -> Any:
@@ -55,7 +56,7 @@ def pretraining_table(*runs: dict[str, Any] | None) -> str:
         if run is None:
             continue
         found = run["results"]
-        cells = [f"[`{name}`](pretraining/results/{name})", model]
+        cells = [f"[`{name}`](results/{name})", model]
         cells += [f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
         cells += [f"{found['train_tokens'] / 1e6:.1f}M", f"{found['train_runtime'] / 60:.1f} min"]
         cells += [f"{found['train_tokens_per_second']:,.0f}", f"{found['eval_loss']:.3f}"]
@@ -86,33 +87,51 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
 
 
 def summary_table(*results: Any) -> str:
-    """How good, how fresh and how fast: the summary of make_report.py."""
-    inputs = Inputs(dict(zip(SUMMARY, results, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
-    rows = summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
-    head = ["measure", "value |"]  # and a column without a name
-    return markdown_table(head, [row for row in rows if row[0] != "Energy"], "|---|---|---|")
+    """What pretraining is good for, then what not: entities, and a part of the summary of make_report.py."""
+    *others, tasks = results
+    inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
+    rows = {
+        row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
+    }
+    return markdown_table(
+        ["measure", "value", "note"], [*entity_rows(tasks), *(rows[name] for name in SHOWN)], "|---|---|---|"
+    )
+
+
+def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
+    """A row with the F1 of entities on two sets, beside random weights."""
+    if tasks is None:
+        return []
+    f1 = {
+        name: [f"{100 * cells[task]['mean']:.1f}%" for task in ("wikiann", "wnut_17")]
+        for name, cells in tasks["results"].items()
+        if name in ("tiny_modern", "random weights")
+    }
+    (wikiann, wnut), (wikiann_random, wnut_random) = f1["tiny_modern"], f1["random weights"]
+    note = f"F1 on WikiANN, random weights {wikiann_random}; on WNUT 17 {wnut}, random weights {wnut_random}"
+    return [["Named entities", wikiann, f"{note}; {len(tasks['settings']['seeds'])} seeds"]]
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 TABLES: dict[str, dict[str, Table]] = {  # of each page
-    "README.md": {
-        "summary": ([*SUMMARY.values()], summary_table),
+    "README.md": {"summary": ([*SUMMARY.values(), "evaluation/results/tasks.json"], summary_table)},
+    "pretraining/RESULTS.md": {
         "pretraining": ([f"pretraining/results/{name}/manifest.json" for name in PRETRAINED], pretraining_table),
     },
     "shared/README.md": {"faults": (["shared/faults.json"], fault_tables)},
-    "data_prep/README.md": {
+    "data_prep/RESULTS.md": {
         "speed": (["data_prep/results/speed.json"], corpus.table),
         "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
-    "finetuning/README.md": {
+    "finetuning/RESULTS.md": {
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "published_model": (["evaluation/results/published_model.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
         "answers": (["finetuning/results/answers.json"], answers.make_table),
     },
-    "evaluation/README.md": {
+    "evaluation/RESULTS.md": {
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
-        "knobs": (["evaluation/results/knobs_cpu.json"], variant_table),
+        "variants": (["evaluation/results/knobs_cpu.json"], variant_table),
         "glue": (["evaluation/results/glue.json"], benchmark_table),
         "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),

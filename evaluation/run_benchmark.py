@@ -63,7 +63,7 @@ class BenchmarkArguments:
     )
     search_seed: int = field(default=0, metadata={"help": "The seed of that choice, not one of --seeds."})
     max_samples: int | None = field(
-        default=None, metadata={"help": "Train on and evaluate the first so many rows only, to try things out."}
+        default=None, metadata={"help": "Train on and evaluate the first N rows only, to try things out."}
     )
     overrides: list[str] = field(
         default_factory=list, metadata={"help": "NAME=value or TASK.NAME=value: flags of the fine-tuning scripts."}

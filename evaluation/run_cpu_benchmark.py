@@ -67,7 +67,7 @@ class CpuBenchmarkArguments:
     text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
     text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
     label_column: str = field(default="label", metadata={"help": "The column of the label."})
-    max_samples: int | None = field(default=None, metadata={"help": "Compare on the first so many rows only."})
+    max_samples: int | None = field(default=None, metadata={"help": "Compare on the first N rows only."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of a row that is compared; longer are cut."})
     seq_lengths: list[int] = field(
         default_factory=lambda: [16, 64, 128], metadata={"help": "Tokens of the rows that are timed."}

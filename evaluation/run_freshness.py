@@ -61,9 +61,9 @@ class FreshnessArguments:
     held_out: float = field(
         default=0.01, metadata={"help": "Share of documents to measure; no more than any model held out in packing."}
     )
-    max_samples: int | None = field(default=None, metadata={"help": "At most so many documents of a period."})
+    max_samples: int | None = field(default=None, metadata={"help": "At most N documents of a period."})
     min_documents: int = field(default=20, metadata={"help": "Leave periods with fewer documents out."})
-    max_characters: int = field(default=4000, metadata={"help": "Read so many characters from a document's start."})
+    max_characters: int = field(default=4000, metadata={"help": "Read the first N characters of a document."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block; no block holds two documents."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})

@@ -56,7 +56,7 @@ class EvalArguments:
     )
     output_dir: str = field(default="runs/mlm_eval", metadata={"help": "The folder for results and table."})
     max_samples: int | None = field(
-        default=None, metadata={"help": "Read so many documents only; of packed blocks, so many blocks."}
+        default=None, metadata={"help": "Read the first N documents only; of packed blocks, N blocks."}
     )
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Read only the documents that packing with this share holds out. Default: all."}

@@ -118,8 +118,8 @@ def test_recipes_parse_and_follow_the_rules(recipe):
 
 
 def commands():
-    """Every command line with one of our scripts in a README, recipe or script docstring."""
-    patterns = ("*.md", "*/README.md", "*/recipes/*.yaml", "*/*.py", "*/*/*.py")
+    """Every command line with one of our scripts in a page, recipe or script docstring."""
+    patterns = ("*.md", "*/README.md", "*/RESULTS.md", "*/recipes/*.yaml", "*/*.py", "*/*/*.py")
     for file in [file for pattern in patterns for file in ROOT.glob(pattern)]:
         text = file.read_text().replace("\\\n", " ")
         for line in text.splitlines():

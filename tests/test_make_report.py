@@ -124,7 +124,7 @@ def test_numbers_are_those_of_the_files_and_the_rest_is_not_measured(flags):
     for measure in ("Task average", "Freshness gain", "Energy"):
         assert f"{measure} not measured" in summary
         assert f"| {measure} | not measured |" in card
-    assert "perplexity of hidden tokens not measured" in page.text
+    assert "perplexity of masked tokens not measured" in page.text
     assert "python pretraining/run_mlm.py --config 'a b.yaml'" in page.text and "learning_rate: 0.002" in page.text
     assert "input: blimp.zip" in page.text and "max_samples" not in page.text
 
@@ -240,7 +240,7 @@ def test_probes_stand_behind_grammar_and_those_without_input_are_not_measured(fl
 def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
     (tmp_path / "empty").mkdir()
     page, _, _ = make(flags, blimp=str(tmp_path / "empty"))
-    assert "Minimal pairs right not measured" in page.text and "Grammar Not measured." in page.text
+    assert "BLiMP accuracy not measured" in page.text and "Grammar Not measured." in page.text
 
 
 def test_freshness_has_a_figure_of_its_numbers(flags, tmp_path):

@@ -1,6 +1,7 @@
-"""Every table of the README files says what the result files say, and what they promise holds."""
+"""Every table of the pages says what the result files say, and what they promise holds."""
 
 import json
+import re
 
 import pytest
 from conftest import ROOT
@@ -16,6 +17,25 @@ def test_a_page_agrees_with_its_result_files(page):
     assert fill(page, text) == text, "run make results"
 
 
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_links_of_a_page_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith("http"):
+            file, _, anchor = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.exists(), link
+            headings = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in {
+                re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings
+            }, link
+
+
+def test_the_front_page_is_short():
+    assert (ROOT / "README.md").read_text().count("\n") <= 120
+
+
 def test_every_result_file_is_shown():
     shown = {file for tables in TABLES.values() for files, _ in tables.values() for file in files}
     shown |= {"data_prep/results/filters.json"}
@@ -24,7 +44,7 @@ def test_every_result_file_is_shown():
 
 
 def test_a_wrong_number_or_a_lost_table_does_not_pass(monkeypatch, tmp_path):
-    page = "README.md"
+    page = "pretraining/RESULTS.md"
     text = (ROOT / page).read_text()
     assert fill(page, text.replace("| 0.251 |", "| 0.999 |")) == text != text.replace("| 0.251 |", "| 0.999 |")
     with pytest.raises(ValueError, match="0 places for the table pretraining"):

@@ -241,7 +241,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for row in results:
         ratio = f"{row['ratio']:.1f}" if row["ratio"] else ""
         rows.append([row["task"], row["side"], f"{row['per_second']:,.0f}", ratio, f"{row['peak_mib']:,.0f}"])
-    head = ["task", "side", "documents/s", "ours is faster by", "peak memory, MiB"]
+    head = ["task", "variant", "documents/s", "ours is faster by", "peak memory, MiB"]
     return markdown_table(head, rows, "|---|---|---|---|---|") + "\n"
 
 

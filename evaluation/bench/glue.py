@@ -38,8 +38,8 @@ class BenchArguments:
     learning_rate: float = field(default=3e-4, metadata={"help": "The highest one; it falls linearly to 0."})
     batch_size: int = field(default=32, metadata={"help": "Rows in a step."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Times that every row is read."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first so many rows only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "One round for each."})
     variants: list[str] = field(
         default_factory=list,
@@ -135,7 +135,7 @@ def summarize(rounds: list[dict[str, Any]], stock: list[dict[str, Any]], score: 
 
 def make_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, a line for each side; a ratio below the target says so."""
-    head = ["task", "model", "side", "samples/s", "to stock", "evaluation, samples/s", "score"]
+    head = ["task", "model", "variant", "samples/s", "to stock", "evaluation, samples/s", "score"]
     found = []
     for row in rows:
         for name, side in row["sides"].items():

@@ -38,8 +38,8 @@ class StockArguments:
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Rows in a step."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Times that every row is read."})
     seed: int = field(default=42, metadata={"help": "Of the head, the dropout and the order."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first so many rows only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens to which every text is padded or cut."})
 
     def __post_init__(self) -> None:

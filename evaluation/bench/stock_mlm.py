@@ -42,7 +42,7 @@ class StockArguments:
     config_overrides: str | None = field(default=None, metadata={"help": "As in run_mlm.py."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Blocks in a step."})
     max_steps: int = field(default=50, metadata={"help": "Optimizer steps."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many blocks only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N blocks only."})
     bf16: bool = field(default=False, metadata={"help": "Mixed precision."})
 
     def __post_init__(self) -> None:

@@ -24,10 +24,10 @@ SCRIPTS = {
     "cpu_benchmark": "run_cpu_benchmark.py",
 }
 MEASURES = {  # of run_mlm.py
-    "eval_loss": "loss, nats per hidden token",
-    "eval_perplexity": "perplexity of hidden tokens",
-    "eval_masked_accuracy": "hidden tokens found",
-    "eval_most_frequent_token_accuracy": "hidden tokens found by always naming the most frequent one",
+    "eval_loss": "loss, nats per masked token",
+    "eval_perplexity": "perplexity of masked tokens",
+    "eval_masked_accuracy": "masked accuracy",
+    "eval_most_frequent_token_accuracy": "masked accuracy of always guessing the most frequent token",
     "eval_bits_per_byte": "bits per byte",
     "train_loss": "mean training loss",
     "train_tokens": "tokens",
@@ -63,10 +63,10 @@ def summary_rows(inputs: Any, name: str, args: Any) -> list[list[str]]:
     """(measure, value, note) of the most important numbers, what was not measured included."""
     parts = {
         "Task average": inputs.use("benchmark", _tasks, name),
-        "Hidden tokens found": inputs.use("pretraining", _hidden_tokens),
+        "Masked accuracy": inputs.use("pretraining", _masked_accuracy),
         "Bits per byte": inputs.use("mlm_eval", _bits, name) or inputs.use("pretraining", _own_bits),
         "Freshness gain": inputs.use("freshness", _gain, name),
-        "Minimal pairs right": inputs.use("blimp", _pairs, name),
+        "BLiMP accuracy": inputs.use("blimp", _pairs, name),
         "On a CPU": inputs.use("cpu_benchmark", _cpu, name),
         "Pretraining": inputs.use("pretraining", _effort),
         "Energy": inputs.use("pretraining", _energy, args),
@@ -93,7 +93,7 @@ def _tasks(result: dict[str, Any], name: str) -> tuple[str, str] | None:
     return _percent(averages[label]["mean"], averages[label]["std"]), escape(note)
 
 
-def _hidden_tokens(manifest: dict[str, Any]) -> tuple[str, str] | None:
+def _masked_accuracy(manifest: dict[str, Any]) -> tuple[str, str] | None:
     found = manifest.get("results", {})
     if "eval_masked_accuracy" not in found:
         return None
@@ -106,7 +106,7 @@ def _hidden_tokens(manifest: dict[str, Any]) -> tuple[str, str] | None:
 
 def _own_bits(manifest: dict[str, Any]) -> tuple[str, str] | None:
     value = manifest.get("results", {}).get("eval_bits_per_byte")
-    return None if value is None else (f"{value:.3f}", "hidden tokens of held-out text; less is better")
+    return None if value is None else (f"{value:.3f}", "masked tokens of held-out text; less is better")
 
 
 def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
     best, threads = find_best(model)
     cells = model["variants"][best]["threads"][threads]["latency"]
     return f"{span((cell['p50_ms'] for cell in cells.values()), '.2f')} ms", escape(
-        f"{label}: one row of {span(map(int, cells))} tokens, threads: {threads}, {TITLES[best]}: "
+        f"{label}: batch size 1, {span(map(int, cells))} tokens, threads: {threads}, {TITLES[best]}: "
         f"{span((cell['ratio'] for cell in cells.values()), '.1f')} times as fast as eager PyTorch"
     )
 

@@ -41,7 +41,7 @@ class FineTuningArguments(RunArguments):
         default_factory=list, metadata={"help": "Train once with each, into seed-N, and report mean and deviation."}
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+        default=None, metadata={"help": "Stop after N evaluations without a better one."}
     )
     search_trials: int = field(
         default=0, metadata={"help": "Settings to try with Optuna on a part of the training data, before training."}

@@ -34,9 +34,9 @@ class LabelledDataArguments:
     test_file: str | None = field(
         default=None, metadata={"help": "What --do_predict predicts; labels may be missing."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first so many rows only."})
-    max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first so many rows only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})
+    max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first N rows only."})
 
     def __post_init__(self) -> None:
         for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):

@@ -16,11 +16,11 @@ class RunArguments(TrainingArguments):
     `given` holds the values as typed; Trainer changes some of them.
     """
 
-    max_tokens: int | None = field(default=None, metadata={"help": "Stop after so many tokens read."})
+    max_tokens: int | None = field(default=None, metadata={"help": "Stop after N tokens read."})
     max_hours: float | None = field(
         default=None,
         metadata={
-            "help": "As many steps as fit in so many hours, by a few timed ones; evaluation and saving come on top."
+            "help": "Train for about N hours, estimated from a few timed steps; evaluation and saving take extra time."
         },
     )
     dry_run: bool = field(
