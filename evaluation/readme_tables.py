@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from evaluation import compare_models
@@ -38,6 +39,8 @@ SUMMARY = {
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
+SUMMARY_MORE = ("evaluation/results/tasks.json", "pretraining/results/levers.json")
+PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU", "Task average")  # what works first
 
 
@@ -66,6 +69,20 @@ def pretraining_table(*runs: dict[str, Any] | None) -> str:
     return markdown_table(head, rows, "|---" * len(head) + "|")
 
 
+def lever_table(rows: list[dict[str, Any]]) -> str:
+    """What was tried to make the model better, what it cost, what the probes and STS-B say, and what became of it."""
+    head = ["lever", "tokens read with masks", "pairs", "minutes, 1 core", "STS-B fine-tuned, Pearson", "copy gain"]
+    head += ["STS-B zero-shot", "masked accuracy", "BLiMP, 1,340 pairs", "dated cloze", "verdict"]
+    lines = []
+    for row in rows:
+        tuned, probes = row["stsb"], row["probes"]
+        cells = [row["lever"], f"{row['tokens'] / 1e6:.1f}M", f"{row['pairs']:,}", f"{row['seconds'] / 60:.0f}"]
+        cells += [f"{mean(tuned):.3f} ({len(tuned)} seeds)" if tuned else "not measured"]
+        cells += [f"{100 * probes[key]:.1f}" if key in probes else "not measured" for key in PROBES]
+        lines.append([*cells, row["verdict"]])
+    return markdown_table(head, lines)
+
+
 def fault_tables(report: dict[str, Any]) -> str:
     """What tests/faults.py found: kills by kind of run, damage by engine."""
     head = ["run", "kills", "of these while saving", "before the first checkpoint", "ended with the same bits"]
@@ -88,14 +105,26 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
 
 def summary_table(*results: Any) -> str:
     """What pretraining is good for, then what not: entities, and a part of the summary of make_report.py."""
-    *others, tasks = results
+    *others, tasks, levers = results
     inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = {
         row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     }
     return markdown_table(
-        ["measure", "value", "note"], [*entity_rows(tasks), *(rows[name] for name in SHOWN)], "|---|---|---|"
+        ["measure", "value", "note"],
+        [*pair_rows(levers), *entity_rows(tasks), *(rows[name] for name in SHOWN)],
+        "|---|---|---|",
     )
+
+
+def pair_rows(levers: list[dict[str, Any]] | None) -> list[list[str]]:
+    """A row with STS-B of the shipped model, beside random weights."""
+    if levers is None:
+        return []
+    shipped = next(row for row in levers if "`tiny`" in row["verdict"] and "shipped" in row["verdict"])
+    control = next(row for row in levers if row["lever"] == "none: random weights")
+    note = f"Pearson on STS-B of the shipped `tiny`, fine-tuned; random weights {mean(control['stsb']):.3f}"
+    return [["Comparing two texts", f"{mean(shipped['stsb']):.3f}", f"{note}; {len(shipped['stsb'])} seeds"]]
 
 
 def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
@@ -114,9 +143,10 @@ def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 TABLES: dict[str, dict[str, Table]] = {  # of each page
-    "README.md": {"summary": ([*SUMMARY.values(), "evaluation/results/tasks.json"], summary_table)},
+    "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
     "pretraining/RESULTS.md": {
         "pretraining": ([f"pretraining/results/{name}/manifest.json" for name in PRETRAINED], pretraining_table),
+        "levers": (["pretraining/results/levers.json"], lever_table),
     },
     "shared/README.md": {"faults": (["shared/faults.json"], fault_tables)},
     "data_prep/RESULTS.md": {
