@@ -41,7 +41,7 @@ class VectorArguments:
         metadata={"help": "a of the weight a / (a + frequency) of a token; smaller: rare ones count more."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Count the first N blocks only."})
-    seed: int = field(default=42, metadata={"help": "Of the decomposition's random start."})
+    seed: int = field(default=42, metadata={"help": "Of the decomposition's start and of the random numbers."})
 
     def __post_init__(self) -> None:
         for name, wrong in (

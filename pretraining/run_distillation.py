@@ -91,6 +91,10 @@ def load_data(
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack the text again with "
             f"data_prep/pack_dataset.py --tokenizer_name {name}"
         )
+    if blocks and "validation" not in blocks.splits:
+        raise InputError(
+            f"--packed_dataset {blocks.path}: no held-out documents; pack with --validation_fraction 0.01"
+        )
     documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
     teacher = load_teacher(data_args.teacher_name_or_path)
     sentences = cached_sentences(documents, data_args, quiet)
@@ -110,6 +114,8 @@ def make_datasets(
         masker, pad = make_masker(tokenizer, masking, mask_seed), tokenizer.pad_token_id
         blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
         datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks)
+        if not len(datasets[name]):
+            raise InputError(f"--pairs_per_group {data_args.pairs_per_group}: more than the {name} text has pairs")
     return datasets
 
 

@@ -214,12 +214,20 @@ def test_a_plain_encoder_is_a_teacher_too(place, tmp_path, wordpiece):
         (["--pair_weight", "-1"], "weights: 0 or above"),
         (["--dataset_name", "some/text"], "one source of text"),
         (["--max_sentences", "10"], "10 sentences"),
+        (["--pairs_per_group", "10000"], "--pairs_per_group 10000: more than the train text has pairs"),
     ],
 )
 def test_wrong_input_is_refused(place, tmp_path, flags, message):
     with pytest.raises(InputError, match=message):
         run(place, tmp_path / "run", *flags)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_blocks_without_held_out_documents_are_refused(place, tmp_path):
+    arguments = {"input": [str(SENTENCES)], "max_seq_length": 32, "validation_fraction": 0.0}
+    pack(PackingArguments(str(place / "student"), str(tmp_path / "packed"), **arguments))
+    with pytest.raises(InputError, match="packed: no held-out documents"):
+        run(place, tmp_path / "run", "--packed_dataset", tmp_path / "packed")
 
 
 def test_a_teacher_without_a_tokenizer_or_for_another_script_is_refused(place, tmp_path):
