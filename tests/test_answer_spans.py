@@ -224,5 +224,5 @@ def test_context_passes_the_model(wordpiece, model_type):
 
 def test_the_bench_finds_the_same_answers(capsys):
     result = main(BenchArguments(questions=60, max_seq_length=96))
-    assert result["times_faster"] > 3  # at full size more than 20; machines that run tests are busy
+    assert result["loops_over_best_ends_same_answer"] > 0.95  # how fast is for a quiet machine to say, not for a test
     assert result["windows"] >= 60 and "times_faster" in capsys.readouterr().out

@@ -624,7 +624,7 @@ def test_retry_after_is_respected_up_to_a_bound(crawl):
     crawl.faults = {"collinfo": ["429 1"]}
     start = time.time()
     assert downloads.server_at(crawl.url, 1, 0.01).read("collinfo.json", 10**6)
-    assert 1 <= time.time() - start < 5
+    assert 1 <= time.time() - start < 60  # not for 99999999999 seconds: that is what is bounded
 
 
 @pytest.mark.data
