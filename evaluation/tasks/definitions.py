@@ -47,6 +47,7 @@ TASKS = {
     "qnli": _glue("qnli"),
     "rte": _glue("rte"),
     "wnli": _glue("wnli", recipe="rte"),
+    "snli": Task("run_glue", "snli", "accuracy", "accuracy", {"dataset_name": "stanfordnlp/snli"}),
     "wnut_17": Task("run_ner", "ner", "f1", "entity_f1", {"dataset_name": "leondz/wnut_17"}),
     "wikiann": Task(
         "run_ner", "ner", "f1", "entity_f1", {"dataset_name": "unimelb-nlp/wikiann", "dataset_config_name": "en"}
