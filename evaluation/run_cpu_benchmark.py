@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from transformers.utils import cached_file
 
-from evaluation.cpu import export
 from evaluation.cpu.inputs import Rows, read_rows, write_batches
 from evaluation.cpu.page import TITLES, make_table
 from evaluation.cpu.processes import EAGER, Worker, start_all, time_all
+from shared import onnx_export as export
 from shared.command_line import run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError

@@ -115,9 +115,11 @@ def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarra
         quantize_dynamic(prepared, output, weight_type=QuantType.QInt8, **WEIGHTS)
     else:
 
+        rows = iter(calibration)
+
         class Rows(CalibrationDataReader):
             def __init__(self) -> None:
-                self.rows: Iterator[dict[str, np.ndarray]] = iter(calibration)
+                self.rows: Iterator[dict[str, np.ndarray]] = rows
 
             def get_next(self) -> dict[str, np.ndarray] | None:
                 return next(self.rows, None)
