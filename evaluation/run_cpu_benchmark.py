@@ -208,7 +208,7 @@ def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]
 def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
     check_new_folder(args.output_dir)
     if any(name.startswith("onnx") for name in args.variants):
-        export.check_installed()
+        export.check_installed("--variants")
     for path in args.named_models().values():
         load_checkpoint(path, args)  # all of them are looked at before the first is measured
     report: dict[str, Any] = {

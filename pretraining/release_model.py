@@ -5,6 +5,8 @@
 Copies what a user needs and leaves out checkpoints. Weights are rounded to bfloat16, half the bytes, and load as
 float32 (`dtype` in the configuration), so that a CPU computes with them at full speed. The card is that of the run,
 with the sources of the text and their licences behind it; recipes and manifests of earlier stages lie in stages/.
+--onnx adds the encoder for ONNX Runtime, whose output is the last layer, and writes into the card how far its mean
+over the tokens, which compares texts, is from that of PyTorch.
 """
 
 import json
@@ -14,14 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
+from shared.onnx_export import check_installed, export, input_names, quantize
 
 COPIED = ("tokenizer.json", "tokenizer_config.json", "modules.json", "curve.png", "recipe.yaml")
+FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 SOURCES = "## Sources and licences"  # the heading of a data card that is taken over, up to the next one
 
 
@@ -36,6 +41,15 @@ class ReleaseArguments:
         default=None, metadata={"help": "README.md of the corpus, written by data_prep/build_corpus.py."}
     )
     licence: str = field(default="apache-2.0", metadata={"help": "The licence of the weights, for the Hub."})
+    onnx: list[str] = field(
+        default_factory=list,
+        metadata={"help": "The encoder as ONNX files as well: fp32, int8 (a quarter of the bytes) or both."},
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.onnx:
+            if name not in FORMS:
+                raise InputError(f"--onnx {name}: there are {' and '.join(FORMS)}")
 
 
 def read_sources(data_card: str) -> str:
@@ -61,6 +75,36 @@ def round_weights(source: Path, target: Path) -> float:
     return float(max(norms))
 
 
+def write_onnx(folder: Path, forms: list[str], texts: list[str]) -> dict[str, float]:
+    """Write the encoder of a folder as onnx/model.onnx and onnx/model_int8.onnx, as `forms` say. Returns of each the
+    smallest cosine of its encodings of `texts`, means over tokens, with those of PyTorch."""
+    from onnxruntime import InferenceSession
+    from transformers import AutoModel, AutoTokenizer
+
+    (folder / "onnx").mkdir()
+    paths = {form: folder / "onnx" / name for form, name in FORMS.items()}
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    names = input_names(model, tokenizer)
+    export(model, names, paths["fp32"], output="last_hidden_state")
+    if "int8" in forms:
+        quantize(paths["fp32"], paths["int8"])
+    if "fp32" not in forms:
+        paths["fp32"].unlink()
+    least = dict.fromkeys(forms, 1.0)
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=128, return_tensors="np")
+        with torch.no_grad():
+            wanted = model(**{name: torch.from_numpy(inputs[name]) for name in names}).last_hidden_state[0].mean(0)
+        for form in forms:
+            session = InferenceSession(paths[form], providers=["CPUExecutionProvider"])
+            found = session.run(None, {name: inputs[name] for name in names})[0][0].mean(0)
+            cosine = found @ wanted.numpy() / np.linalg.norm(found) / wanted.norm().item()
+            least[form] = min(least[form], float(cosine))
+    for form in forms:
+        paths[form].chmod(0o644)
+    return least
+
+
 def main(args: ReleaseArguments) -> dict[str, Any]:
     run, output = Path(args.run), Path(args.output_dir)
     try:
@@ -74,6 +118,8 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
     for stage in args.stages:
         if not (Path(stage) / "recipe.yaml").is_file():
             raise InputError(f"--stages {stage}: not the folder of a run (no recipe.yaml)")
+    if args.onnx:
+        check_installed("--onnx")
     sources = read_sources(args.data_card) if args.data_card else None
     check_new_folder(output)
     card = card.replace("---\n", f"---\nlicense: {args.licence}\n", 1)
@@ -93,6 +139,14 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
             (folder / "stages" / stage.name).mkdir(parents=True)
             for name in ("recipe.yaml", "manifest.json"):
                 shutil.copyfile(stage / name, folder / "stages" / stage.name / name)
+        if args.onnx:
+            texts = [line for line in card.splitlines() if line.count(" ") > 8]
+            least = write_onnx(folder, args.onnx, texts)
+            card += "\n## ONNX\n\nThe encoder alone, for ONNX Runtime; its output is the last layer.\n\n"
+            card += "".join(
+                f"- `onnx/{FORMS[form]}` ({form}): cosine with PyTorch at least {cosine:.4f} on {len(texts)} texts\n"
+                for form, cosine in least.items()
+            )
         (folder / "README.md").write_text(card, encoding="utf-8")
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"{output}: {size / 1e6:.1f} MB; rounding moved no tensor by more than {difference:.2%} of its length")

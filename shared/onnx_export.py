@@ -36,14 +36,14 @@ logits = session.run(["logits"], inputs)[0]  # {shape}
 """
 
 
-def check_installed() -> None:
-    """Raise InputError unless what the export needs is there."""
+def check_installed(flag: str) -> None:
+    """Raise InputError, naming the flag that asks for it, unless what the export needs is there."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"--variants: {error}; run pip install -r requirements-evaluation.txt") from error
+        raise InputError(f"{flag}: {error}; run pip install -r requirements-evaluation.txt") from error
 
 
 def input_names(model: Any, tokenizer: Any) -> list[str]:
@@ -52,8 +52,9 @@ def input_names(model: Any, tokenizer: Any) -> list[str]:
     return [name for name in INPUTS if name in taken and name in tokenizer.model_input_names]
 
 
-def export(model: Any, names: Sequence[str], path: Path) -> None:
-    """Write a model in fp32 as one file, for any number of rows and tokens; its output is `logits`."""
+def export(model: Any, names: Sequence[str], path: Path, output: str = "logits", opset: int | None = None) -> None:
+    """Write a model in fp32 as one file, for any number of rows and tokens. Of what it computes, `output` is written:
+    `logits`, or `last_hidden_state` of an encoder without head. `opset` None is the exporter's own choice."""
     import torch
 
     model.eval()
@@ -66,22 +67,23 @@ def export(model: Any, names: Sequence[str], path: Path) -> None:
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
-            _Logits(model, names),
+            _Function(model, names, output),
             tuple(inputs.values()),
             path,
             dynamo=True,
+            opset_version=opset,
             input_names=list(names),
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=((any_size,) * len(names),),
             external_data=False,
             verbose=False,
         )
 
 
-def _Logits(model: Any, names: Sequence[str]) -> Any:
+def _Function(model: Any, names: Sequence[str], output: str) -> Any:
     import torch
 
-    class Logits(torch.nn.Module):
+    class Function(torch.nn.Module):
         """The model as a function of its inputs in order: the names of the graph are then ours."""
 
         def __init__(self) -> None:
@@ -89,9 +91,9 @@ def _Logits(model: Any, names: Sequence[str]) -> Any:
             self.model = model
 
         def forward(self, *inputs: Any) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True))).logits
+            return getattr(self.model(**dict(zip(names, inputs, strict=True))), output)
 
-    return Logits().eval()
+    return Function().eval()
 
 
 def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarray]] | None = None) -> None:
@@ -114,7 +116,6 @@ def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarra
     if calibration is None:
         quantize_dynamic(prepared, output, weight_type=QuantType.QInt8, **WEIGHTS)
     else:
-
         rows = iter(calibration)
 
         class Rows(CalibrationDataReader):

@@ -1,10 +1,12 @@
 """The published folder: half the bytes, the same model, and where its text came from."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, pipeline
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from pretraining.release_model import ReleaseArguments, main
 from pretraining.run_mlm import DataArguments
@@ -43,7 +45,40 @@ def test_a_released_model_is_the_run_in_half_the_bytes(run, tmp_path):
     assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
+PLAIN = """
+import json, sys
+import numpy as np, onnxruntime
+from tokenizers import Tokenizer
+
+ids = np.array([Tokenizer.from_file(sys.argv[1] + "/tokenizer.json").encode("the red cat was afraid of the dog").ids])
+for name in ("model", "model_int8"):
+    session = onnxruntime.InferenceSession(f"{sys.argv[1]}/onnx/{name}.onnx", providers=["CPUExecutionProvider"])
+    names = {one.name for one in session.get_inputs()}
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    print(json.dumps(session.run(["last_hidden_state"], {n: x for n, x in inputs.items() if n in names})[0].tolist()))
+assert "torch" not in sys.modules
+"""
+
+
+def test_onnx_files_load_without_torch_and_agree_with_it(run, tmp_path):
+    folder = tmp_path / "tiny"
+    main(ReleaseArguments(str(run), str(folder), onnx=["fp32", "int8"]))
+    command = [sys.executable, "-c", PLAIN, str(folder)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    exact, small = (torch.tensor(json.loads(line)) for line in lines)
+    inputs = AutoTokenizer.from_pretrained(folder)("the red cat was afraid of the dog", return_tensors="pt")
+    with torch.no_grad():
+        wanted = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+    torch.testing.assert_close(exact, wanted, atol=1e-4, rtol=1e-4)
+    assert torch.cosine_similarity(small.mean(1), wanted.mean(1)).item() > 0.98
+    onnx = folder / "onnx"
+    assert (onnx / "model_int8.onnx").stat().st_size < 0.6 * (onnx / "model.onnx").stat().st_size
+    assert "`onnx/model_int8.onnx` (int8): cosine with PyTorch at least 0.9" in (folder / "README.md").read_text()
+
+
 def test_wrong_input_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="--onnx int4: there are fp32 and int8"):
+        ReleaseArguments(str(run), str(tmp_path / "x"), onnx=["int4"])
     for arguments, message in (
         ({"run": "nowhere"}, "--run nowhere: not the folder of a finished run"),
         ({"data_card": "LICENSE"}, "--data_card LICENSE: no section"),
