@@ -163,12 +163,15 @@ def test_a_batch_holds_what_it_says(place, wordpiece):
     spelled, _ = add_copies(sentences, args.edited_share)
     groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, PairArguments(1, 4, 0), None)
     batch = groups.__getitems__([1, 0])
-    assert batch["labels"].tolist() == [0, 0] and batch["vectors"].shape == (2, 4, 32)
+    assert batch["labels"].tolist() == [0, 0] and batch["vectors"].shape == (2, 8, 32)
     for row, (a, b) in enumerate(pairs.pairs[groups.groups[[1, 0]].ravel()]):
         ids = batch["pair_ids"][row][batch["pair_mask"][row].bool()].tolist()
         assert ids == wordpiece(spelled[a], spelled[b])["input_ids"]
-        ids = batch["sentence_ids"][row][batch["sentence_mask"][row].bool()].tolist()
-        assert ids == wordpiece(spelled[a])["input_ids"]
+        for place_of, text in ((2 * row, a), (2 * row + 1, b)):
+            ids = batch["sentence_ids"][place_of][batch["sentence_mask"][place_of].bool()].tolist()
+            assert ids == wordpiece(spelled[text])["input_ids"]
+            vector = batch["vectors"].flatten(0, 1)[place_of].numpy()
+            np.testing.assert_array_equal(vector, pairs.vectors[text].astype(np.float32))
 
 
 def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ class PairArguments:
     pairs_per_text: int = field(default=2, metadata={"help": "Partners of each sentence and each edited copy."})
     pairs_per_group: int = field(
         default=32,
-        metadata={"help": "Pairs of like length in a sample; their first texts are compared with each other."},
+        metadata={"help": "Pairs of like length in a sample; all their texts are compared with each other."},
     )
     blocks_per_group: int = field(default=8, metadata={"help": "Packed blocks with masks in a sample."})
 
@@ -79,8 +79,8 @@ class PairGroups(torch.utils.data.Dataset):
     A sample is a group, and its losses depend on it alone, so that a step may be split anywhere between samples. A
     batch of G groups of P pairs holds
 
-    - the first texts alone: `sentence_ids` and `sentence_mask`, (G * P, tokens) int64, and the teacher's `vectors`,
-      (G, P, width) float32;
+    - each text alone: `sentence_ids` and `sentence_mask`, (G * 2 P, tokens) int64, and the teacher's `vectors`,
+      (G, 2 P, width) float32, the two texts of a pair one after the other;
     - both texts as one input: `pair_ids` and `pair_mask`, (G * P, tokens) int64, and `scores`, (G, P) float32;
     - what MaskedBlocks gives of G * B blocks, its `labels` under `mask_labels`;
     - `labels`, (G,) float32 zeros, by which Trainer counts the groups.
@@ -110,12 +110,12 @@ class PairGroups(torch.utils.data.Dataset):
         chosen = self.groups[rows].ravel()
         pairs = self.pairs.pairs[chosen]
         before, between, after = self.special.prefix, self.special.separator, self.special.suffix
-        singles = [[*before, *self.pairs.ids[text], *after] for text in pairs[:, 0]]
+        singles = [[*before, *self.pairs.ids[text], *after] for text in pairs.ravel()]
         doubles = [[*before, *self.pairs.ids[a], *between, *self.pairs.ids[b], *after] for a, b in pairs]
         batch = dict(zip(("sentence_ids", "sentence_mask"), self._pad(singles), strict=True))
         batch |= dict(zip(("pair_ids", "pair_mask"), self._pad(doubles), strict=True))
-        vectors = self.pairs.vectors[pairs[:, 0]].astype(np.float32)
-        batch["vectors"] = torch.from_numpy(vectors).view(len(rows), self.size, -1)
+        vectors = self.pairs.vectors[pairs.ravel()].astype(np.float32)
+        batch["vectors"] = torch.from_numpy(vectors).view(len(rows), 2 * self.size, -1)
         batch["scores"] = torch.from_numpy(self.pairs.scores[chosen]).view(len(rows), self.size)
         batch["labels"] = torch.zeros(len(rows))
         return batch | self._blocks_of(rows)

@@ -42,23 +42,26 @@ def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
 
 def _learn(model: Any, fill_masks: Any, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
     """The losses of each group, (groups, 4) in the order of LOSSES; and what is compared over all groups: the scores
-    of pairs, (groups, pairs), and the cosines of single encodings, (groups, pairs, pairs), `wanted_...` the teacher's.
+    of pairs, (groups, pairs), and the cosines of single encodings, (groups, texts, texts), `wanted_...` the teacher's.
+
+    The projection lets a narrow student point where a wide teacher points; the similarities are those of the student's
+    own encodings, since these are what a user compares.
     """
     vectors, scores = batch["vectors"], batch["scores"]
-    pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(*scores.shape, -1)
-    own = normalize(model.distillation.projection(pooled).float(), dim=-1)
-    embedding = 1 - (own * vectors).sum(-1).mean(-1)
+    pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(*vectors.shape[:2], -1)
+    projected = normalize(model.distillation.projection(pooled).float(), dim=-1)
+    embedding = 1 - (projected * vectors).sum(-1).mean(-1)
+    own = normalize(pooled.float(), dim=-1)
     similarity = kl_div(_similarities(own, log_softmax), _similarities(vectors, softmax), reduction="none").sum(-1)
     found = model.distillation.score(mean_pool(model, batch["pair_ids"], batch["pair_mask"]))
     found = found.float().view(scores.shape)
     losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
     losses.append(_masked_loss(fill_masks, batch, len(scores)) if "mask_labels" in batch else losses[0] * 0)
-    pooled = normalize(pooled.float(), dim=-1)
     return {
         "losses": torch.stack(losses, dim=-1),
         "scores": found,
         "wanted_scores": scores,
-        "cosines": pooled @ pooled.transpose(1, 2),
+        "cosines": own @ own.transpose(1, 2),
         "wanted_cosines": vectors @ vectors.transpose(1, 2),
     }
 
