@@ -19,7 +19,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.links, self.texts = [], [], [], []
+        self.open, self.tags, self.links, self.texts, self.elements = [], [], [], [], []
         self.feed(text)
         assert self.open == []
 
@@ -29,6 +29,7 @@ class Page(HTMLParser):
         assert not any(name.startswith("on") for name, _ in attributes)
         if tag not in VOID:
             self.open.append(tag)
+            self.elements.append((tag, []))
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
@@ -39,10 +40,16 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open or self.open[-1] != "style":
             self.texts.append(data)
+            if self.elements:
+                self.elements[-1][1].append(data)
 
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
+
+    def of(self, tag):
+        """The text of each element of this kind."""
+        return [" ".join("".join(text).split()) for name, text in self.elements if name == tag]
 
 
 def write(path, content):
@@ -92,6 +99,18 @@ def blimp_report(name):
     scores = {"overall": row, "fields": {"syntax": row}, "phenomena": {"binding": row}, "ties": 0.0, "seconds": 90.0}
     settings = {"input": "blimp.zip", "max_samples": None}
     return {"models": {name: scores, "another": scores}, "settings": settings, "hardware": {"device": "2 cores"}}
+
+
+def freshness_report(name):
+    row = {"bits_per_byte": 1.5, "bits_per_byte_interval": [1.4, 1.6]}
+    periods = [
+        {"name": str(year), "documents": 9, "bytes": 99, "models": {name: row, "old": row}} for year in (2024, 2025)
+    ]
+    gain = {"gain": 0.021, "gain_interval": [0.01, 0.03], "is_fresher": True}
+    gain |= {f"{name}_{part}": 0.1 for name in ("lead", "ahead") for part in ("early", "late")}
+    text = {"periods": periods, "old": "old", "gains": {name: gain}, "held_out_in_training": {name: 0.1}}
+    cutoffs = {"old": "2024-12-31", name: None}
+    return {"models": ["old", name], "cutoffs": cutoffs, "settings": {"period": "year"}, "text": text}
 
 
 def probes_report(name):
@@ -149,7 +168,7 @@ def test_the_page_needs_nothing_else(flags):
     assert {"svg", "table", "section", "nav"} <= {*page.tags} and not {"script", "img", "iframe", "link"} & {
         *page.tags
     }
-    assert all(link.startswith(("#", "background:var(--c")) for link in page.links)
+    assert all(link.startswith(("#", "background:var(--c", "text-align:")) for link in page.links)
     assert "@import" not in source and "url(" not in source and "http" not in re.sub(r"<pre>.*?</pre>", "", source)
     ids = re.findall(r'<section id="([^"]+)"', source)
     assert [link[1:] for link in page.links if link.startswith("#")] == ids and len(ids) == 11
@@ -177,6 +196,7 @@ def test_text_of_files_stays_text(tmp_path):
     flags = {
         "output_dir": str(tmp_path / "report"),
         "model_name": HOSTILE,
+        "freshness": write(tmp_path / "fresh" / "freshness.json", freshness_report(HOSTILE)),
         "pretraining": run_folder(tmp_path / "mine", HOSTILE),
         "cpu_benchmark": write(tmp_path / "cpu_benchmark" / "cpu_benchmark.json", cpu_report(HOSTILE)),
         "blimp": write(tmp_path / "blimp" / "blimp.json", blimp_report(HOSTILE)),
@@ -184,8 +204,10 @@ def test_text_of_files_stays_text(tmp_path):
             tmp_path / "corpus" / "README.md", f"---\na: b\n---\n# Card\n\n{HOSTILE}\n\n```\n</pre>{HOSTILE}\n```\n"
         ),
     }
-    page, _, _ = make(flags)
-    assert "script" not in page.tags and page.text.count('<script>alert("1")</script>') >= 6
+    page, _, source = make(flags)
+    assert "script" not in page.tags and page.text.count(HOSTILE) >= 8  # every sign as it is, in the chart as well
+    assert page.of("title") == page.of("h1") == [HOSTILE]
+    assert HOSTILE in page.of("i") and "&lt;script&gt;" in source  # the mark before a label of the legend is an <i>
     assert not any("javascript" in link for link in page.links) and "a: b" not in page.text
 
 
@@ -244,19 +266,7 @@ def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
 
 
 def test_freshness_has_a_figure_of_its_numbers(flags, tmp_path):
-    row = {"bits_per_byte": 1.5, "bits_per_byte_interval": [1.4, 1.6]}
-    periods = [
-        {"name": str(year), "documents": 9, "bytes": 99, "models": {"mine": row, "old": row}} for year in (2024, 2025)
-    ]
-    gain = {"gain": 0.021, "gain_interval": [0.01, 0.03], "is_fresher": True}
-    gain |= {f"{name}_{part}": 0.1 for name in ("lead", "ahead") for part in ("early", "late")}
-    report = {
-        "models": ["old", "mine"],
-        "cutoffs": {"old": "2024-12-31", "mine": None},
-        "settings": {"period": "year"},
-    }
-    report["text"] = {"periods": periods, "old": "old", "gains": {"mine": gain}, "held_out_in_training": {"mine": 0.1}}
-    flags["freshness"] = write(tmp_path / "fresh" / "freshness.json", report)
+    flags["freshness"] = write(tmp_path / "fresh" / "freshness.json", freshness_report("mine"))
     page, card, _ = make(flags)
     assert (
         "+0.021 bits per byte" in page.text and "+0.010 to +0.030: fresher than old (text to 2024-12-31)" in page.text
@@ -267,16 +277,20 @@ def test_freshness_has_a_figure_of_its_numbers(flags, tmp_path):
 
 def test_markdown_is_rendered():
     text = (
-        "# T\n\na *b* **c *d*** `x<y` \\*e\\* [f](https://g.h) [i](javascript:j)\nnext\n\n"
-        "## S\n\n- one\n  more\n- two\n\n"
-        "| a | b |\n|---|---:|\n| 1 \\| 2 | 3 |\n\n````\n```\n# no\n````\n\n![gone](no.png)\n"
+        "# T *t*\n\na *b* **c *d*** `x<y` \\*e\\* [f](https://g.h) [i](javascript:j)\nnext [k](javascript://k.png)\n\n"
+        "## S `s`\n\n- one\n  more\n- two\n\n"
+        "| a | b |\n|---|---:|\n| 1 \\| 2 | 3 |\n\n````\n```\n# no\n````\n\n![gone](no.png)\n\n![*d*](d.png)\n"
     )
-    source = render_page(text, {})
+    source = render_page(text, {"d.png": draw_lines([Line("flat", [(1, 0.0), (2, 0.0)])], "x", "y")})
     page = Page(source)
     assert "<em>b</em>" in source and "<code>x&lt;y</code>" in source and "*e*" in page.text and "next" in page.text
     assert 'href="https://g.h"' in source and "[i](javascript:j)" in page.text
-    assert "<li>one more</li><li>two</li>" in source and "1 | 2" in page.text and page.tags.count("td") == 2
+    assert page.links[0] == "https://g.h" and not any("javascript" in link for link in page.links)
+    assert page.of("li")[:2] == ["one more", "two"] and page.of("td") == ["1 | 2", "3"]
     assert "```\n# no" in source and page.tags.count("h1") == 1 and "gone" not in page.text
+    assert page.of("title") == ["T t"] and '<section id="s-s">' in source and "S s" in page.of("a")
+    assert page.tags.count("figure") == page.tags.count("svg") == 1 and "<figcaption><em>d</em>" in source
+    assert '<div class="scroll" tabindex="0"><table>' in source  # what is wider than a phone scrolls by itself
 
 
 def test_headings_are_shifted_outside_of_code():
