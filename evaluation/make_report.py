@@ -8,21 +8,18 @@ that holds it. No number is typed in: what is not there is "not measured", and a
 Writes report.html, which needs no network and no other file, and README.md with the pictures beside it.
 """
 
-import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from evaluation.report.inputs import RESULTS, SCRIPTS, Inputs, read_inputs
 from evaluation.report.page import draw_lines, render_page
 from evaluation.report.sections import (
     NOT_MEASURED,
-    SCRIPTS,
     cost_section,
     data_section,
     freshness_lines,
@@ -37,7 +34,6 @@ from shared.errors import InputError
 from shared.files import atomic_file
 from shared.markdown import escape, markdown_table
 
-RESULTS = ("benchmark", "mlm_eval", "freshness", "blimp", "probes", "cpu_benchmark")
 PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
 
 
@@ -78,65 +74,6 @@ class ReportArguments:
     @property
     def name(self) -> str:
         return self.model_name or (Path(self.pretraining).resolve().name if self.pretraining else "model")
-
-
-@dataclass
-class Inputs:
-    """What was read, by flag, with the file that it came from for messages; None for what there is not."""
-
-    results: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-    recipe: str | None = None
-    card: str | None = None
-
-    def use(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function` makes of a result, None if there is none. Raises InputError for a missing key."""
-        if self.results.get(name) is None:
-            return None
-        try:
-            return function(self.results[name], *arguments)
-        except KeyError as error:
-            raise InputError(
-                f"{self.files[name]}: has no key {error}; is it a whole result file of {SCRIPTS[name]}?"
-            ) from error
-        except (TypeError, AttributeError, IndexError, ValueError, StopIteration) as error:
-            raise InputError(f"{self.files[name]}: is not as {SCRIPTS[name]} writes it: {error}") from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file, None if there is no such file. Raises InputError."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number")
-
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-
-
-def read_inputs(args: ReportArguments) -> Inputs:
-    """All result files. Raises InputError for a path that is not there; a folder may lack the file."""
-    found = Inputs()
-    for name in ("pretraining", "data", *RESULTS):
-        if (path := getattr(args, name)) and not Path(path).exists():
-            raise InputError(f"--{name} {path}: there is no such file or folder")
-    for name in RESULTS:
-        if path := getattr(args, name):
-            file = Path(path, f"{name}.json") if Path(path).is_dir() else Path(path)
-            found.results[name], found.files[name] = read_json(file), file
-    if args.pretraining:
-        folder = Path(args.pretraining)
-        for name, file in (("pretraining", "manifest.json"), ("trainer_state", "trainer_state.json")):
-            found.results[name], found.files[name] = read_json(folder / file), folder / file
-        if (folder / "recipe.yaml").is_file():
-            found.recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    if args.data and Path(args.data, "README.md").is_file():
-        text = Path(args.data, "README.md").read_text(encoding="utf-8")
-        found.card = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    return found
 
 
 def shift(markdown: str, level: int = 3) -> str:

@@ -11,13 +11,8 @@ examples.safetensors, what each model made of each example, for compare_models.p
 their reason, and the exit code is then 1.
 """
 
-import contextlib
-import gc
-import json
 import os
-import shutil
 import time
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +21,13 @@ import numpy as np
 
 from evaluation.tasks.bootstrap import Examples, resample
 from evaluation.tasks.definitions import TASKS, make_examples, predict_majority, read_predictions
-from evaluation.tasks.page import MAJORITY, RANDOM, TaskResult, build_report, read_references, write_report
+from evaluation.tasks.page import CONTROLS, MAJORITY, RANDOM, TaskResult, build_report, read_references, write_report
+from evaluation.tasks.runs import check_folder, check_model, do_run, name_models, say_why
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError, RunError
-from shared.files import sha256_of, write_json
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = Path(__file__).parent / "tasks" / "published_results.yaml"
-FINE_TUNED = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 
 
 @dataclass
@@ -89,38 +83,10 @@ class BenchmarkArguments:
                 raise InputError(f"--{flag} {entry}: there is no task {task}; there are {', '.join(TASKS)}")
         if self.learning_rates and self.search_seed in self.seeds:
             raise InputError(f"--search_seed {self.search_seed}: is one of --seeds, which must be fresh")
-        names = [*name_models(self.models), RANDOM, MAJORITY]
+        names = [*name_models(self.models, CONTROLS), *CONTROLS]
         self.baseline = self.baseline or names[0]
         if self.models and self.baseline not in names:
             raise InputError(f"--baseline {self.baseline}: there are {', '.join(names)}")
-
-
-def name_models(models: list[str]) -> dict[str, str]:
-    """Paths by name: as NAME=PATH says, or the last part of a path. Raises InputError where two have one name."""
-    found: dict[str, str] = {}
-    for entry in models:
-        name, equals, path = entry.partition("=")
-        name, path = (name, path) if equals else (Path(entry).name, entry)
-        if name in (*found, RANDOM, MAJORITY, "") or "/" in name:
-            raise InputError(f"--models {entry}: the name {name!r} is taken or none; give one by NAME=FOLDER")
-        found[name] = path
-    return found
-
-
-def check_model(path: str) -> dict[str, str]:
-    """The hashes of a local checkpoint. Raises InputError if it cannot be loaded, or is fine-tuned already."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--models {path}: {' '.join(str(error).split())[:300]}") from error
-    for head in config.architectures or []:
-        if head.endswith(FINE_TUNED):
-            raise InputError(f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint")
-    folder = Path(path)
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-    return {file.name: sha256_of(file) for file in files}
 
 
 def find_data(args: BenchmarkArguments, task: str) -> dict[str, str]:
@@ -155,61 +121,6 @@ def make_run(args: BenchmarkArguments, task: str, model: str, path: str, seed: i
     run = parse_arguments((CheckpointArguments, TASKS[task].module.DataArguments, FineTuningArguments), words)
     run[-1].search_folder = str(folder)
     return run
-
-
-def do_run(task: str, run: tuple[Any, ...]) -> dict[str, Any]:
-    """Run a fine-tuning script, whose output goes to log.txt in the folder of the run.
-
-    Returns `value`, the main metric as a share, all `metrics` and the `folder`; or the `failure`.
-    """
-    folder = Path(run[-1].output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            open(folder / "log.txt", "a", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
-            try:
-                metrics = TASKS[task].module.main(*run)
-            except Exception:
-                traceback.print_exc()
-                raise
-    except Exception as error:  # a signal raises SystemExit, and ends all
-        return {"failure": say_why(error), "folder": str(folder)}
-    finally:
-        free_memory()
-    for checkpoint in folder.glob("checkpoint-*"):  # a finished run needs none
-        shutil.rmtree(checkpoint)
-    found = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
-    return {"value": found[TASKS[task].metric] / TASKS[task].divisor, "metrics": found, "folder": str(folder)}
-
-
-def say_why(error: Exception) -> str:
-    """The reason of a failure in one line."""
-    text = " ".join(str(error).split())[:300]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "allocate memory" in text.lower():
-        return f"out of memory: {text}".rstrip(": ")
-    return text if isinstance(error, (InputError, RunError)) else f"{type(error).__name__}: {text}"
-
-
-def free_memory() -> None:
-    """Let go of the last model before the next one loads."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def check_folder(args: BenchmarkArguments, hashes: dict[str, dict[str, str]]) -> None:
-    """Raise InputError if output_dir holds runs of other models under these names; write down which these are."""
-    file = Path(args.output_dir, "models.json")
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for name, now in hashes.items():
-        if before.get(name, now) != now:
-            raise InputError(f"--output_dir {args.output_dir}: holds runs of another {name}; name a new folder")
-    write_json(file, before | hashes)
 
 
 def run_task(args: BenchmarkArguments, task: str, models: dict[str, str], show: Any) -> TaskResult:
@@ -253,14 +164,14 @@ def main(args: BenchmarkArguments) -> dict[str, Any]:
         raise InputError("--models, --tasks, --seeds: name at least one of each")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("run_benchmark.py is one process: start it with python, without a launcher")
-    models = name_models(args.models)
+    models = name_models(args.models, CONTROLS)
     hashes = {name: check_model(path) for name, path in models.items()}
     models[RANDOM] = next(iter(models.values()))
     hashes[RANDOM] = {name: value for name, value in next(iter(hashes.values())).items() if name == "config.json"}
     references = read_references(args.references or PUBLISHED, args.tasks)
     for task in args.tasks:
         make_run(args, task, *next(iter(models.items())), args.seeds[0])
-    check_folder(args, hashes)
+    check_folder(args.output_dir, hashes)
     datasets.disable_progress_bars()
     transformers.utils.logging.set_verbosity_error()  # a new head on every checkpoint is no news
 

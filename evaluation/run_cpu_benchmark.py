@@ -24,28 +24,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers.utils import cached_file
 
-from evaluation.cpu.inputs import Rows, read_rows, write_batches
+from evaluation.cpu.checkpoint import TASKS, load_checkpoint
+from evaluation.cpu.inputs import Rows, compare, read_rows
 from evaluation.cpu.page import TITLES, make_table
 from evaluation.cpu.processes import EAGER, Worker, start_all, time_all
+from evaluation.tasks.runs import name_models
 from shared import onnx_export as export
 from shared.command_line import run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, check_new_folder, write_json
-from shared.model_config import check_fits
-from shared.tokenizer import load_tokenizer
 from shared.training.environment import git_commit, hardware, versions
 
 STATIC = "onnx_static"  # needs rows to calibrate on
 VARIANTS = tuple(TITLES)
-TASKS = {
-    "sequence_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "masked_lm": "AutoModelForMaskedLM",
-}
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -93,45 +87,12 @@ class CpuBenchmarkArguments:
             raise InputError("--task_name, --calibration_input: need --input")
         if STATIC in self.variants and self.input is None:
             raise InputError(f"--variants {STATIC}: needs --input, and rows to calibrate on")
-        self.named_models()
+        name_models(self.models)
 
-    def named_models(self) -> dict[str, str]:
-        """Name and folder or id of each model. Raises InputError when two have one name."""
-        named: dict[str, str] = {}
-        for entry in self.models:
-            name, equals, path = entry.partition("=")
-            name, path = (name, path) if equals else (Path(entry.rstrip("/")).name, entry)
-            if not name or name in named or "/" in name or name.startswith("."):
-                raise InputError(f"--models {entry}: give each a name of its own, as NAME=FOLDER")
-            named[name] = path
-        return named
-
-
-def load_checkpoint(name: str, args: CpuBenchmarkArguments) -> tuple[str, Any, Any]:
-    """The task of a checkpoint, its model and its tokenizer. Raises InputError."""
-    import transformers
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(name)
-    except Exception as error:  # damaged JSON and more
-        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
-    heads = {
-        getattr(auto._model_mapping.get(type(config), None), "__name__", ""): (task, auto)
-        for task, auto in ((task, getattr(transformers, class_name)) for task, class_name in TASKS.items())
-    }
-    found = [heads[head] for head in config.architectures or [] if head in heads]
-    if not found:
-        raise InputError(
-            f"--models {name}: is a {', '.join(config.architectures or ['model without a head'])}; there must be a "
-            f"head for {', '.join(TASKS)}: fine-tune it first"
-        )
-    task, auto = found[0]
-    tokenizer = load_tokenizer(name)
-    check_fits(config, tokenizer, max(args.max_seq_length, *args.seq_lengths))
-    try:
-        return task, auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval(), tokenizer
-    except Exception as error:  # safetensors has its own
-        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+    @property
+    def most_tokens(self) -> int:
+        """Of a row, whether compared or timed."""
+        return max(self.max_seq_length, *self.seq_lengths)
 
 
 def write_variants(
@@ -153,30 +114,9 @@ def write_variants(
     return found
 
 
-def compare(running: dict[str, Worker], rows: Rows, folder: Path, found: dict[str, Any]) -> None:
-    """What each variant makes of the rows, against eager: logits, predictions and the score."""
-    path = write_batches(rows, folder / "batches.npz")
-    eager: dict[str, Any] = {}
-    for variant, worker in running.items():
-        try:
-            logits = np.load(worker.ask(predict=str(path))["output"], allow_pickle=False)
-        except RunError as error:
-            found[variant]["failure"] = str(error)
-            continue
-        predicted, score = rows.predict(logits), rows.score(logits)
-        eager = eager or {"logits": logits, "predicted": predicted, "score": score}
-        same = (predicted == eager["predicted"]).reshape(len(predicted), -1).all(1)
-        found[variant]["parity"] = {
-            "largest_logit_difference": float(np.abs(logits - eager["logits"]).max()),
-            "agreement": None if rows.problem_type == "regression" else float(same.mean()),
-            "score": score,
-            "points": None if score is None else 100 * (score - eager["score"]),
-        }
-
-
 def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]:
     """All numbers of one model; its exported forms are written into a folder of its name."""
-    task, model, tokenizer = load_checkpoint(path, args)
+    task, model, tokenizer = load_checkpoint(path, args.most_tokens)
     names = export.input_names(model, tokenizer)
     rows = read_rows(path, task, model, tokenizer, names, args)
     print(f"{name}: {args.variants}", flush=True)
@@ -209,8 +149,8 @@ def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
     check_new_folder(args.output_dir)
     if any(name.startswith("onnx") for name in args.variants):
         export.check_installed("--variants")
-    for path in args.named_models().values():
-        load_checkpoint(path, args)  # all of them are looked at before the first is measured
+    for path in name_models(args.models).values():
+        load_checkpoint(path, args.most_tokens)  # all of them are looked at before the first is measured
     report: dict[str, Any] = {
         "kind": "cpu_benchmark",
         "command": sys.argv,
@@ -221,7 +161,7 @@ def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
         "settings": dataclasses.asdict(args),
         "models": {},
     }
-    for name, path in args.named_models().items():
+    for name, path in name_models(args.models).items():
         report["models"][name] = measure(name, path, args)
         report["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(Path(args.output_dir, "cpu_benchmark.json"), report)

@@ -186,6 +186,8 @@ def test_names_of_models():
         "b": "runs/other/tiny",
         "model": "org/model",
     }
+    with pytest.raises(InputError, match=r"--models \.\.: the name '\.\.' is taken or none"):
+        name_models([".."])  # would be the folder of the runs themselves
 
 
 def test_published_results_are_of_known_tasks_and_sourced(tmp_path):

@@ -10,13 +10,14 @@ from typing import Any
 import evaluate
 import numpy as np
 
+from evaluation.cpu.processes import Worker
 from finetuning import run_glue
 from finetuning.common.arguments import CheckpointArguments
 from finetuning.common.data import FORMATS, check_columns, load_splits
 from finetuning.glue.labels import MULTI, REGRESSION, SINGLE
 from finetuning.metrics.glue_tasks import main_metric
 from shared.documents import Documents
-from shared.errors import InputError
+from shared.errors import InputError, RunError
 
 MADE_UP, TEXTS, CALIBRATION = 64, 256, 256  # rows, unless a flag says otherwise
 MASK_EVERY = 7  # tokens: about the share that masked-language models are trained with
@@ -187,3 +188,24 @@ def write_batches(rows: Rows, path: Path) -> Path:
             arrays[f"{number}.columns"] = np.array([column for columns in places for column in columns], np.int64)
     np.savez(path, count=np.array(len(starts)), **arrays)
     return path
+
+
+def compare(running: dict[str, Worker], rows: Rows, folder: Path, found: dict[str, Any]) -> None:
+    """What each variant makes of the rows, against eager: logits, predictions and the score."""
+    path = write_batches(rows, folder / "batches.npz")
+    eager: dict[str, Any] = {}
+    for variant, worker in running.items():
+        try:
+            logits = np.load(worker.ask(predict=str(path))["output"], allow_pickle=False)
+        except RunError as error:
+            found[variant]["failure"] = str(error)
+            continue
+        predicted, score = rows.predict(logits), rows.score(logits)
+        eager = eager or {"logits": logits, "predicted": predicted, "score": score}
+        same = (predicted == eager["predicted"]).reshape(len(predicted), -1).all(1)
+        found[variant]["parity"] = {
+            "largest_logit_difference": float(np.abs(logits - eager["logits"]).max()),
+            "agreement": None if rows.problem_type == "regression" else float(same.mean()),
+            "score": score,
+            "points": None if score is None else 100 * (score - eager["score"]),
+        }

@@ -4,6 +4,7 @@ from typing import Any
 
 from evaluation.cpu import page as cpu_page
 from evaluation.cpu.page import TITLES, find_best, span
+from evaluation.report.inputs import Inputs
 from evaluation.report.page import Line
 from evaluation.tasks import page as tasks_page
 from evaluation.tasks.definitions import TASKS
@@ -13,16 +14,6 @@ from shared.markdown import escape, markdown_table
 from shared.training.card import readable
 
 NOT_MEASURED = "not measured"
-SCRIPTS = {
-    "pretraining": "run_mlm.py",
-    "trainer_state": "run_mlm.py",
-    "benchmark": "run_benchmark.py",
-    "mlm_eval": "run_mlm_eval.py",
-    "freshness": "run_freshness.py",
-    "blimp": "run_blimp.py",
-    "probes": "run_probes.py",
-    "cpu_benchmark": "run_cpu_benchmark.py",
-}
 MEASURES = {  # of run_mlm.py
     "eval_loss": "loss, nats per masked token",
     "eval_perplexity": "perplexity of masked tokens",
@@ -36,7 +27,7 @@ MEASURES = {  # of run_mlm.py
 PIPELINES = {"run_glue": "text-classification", "run_ner": "token-classification", "run_qa": "question-answering"}
 
 
-def results_section(name: str, inputs: Any) -> str:
+def results_section(name: str, inputs: Inputs) -> str:
     """The tables of a result, as the script that wrote it makes them."""
     # Here, so that --help need not wait for torch.
     from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
@@ -59,7 +50,7 @@ def _whose(label: str, name: str) -> str:
     return "" if label == name else f"{label}: "
 
 
-def summary_rows(inputs: Any, name: str, args: Any) -> list[list[str]]:
+def summary_rows(inputs: Inputs, name: str, args: Any) -> list[list[str]]:
     """(measure, value, note) of the most important numbers, what was not measured included."""
     parts = {
         "Task average": inputs.use("benchmark", _tasks, name),
@@ -175,7 +166,7 @@ def _energy(manifest: dict[str, Any], args: Any) -> tuple[str, str] | None:
     return f"{kwh:.3g} kWh", "an estimate, of pretraining alone; its assumptions are under Cost"
 
 
-def training_section(inputs: Any) -> str:
+def training_section(inputs: Inputs) -> str:
     """The curve, and what the run reported."""
 
     def rows(manifest: dict[str, Any]) -> list[list[str]]:
@@ -216,7 +207,7 @@ def freshness_lines(result: dict[str, Any]) -> tuple[list[Line], list[str]] | No
     return lines, [period["name"] for period in periods]
 
 
-def cost_section(inputs: Any, args: Any) -> str:
+def cost_section(inputs: Inputs, args: Any) -> str:
     """Device hours, tokens, energy with its assumptions, and what fine-tuning took."""
 
     def rows(manifest: dict[str, Any]) -> list[list[str]]:
@@ -251,7 +242,7 @@ def _tuning_hours(result: dict[str, Any]) -> float:
     return sum(cell.get("seconds", 0.0) for cells in result["results"].values() for cell in cells.values()) / 3600
 
 
-def data_section(inputs: Any) -> str:
+def data_section(inputs: Inputs) -> str:
     """The text that the run read, from its manifest."""
 
     def tables(manifest: dict[str, Any]) -> str:
@@ -270,7 +261,7 @@ def data_section(inputs: Any) -> str:
     return inputs.use("pretraining", tables) or ("" if inputs.card else NOT_MEASURED.capitalize() + ".")
 
 
-def make_metadata(inputs: Any, args: Any) -> str:
+def make_metadata(inputs: Inputs, args: Any) -> str:
     """The model card's metadata as YAML, with a model-index of the numbers that were measured."""
     from huggingface_hub import EvalResult, ModelCardData
 

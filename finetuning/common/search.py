@@ -32,56 +32,60 @@ def search(build_trainer: Callable[[RunArguments], Any], args: FineTuningArgumen
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["asked"] != asked:
             raise InputError(f"{file}: holds another search ({content['asked']}); name a new --output_dir")
-        best: dict[str, Any] = content["best"]
     else:
-        try:
-            import optuna
-        except ImportError as error:
-            raise InputError("--search_trials: run pip install optuna") from error
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        spaces = [read_space(entry) for entry in args.search_space]
-        trial_args = copy.copy(args)
-        trial_args.output_dir, trial_args.seed = os.path.join(args.search_folder, "search"), args.search_seed
-        trial_args.save_strategy = trial_args.eval_strategy = "no"
-        trial_args.load_best_model_at_end, trial_args.report_to = False, []
-        trainer = build_trainer(trial_args)
-        trials: list[dict[str, Any]] = []
-        grid = {name: choices for name, choices, _ in spaces if choices}
-        is_grid = len(grid) == len(spaces) and math.prod(map(len, grid.values())) == args.search_trials
-        samplers = optuna.samplers
-
-        def space(trial: Any) -> dict[str, Any]:
-            chosen: dict[str, Any] = {}
-            for name, choices, bounds in spaces:
-                kind = type(getattr(args, name))
-                value = (
-                    trial.suggest_float(name, *bounds, log=True)
-                    if bounds
-                    else trial.suggest_categorical(name, choices)
-                )
-                chosen[name] = kind(value)
-            trials.append({"settings": chosen})
-            return chosen
-
-        def objective(metrics: dict[str, float]) -> float:
-            trials[-1][metric] = metrics[metric]
-            return metrics[metric]
-
-        run = trainer.hyperparameter_search(
-            hp_space=space,
-            compute_objective=objective,
-            n_trials=args.search_trials,
-            direction="maximize",
-            backend="optuna",
-            sampler=samplers.GridSampler(grid, args.search_seed)
-            if is_grid
-            else samplers.TPESampler(seed=args.search_seed),
-        )
-        best = {name: type(getattr(args, name))(value) for name, value in run.hyperparameters.items()}
+        content = run_trials(build_trainer, args, metric) | {"asked": asked}
         if args.process_index == 0:
-            write_json(
-                file, {"metric": metric, "best": best, "value": run.objective, "trials": trials, "asked": asked}
-            )
+            write_json(file, content)
+    best: dict[str, Any] = content["best"]
     for name, value in best.items():
         setattr(args, name, value)
     return best
+
+
+def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArguments, metric: str) -> dict[str, Any]:
+    """All trials, and the best of them; see `search`."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("--search_trials: run pip install optuna") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spaces = [read_space(entry) for entry in args.search_space]
+    trial_args = copy.copy(args)
+    trial_args.output_dir, trial_args.seed = os.path.join(args.search_folder, "search"), args.search_seed
+    trial_args.save_strategy = trial_args.eval_strategy = "no"
+    trial_args.load_best_model_at_end, trial_args.report_to = False, []
+    trials: list[dict[str, Any]] = []
+
+    def typed(settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: type(getattr(args, name))(value) for name, value in settings.items()}
+
+    def space(trial: Any) -> dict[str, Any]:
+        chosen = typed(
+            {
+                name: trial.suggest_float(name, *bounds, log=True)
+                if bounds
+                else trial.suggest_categorical(name, choices)
+                for name, choices, bounds in spaces
+            }
+        )
+        trials.append({"settings": chosen})
+        return chosen
+
+    def objective(metrics: dict[str, float]) -> float:
+        trials[-1][metric] = metrics[metric]
+        return metrics[metric]
+
+    grid = {name: choices for name, choices, _ in spaces if choices}
+    is_grid = len(grid) == len(spaces) and math.prod(map(len, grid.values())) == args.search_trials
+    samplers = optuna.samplers
+    run = build_trainer(trial_args).hyperparameter_search(
+        hp_space=space,
+        compute_objective=objective,
+        n_trials=args.search_trials,
+        direction="maximize",
+        backend="optuna",
+        sampler=samplers.GridSampler(grid, args.search_seed)
+        if is_grid
+        else samplers.TPESampler(seed=args.search_seed),
+    )
+    return {"metric": metric, "best": typed(run.hyperparameters), "value": run.objective, "trials": trials}

@@ -21,7 +21,7 @@ from finetuning.ner.sentences import Sentences
 from finetuning.ner.tags import Entity, find_entities
 from shared.markdown import markdown_table
 
-NONE = "(none)"  # the other side of an entity that was missed or made up
+NONE = "(none)"  # the partner of an entity that was missed or made up
 
 
 def pair_entities(gold: Sequence[Entity], found: Sequence[Entity]) -> list[tuple[Entity | None, Entity | None]]:
@@ -50,7 +50,7 @@ def write_entity_errors(
     words, gold = sentences.words, sentences.tags or []
     entities = [(find_entities(a), find_entities(b)) for a, b in zip(gold, found, strict=True)]
     pairs = [pair_entities(*both) for both in entities]
-    types = sorted({entity[0] for row in entities for side in row for entity in side})
+    types = sorted({entity[0] for row in entities for reading in row for entity in reading})
     names = [*types, NONE]
     number = {name: i for i, name in enumerate(names)}
     kinds = np.asarray([[number[entity[0] if entity else NONE] for entity in pair] for row in pairs for pair in row])
@@ -63,15 +63,6 @@ def write_entity_errors(
     right = [np.asarray(a) == np.asarray(b) for a, b in zip(gold, found, strict=True)]
     all_right = np.asarray([row.all() for row in right])
     draw_reliability(np.concatenate(confidence), np.concatenate(right), folder / "reliability.png")
-    lengths = np.asarray([len(row) for row in words])
-    by_length = []
-    for part in score_by_length(lengths, all_right):
-        rows = [both for both, length in zip(entities, lengths, strict=True) if part["from"] <= length <= part["to"]]
-        by_length.append(
-            [f"{part['from']} to {part['to']}", part["rows"], f"{part['score']:.3f} ± {part['error']:.3f}", _f1(rows)]
-        )
-
-    # Confidently wrong words first.
     losses = np.asarray([float(share[~is_right].sum()) for share, is_right in zip(confidence, right, strict=True)])
     mistakes = [
         {
@@ -82,7 +73,7 @@ def write_entity_errors(
             "loss": float(losses[index]),
             "text": {"words": " ".join(words[index])},
         }
-        for index in worst_rows(losses, ~all_right)
+        for index in worst_rows(losses, ~all_right)  # confidently wrong words first
     ]
     write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
     write_page(
@@ -95,17 +86,29 @@ def write_entity_errors(
                 f"up. {shifted:,} on the diagonal have the right type, but not the right words.\n\n"
                 f"{confusion_table(matrix, names)}"
             ),
-            "Scores by length": markdown_table(["words", "sentences", "all tags right", "F1"], by_length),
+            "Scores by length": length_table(words, entities, all_right),
             "Calibration": "The probability of a word's tag, and how often it is right.\n\n"
             "![accuracy over confidence](reliability.png)",
             "Worst sentences": (
                 f"{(~all_right).sum():,} of {len(words):,} sentences have a wrong tag, the surest errors first: "
                 f"`loss` adds up the probabilities of wrong tags. The first {MISTAKES} are in `worst_mistakes.jsonl`."
-                f"\n\n"
-                f"{mistake_lines(mistakes)}"
+                f"\n\n{mistake_lines(mistakes)}"
             ),
         },
     )
+
+
+def length_table(
+    words: list[list[str]], entities: list[tuple[list[Entity], list[Entity]]], all_right: np.ndarray
+) -> str:
+    """Sentences by their number of words: how many have no wrong tag, and the F1 of their entities."""
+    lengths = np.asarray([len(row) for row in words])
+    rows = []
+    for part in score_by_length(lengths, all_right):
+        chosen = [both for both, length in zip(entities, lengths, strict=True) if part["from"] <= length <= part["to"]]
+        score = f"{part['score']:.3f} ± {part['error']:.3f}"
+        rows.append([f"{part['from']} to {part['to']}", part["rows"], score, _f1(chosen)])
+    return markdown_table(["words", "sentences", "all tags right", "F1"], rows)
 
 
 def _f1(rows: list[tuple[list[Entity], list[Entity]]]) -> str:
