@@ -16,7 +16,6 @@ The exit code is 1 if anything fails.
 import sys
 from dataclasses import asdict, dataclass, field
 from math import hypot
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -24,7 +23,7 @@ from evaluation.report.numbers import LOSSES, Number, Result, read_result
 from evaluation.tasks.bootstrap import Sample, average, resample
 from shared.command_line import run_script
 from shared.errors import InputError, RunError
-from shared.files import atomic_file, write_json
+from shared.files import write_report
 from shared.markdown import markdown_table
 
 
@@ -161,9 +160,7 @@ def main(args: CompareArguments) -> list[dict[str, Any]]:
     rows = compare(before, after, args)
     table = make_table(rows)
     if args.output_dir is not None:
-        write_json(Path(args.output_dir, "comparison.json"), {"settings": asdict(args), "rows": rows})
-        with atomic_file(Path(args.output_dir, "comparison.md")) as file:
-            file.write_text(table, encoding="utf-8")
+        write_report(args.output_dir, "comparison", {"settings": asdict(args), "rows": rows}, table)
     print(table)
     bad = [row["name"] for row in rows if row["verdict"] in ("worse", "missing")]
     if bad:

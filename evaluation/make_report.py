@@ -31,7 +31,7 @@ from evaluation.report.sections import (
 )
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import atomic_file
+from shared.files import atomic_file, write_text
 from shared.markdown import escape, markdown_table
 
 PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
@@ -170,8 +170,7 @@ def main(args: ReportArguments) -> dict[str, Path]:
         else:  # the card shows no picture that is not there
             card = re.sub(rf"^!\[.*\]\({re.escape(name)}\)\n\n?", "", card, flags=re.MULTILINE)
     for name, text in (("report.html", page), ("README.md", f"---\n{metadata}---\n\n{card}")):
-        with atomic_file(folder / name) as file:
-            file.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     print(f"{folder / 'report.html'} and {folder / 'README.md'}")
     return {"page": folder / "report.html", "card": folder / "README.md"}
 

@@ -20,7 +20,7 @@ from evaluation.make_report import Inputs, ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
-from shared.files import atomic_file
+from shared.files import write_text
 from shared.markdown import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -195,8 +195,7 @@ def main() -> None:
         before = path.read_text(encoding="utf-8")
         after = fill(page, before)
         if after != before:
-            with atomic_file(path) as file:
-                file.write_text(after, encoding="utf-8")
+            write_text(path, after)
         print(f"{page}: {'written' if after != before else 'as it was'}")
 
 

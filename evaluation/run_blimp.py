@@ -30,10 +30,10 @@ from evaluation.masked.scores import (
     load_model,
     open_checkpoints,
     score_sentences,
-    write_report,
 )
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import write_report
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
@@ -160,7 +160,9 @@ def main(args: BlimpArguments) -> dict[str, Any]:
         print(f"{checkpoint.label}: {len(pairs):,} pairs in {seconds:.0f} s", flush=True)
     report |= {"versions": versions(), "hardware": hardware()}
     draw(report, Path(args.output_dir) / "blimp.png")
-    write_report(args.output_dir, "blimp", report, make_table(report))
+    table = make_table(report)
+    write_report(args.output_dir, "blimp", report, table)
+    print(table)
     return report
 
 

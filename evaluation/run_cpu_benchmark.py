@@ -35,7 +35,7 @@ from shared import onnx_export as export
 from shared.command_line import run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError
-from shared.files import atomic_file, check_new_folder, write_json
+from shared.files import check_new_folder, write_report
 from shared.training.environment import git_commit, hardware, versions
 
 STATIC = "onnx_static"  # needs rows to calibrate on
@@ -164,9 +164,7 @@ def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
     for name, path in name_models(args.models).items():
         report["models"][name] = measure(name, path, args)
         report["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(Path(args.output_dir, "cpu_benchmark.json"), report)
-        with atomic_file(Path(args.output_dir, "cpu_benchmark.md")) as file:
-            file.write_text(make_table(report), encoding="utf-8")
+        write_report(args.output_dir, "cpu_benchmark", report, make_table(report))
     print(make_table(report))
     failed = [
         f"{name}, {TITLES[variant]}: {found['failure']}"

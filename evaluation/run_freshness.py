@@ -33,10 +33,11 @@ from evaluation.masked.dated_text import (
 )
 from evaluation.masked.freshness_page import draw_all, make_table
 from evaluation.masked.new_words import NewWord, rate_words, read_new_words
-from evaluation.masked.scores import load_model, open_checkpoints, write_report
+from evaluation.masked.scores import load_model, open_checkpoints
 from evaluation.tasks.bootstrap import interval, resample_sums
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import write_report
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
@@ -191,7 +192,9 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
         report["new_words"] = summarize_words(words, rated, args.cutoffs, args.seed)
     report |= {"versions": versions(), "hardware": hardware()}
     draw_all(report, Path(args.output_dir))
-    write_report(args.output_dir, "freshness", report, make_table(report))
+    table = make_table(report)
+    write_report(args.output_dir, "freshness", report, table)
+    print(table)
     return report
 
 

@@ -34,7 +34,6 @@ from evaluation.masked.scores import (
     open_checkpoints,
     score_blocks,
     score_sentences,
-    write_report,
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
@@ -42,6 +41,7 @@ from pretraining.masking import EXAM, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import write_report
 from shared.loss import IGNORED
 from shared.tokenizer import tokenizer_hash
 from shared.training.environment import hardware, versions
@@ -190,7 +190,9 @@ def main(args: EvalArguments) -> dict[str, Any]:
         report["models"][checkpoint.label] = row
         print(f"{checkpoint.label}: {len(blocks):,} blocks in {seconds:.1f} s", flush=True)
     report |= {"versions": versions(), "hardware": hardware()}
-    write_report(args.output_dir, "mlm_eval", report, make_table(report))
+    table = make_table(report)
+    write_report(args.output_dir, "mlm_eval", report, table)
+    print(table)
     return report
 
 

@@ -28,7 +28,7 @@ from evaluation.masked.dated_cloze import answer_cloze, baselines
 from evaluation.masked.frequency_bands import BANDS, count_hits, rank_tokens
 from evaluation.masked.probe_inputs import errors_of, load_all
 from evaluation.masked.probes_page import make_table
-from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints, write_report
+from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints
 from evaluation.masked.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
@@ -37,6 +37,7 @@ from pretraining.masking import EXAM, make_masker
 from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import write_report
 from shared.tokenizer import tokenizer_hash
 from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
@@ -183,7 +184,9 @@ def main(args: ProbeArguments) -> dict[str, Any]:
         report["models"][checkpoint.label] = row
         print(f"{checkpoint.label}: {', '.join(inputs)} in {row['seconds']:.0f} s", flush=True)
     report |= {"versions": versions(), "hardware": hardware()}
-    write_report(args.output_dir, "probes", report, make_table(report))
+    table = make_table(report)
+    write_report(args.output_dir, "probes", report, table)
+    print(table)
     return report
 
 

@@ -79,8 +79,19 @@ def sweep(folder: Path) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_report(folder: str | Path, name: str, report: Any, page: str) -> None:
+    """Write a result as NAME.json, and the page that is made of it as NAME.md."""
+    write_text(Path(folder, f"{name}.md"), page)
+    write_json(Path(folder, f"{name}.json"), report)
 
 
 def sha256_of(path: str | Path) -> str:

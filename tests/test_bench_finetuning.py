@@ -8,7 +8,7 @@ from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, Value
 from transformers import BertConfig, BertModel
 
-from evaluation.bench.glue import BenchArguments, make_table, read_sides, summarize
+from evaluation.bench.glue import BenchArguments, make_table, make_variants, summarize
 from shared.errors import InputError
 
 
@@ -36,7 +36,7 @@ def glue(tmp_path):
     return tmp_path / "glue"
 
 
-def test_both_sides_train_on_the_same_rows(tmp_path, checkpoint, glue):
+def test_both_paths_train_on_the_same_rows(tmp_path, checkpoint, glue):
     flags = ["--model_name_or_path", checkpoint.name, "--dataset_name", "glue", "--tasks", "sst2", "--batch_size", "4"]
     flags += ["--num_train_epochs", "1", "--seeds", "1", "--output_dir", "out"]
     flags += ["--max_train_samples", "16", "--max_eval_samples", "8", "--learning_rate", "1e-9"]
@@ -83,10 +83,10 @@ def test_rounds_are_compared_one_by_one():
 
 def test_variants_are_flags_and_variables():
     args = BenchArguments("out", "model", variants=["random order: A=1 B=x=y --train_sampling_strategy random"])
-    sides = read_sides(args)
-    assert list(sides) == ["ours", "stock", "random order"]
-    assert sides["random order"] == (
-        [*sides["ours"][0], "--train_sampling_strategy", "random"],
+    variants = make_variants(args)
+    assert list(variants) == ["ours", "stock", "random order"]
+    assert variants["random order"] == (
+        [*variants["ours"][0], "--train_sampling_strategy", "random"],
         {"A": "1", "B": "x=y"},
     )
 
@@ -94,7 +94,10 @@ def test_variants_are_flags_and_variables():
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        *[("variants", [text]) for text in ("nonsense", "ours: --bf16", "new: A --bf16", "empty:")],
+        *[
+            ("variants", [text])
+            for text in ("nonsense", "ours: --bf16", "new: A --bf16", "empty:", "open: --optim 'a")
+        ],
         *[("tasks", ["mnli"]), ("tasks", []), ("seeds", []), ("batch_size", 0), ("num_train_epochs", 0.0)],
     ],
 )

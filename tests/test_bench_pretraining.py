@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from evaluation.bench.mlm import BenchArguments, make_table, read_sides
+from evaluation.bench.mlm import BenchArguments, make_table, make_variants
 from shared.errors import InputError
 
 # Makes libraries invisible to a Python process, as on a bare GPU machine.
@@ -28,7 +28,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 
-def test_both_sides_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
+def test_both_paths_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     flags = ["--vocab_sizes", "300", "--seq_lengths", "32", "--batch_size", "4", "--rounds", "1", "--seconds", "0.1"]
     flags += ["--config_overrides", "hidden_size=16,intermediate_size=16"]
@@ -53,16 +53,22 @@ def test_both_sides_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
 
 def test_variants_are_flags_and_variables():
     args = BenchArguments("out", variants=["old: A=1 B=x=y --optim adamw_torch --bf16 false"], skip_stock=True)
-    sides = read_sides(args, "cpu")
-    assert "--bf16" in read_sides(args, "cuda")["ours"][0]
-    assert list(sides) == ["ours", "old"]
-    assert sides["old"] == ([*sides["ours"][0], "--optim", "adamw_torch", "--bf16", "false"], {"A": "1", "B": "x=y"})
+    variants = make_variants(args, "cpu")
+    assert "--bf16" in make_variants(args, "cuda")["ours"][0]
+    assert list(variants) == ["ours", "old"]
+    assert variants["old"] == (
+        [*variants["ours"][0], "--optim", "adamw_torch", "--bf16", "false"],
+        {"A": "1", "B": "x=y"},
+    )
 
 
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        *[("variants", [text]) for text in ("nonsense", "ours: --bf16", "new: A --bf16", "empty:")],
+        *[
+            ("variants", [text])
+            for text in ("nonsense", "ours: --bf16", "new: A --bf16", "empty:", "open: --optim 'a")
+        ],
         *[("sizes", ["hugo"]), ("model_type", "gpt"), ("vocab_sizes", [5]), ("seq_lengths", [1]), ("rounds", 0)],
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.corpus.card import cell
-from shared.files import atomic_file
+from shared.files import write_text
 from shared.markdown import markdown_table
 
 MANY = 24  # snapshots, above which curves become one and a table has no column for each
@@ -31,8 +31,7 @@ def write_tables(path: Path, analysis: dict[str, Any], pictures: Sequence[str], 
         )
         index = max(index for index, section in enumerate(sections) if section.startswith(title))
         sections[index] += f"\n\n![{name.removesuffix('.png')}]({name})"
-    with atomic_file(path) as temporary:
-        temporary.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(filter(None, sections)) + "\n")
 
 
 def _snapshots(analysis: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from shared.errors import InputError
-from shared.files import atomic_file
+from shared.files import write_text
 from shared.markdown import markdown_table
 
 WIKI = re.compile(r"[a-z_]+wik[a-z]*(?:-(\d{8})|$)")
@@ -75,8 +75,7 @@ def write_data_card(folder: Path, manifest: dict[str, Any], licences: dict[str, 
         )
         if section
     )
-    with atomic_file(folder / "README.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "README.md", text + "\n")
 
 
 TRACE = """Each row has its `source` (snapshot or dump). A page of a crawl has `warc_file` and `offset`, where its

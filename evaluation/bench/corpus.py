@@ -4,9 +4,9 @@
     python evaluation/bench/corpus.py --input corpus.parquet --dump pages-articles1.xml.bz2 --output_dir runs/bench
 
 From the texts of `--input` it builds a WARC file of pages (sample_warc.py). Tasks: `web`, from WARC bytes to a
-filtered, signed document, both sides with the same extractor; `filters` and `signatures` on the texts alone;
-`wikipedia` on the dump. Each side runs in a process of its own on one core, once a round; libraries are loaded and
-warm before the clock starts. datatrove's side identifies no language (its model is a download), ours does. Writes
+filtered, signed document, both variants with the same extractor; `filters` and `signatures` on the texts alone;
+`wikipedia` on the dump. Each variant runs in a process of its own on one core, once a round; libraries are loaded and
+warm before the clock starts. datatrove's variant identifies no language (its model is a download), ours does. Writes
 bench_corpus.json and bench_corpus.md: medians, ratios within a round, peak memory of the process and its children.
 """
 
@@ -20,20 +20,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import psutil
 
 from evaluation.bench.sample_warc import build_warc
+from evaluation.bench.variants import WARM_UP, Rounds, middle, ratio, timed
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError, RunError
-from shared.files import atomic_file, write_json
+from shared.files import write_report
 from shared.markdown import markdown_table
 from shared.rows import Source
 
-WARM_UP = 100  # pages or documents before the clock starts
 BATCH = 64  # documents signed at once
 
 
@@ -44,7 +43,7 @@ class BenchArguments:
     dump: str | None = field(default=None, metadata={"help": "A Wikipedia dump, .xml.bz2, for the task wikipedia."})
     warc: str | None = field(default=None, metadata={"help": "A WARC file, instead of the one that is built."})
     pages: int = field(default=500, metadata={"help": "Pages of the WARC file, and texts for the other tasks."})
-    rounds: int = field(default=3, metadata={"help": "Rounds of each side."})
+    rounds: int = field(default=3, metadata={"help": "Rounds of each variant."})
     tasks: list[str] = field(
         default_factory=lambda: ["web", "filters", "signatures", "wikipedia"], metadata={"help": "What to measure."}
     )
@@ -52,7 +51,7 @@ class BenchArguments:
 
 @dataclass
 class Material:
-    """What the sides read."""
+    """What the variants read."""
 
     warc: Path
     texts: list[str]
@@ -111,18 +110,18 @@ def our_web(material: Material) -> tuple[int, float]:
     return pages - WARM_UP, seconds + time.perf_counter()
 
 
-def their_web(material: Material) -> tuple[int, float]:
-    from evaluation.bench import datatrove_blocks
+def datatrove(task: str) -> Callable[[Material], tuple[int, float]]:
+    """What datatrove does for a task."""
 
-    return datatrove_blocks.web(material.warc)
+    def run(material: Material) -> tuple[int, float]:
+        from evaluation.bench import datatrove_blocks  # here: the other variants do without it
 
+        if task == "web":
+            return datatrove_blocks.web(material.warc)
+        texts = {"filters": datatrove_blocks.filter_texts, "signatures": datatrove_blocks.sign_texts}
+        return texts[task](material.texts)
 
-def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
-    """Seconds for all texts, after a warm-up on the first ones."""
-    work(texts[:WARM_UP])
-    start = time.perf_counter()
-    work(texts)
-    return len(texts), time.perf_counter() - start
+    return run
 
 
 def our_filters(material: Material) -> tuple[int, float]:
@@ -130,23 +129,11 @@ def our_filters(material: Material) -> tuple[int, float]:
     return timed(material.texts, lambda texts: [keep(text, "en", 1.0) for text in texts])
 
 
-def their_filters(material: Material) -> tuple[int, float]:
-    from evaluation.bench import datatrove_blocks
-
-    return datatrove_blocks.filter_texts(material.texts)
-
-
 def our_signatures(material: Material) -> tuple[int, float]:
     from data_prep.duplicates.minhash import MinHash
 
     sign = MinHash().sign
     return timed(material.texts, lambda texts: [sign(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)])
-
-
-def their_signatures(material: Material) -> tuple[int, float]:
-    from evaluation.bench import datatrove_blocks
-
-    return datatrove_blocks.sign_texts(material.texts)
 
 
 def our_wikipedia(material: Material) -> tuple[int, float]:
@@ -172,30 +159,28 @@ def articles(dump: Path) -> Iterable[str]:
                 element.clear()
 
 
+def parse_articles(material: Material, text_of: Callable[[str], str]) -> tuple[int, float]:
+    assert material.dump is not None
+    start = time.perf_counter()
+    return sum(bool(text_of(text)) for text in articles(material.dump)), time.perf_counter() - start
+
+
 def wikitextparser_wikipedia(material: Material) -> tuple[int, float]:
     import wikitextparser
 
-    assert material.dump is not None
-    start = time.perf_counter()
-    return sum(bool(wikitextparser.remove_markup(text)) for text in articles(material.dump)), (
-        time.perf_counter() - start
-    )
+    return parse_articles(material, wikitextparser.remove_markup)
 
 
 def mwparserfromhell_wikipedia(material: Material) -> tuple[int, float]:
     import mwparserfromhell
 
-    assert material.dump is not None
-    start = time.perf_counter()
-    return sum(bool(mwparserfromhell.parse(text).strip_code()) for text in articles(material.dump)), (
-        time.perf_counter() - start
-    )
+    return parse_articles(material, lambda text: mwparserfromhell.parse(text).strip_code())
 
 
-SIDES: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
-    "web": {"ours": our_web, "datatrove": their_web},
-    "filters": {"ours": our_filters, "datatrove": their_filters},
-    "signatures": {"ours": our_signatures, "datatrove": their_signatures},
+VARIANTS: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
+    "web": {"ours": our_web, "datatrove": datatrove("web")},
+    "filters": {"ours": our_filters, "datatrove": datatrove("filters")},
+    "signatures": {"ours": our_signatures, "datatrove": datatrove("signatures")},
     "wikipedia": {
         "ours": our_wikipedia,
         "wikitextparser": wikitextparser_wikipedia,
@@ -204,19 +189,19 @@ SIDES: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
 }
 
 
-def _run_side(task: str, side: str, material: Material, core: int, answer: Any) -> None:
+def _run(task: str, variant: str, material: Material, core: int, answer: Any) -> None:
     os.sched_setaffinity(0, {core})
-    answer.send(SIDES[task][side](material))
+    answer.send(VARIANTS[task][variant](material))
 
 
-def measure(task: str, side: str, material: Material, core: int) -> dict[str, float]:
-    """Run one side in a fresh process; documents per second, and peak memory of it and its children in MiB.
+def measure(task: str, variant: str, material: Material, core: int) -> dict[str, float]:
+    """Run one variant in a fresh process; documents per second, and peak memory of it and its children in MiB.
 
     Raises RunError when it fails.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_run_side, args=(task, side, material, core, sender))
+    process = context.Process(target=_run, args=(task, variant, material, core, sender))
     process.start()
     sender.close()
     peak = 0
@@ -229,7 +214,7 @@ def measure(task: str, side: str, material: Material, core: int) -> dict[str, fl
     try:
         count, seconds = receiver.recv()
     except EOFError as error:
-        raise RunError(f"{task}: the side {side} failed; see above") from error
+        raise RunError(f"{task}: {variant} failed; see above") from error
     finally:
         process.join()
     return {"documents": count, "per_second": count / seconds, "peak_mib": peak / 2**20}
@@ -239,16 +224,16 @@ def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     rows = []
     for row in results:
-        ratio = f"{row['ratio']:.1f}" if row["ratio"] else ""
-        rows.append([row["task"], row["side"], f"{row['per_second']:,.0f}", ratio, f"{row['peak_mib']:,.0f}"])
+        faster = f"{row['ratio']:.1f}" if row["ratio"] else ""
+        rows.append([row["task"], row["side"], f"{row['per_second']:,.0f}", faster, f"{row['peak_mib']:,.0f}"])
     head = ["task", "variant", "documents/s", "ours is faster by", "peak memory, MiB"]
     return markdown_table(head, rows, "|---|---|---|---|---|") + "\n"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:
-    unknown = sorted(set(args.tasks) - set(SIDES))
+    unknown = sorted(set(args.tasks) - set(VARIANTS))
     if unknown:
-        raise InputError(f"--tasks {' '.join(unknown)}: there are {', '.join(SIDES)}")
+        raise InputError(f"--tasks {' '.join(unknown)}: there are {', '.join(VARIANTS)}")
     tasks = [task for task in args.tasks if task != "wikipedia" or args.dump]
     texts = list(islice(Documents(args.input), args.pages)) if args.input else []
     if not texts and set(tasks) - {"wikipedia"}:
@@ -262,26 +247,23 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
                 file.writelines(build_warc(texts))
         material = Material(warc, texts, Path(args.dump) if args.dump else None)
         for task in tasks:
-            rounds = []
+            rounds: Rounds = {variant: [] for variant in VARIANTS[task]}
             for turn in range(args.rounds):
-                rounds.append({side: measure(task, side, material, core) for side in SIDES[task]})
-                shown = ", ".join(f"{side} {found['per_second']:,.1f}/s" for side, found in rounds[-1].items())
-                print(f"{task}, round {turn}: {shown}", flush=True)
-            for side in SIDES[task]:
-                ratios = [turn["ours"]["per_second"] / turn[side]["per_second"] for turn in rounds]
+                for variant, found in rounds.items():
+                    found.append(measure(task, variant, material, core))
+                    print(f"{task}, round {turn}, {variant}: {found[-1]['per_second']:,.1f}/s", flush=True)
+            for variant, found in rounds.items():
                 results.append(
                     {
                         "task": task,
-                        "side": side,
-                        "documents": rounds[0][side]["documents"],
-                        "per_second": median(turn[side]["per_second"] for turn in rounds),
-                        "ratio": None if side == "ours" else median(ratios),
-                        "peak_mib": max(turn[side]["peak_mib"] for turn in rounds),
+                        "side": variant,
+                        "documents": found[0]["documents"],
+                        "per_second": middle(found, "per_second"),
+                        "ratio": None if variant == "ours" else ratio(rounds["ours"], found, "per_second"),
+                        "peak_mib": max(one["peak_mib"] for one in found),
                     }
                 )
-    write_json(Path(args.output_dir, "bench_corpus.json"), results)
-    with atomic_file(Path(args.output_dir, "bench_corpus.md")) as temporary:
-        temporary.write_text(table(results), encoding="utf-8")
+    write_report(args.output_dir, "bench_corpus", results, table(results))
     print(table(results))
     return results
 

@@ -1,8 +1,8 @@
-"""The side of datatrove in corpus.py: its blocks, with which FineWeb was made."""
+"""The variant of datatrove in corpus.py: its blocks, with which FineWeb was made."""
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from datatrove.utils.hashing import HashConfig
 from resiliparse.parse.html import HTMLTree
 
 from data_prep.crawl.page import extract_fast
-
-WARM_UP = 100  # pages or documents before the clock starts
+from evaluation.bench.variants import WARM_UP, timed
 
 
 class FastExtractor(BaseExtractor):
@@ -69,14 +68,6 @@ def web(warc: Path) -> tuple[int, float]:
         for _ in data or ():
             pass
         return count - WARM_UP, time.perf_counter() - start
-
-
-def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
-    """Texts and seconds, after a warm-up on the first ones."""
-    work(texts[:WARM_UP])
-    start = time.perf_counter()
-    work(texts)
-    return len(texts), time.perf_counter() - start
 
 
 def filter_texts(texts: list[str]) -> tuple[int, float]:

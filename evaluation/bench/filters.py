@@ -26,7 +26,7 @@ from shared.rows import find_sources, read_rows
 
 LISTS = {"gopher_stop_words": {"en": WordList(frozenset(GOPHER_STOP_WORDS))}}
 WHOLE = "FineWeb, all four sets one after the other"
-FINEWEB = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+FINEWEB = ("gopher_repetition", "gopher_quality", "c4", "fineweb")  # in the order of datatrove_blocks.filters
 
 
 @dataclass
@@ -173,7 +173,7 @@ def main(args: CompareArguments) -> dict[str, float]:
                 differ[name].append(f"{name}: {key}: {ours.detail or 'kept'} {numbers}; datatrove: {verdict}")
         words.trim()
     agree = {name: 1 - len(found) / len(texts) for name, found in differ.items()}
-    agree[WHOLE] = compare_whole(texts, filters)
+    agree[WHOLE] = compare_whole(texts)
     report = {
         "documents": len(texts),
         "agree": agree,
@@ -197,13 +197,12 @@ def make_table(report: dict[str, Any]) -> str:
     return markdown_table(head, rows, "| --- | --- | ---: | ---: |")
 
 
-def compare_whole(texts: list[tuple[str, str]], filters: dict[str, Any]) -> float:
+def compare_whole(texts: list[tuple[str, str]]) -> float:
     """Share of the documents on which FineWeb's four filters, one after the other, decide as all rules do; prints the
     speed of both."""
-    from datatrove.pipeline.filters import C4QualityFilter
+    from evaluation.bench.datatrove_blocks import filters
 
-    chain = [filters[name] for name in FINEWEB if name != "c4"]
-    chain.insert(2, C4QualityFilter(filter_no_terminal_punct=False))
+    chain = filters()
     limits = limits_of(" ".join(FINEWEB))
     limits.pop("c4_terminal_punctuation")
     start = time.perf_counter()

@@ -1,26 +1,34 @@
-"""Measure fine-tuning speed: finetuning/run_glue.py against the stock path, side by side, in turns.
+"""Measure fine-tuning speed: finetuning/run_glue.py against the stock path, in turns.
 
     python evaluation/bench/glue.py --model_name_or_path runs/tiny_modern --output_dir runs/bench
 
-Both sides are whole scripts in processes of their own (run_glue.py and stock_glue.py): same checkpoint, rows, epochs,
-batch size, learning rate and seed. The stock side pads to 128 tokens. Each round runs every side once, with a seed of
-its own, so that scores have a spread; samples per second are those of Trainer, over the whole training without
-evaluation and saving. `--variants` adds sides: run_glue.py with other flags or environment variables. Writes
+Both are whole scripts in processes of their own (run_glue.py and stock_glue.py): same checkpoint, rows, epochs,
+batch size, learning rate and seed. The stock path pads to 128 tokens. Each round runs every variant once, with a seed
+of its own, so that scores have a spread; samples per second are those of Trainer, over the whole training without
+evaluation and saving. `--variants` adds some: run_glue.py with other flags or environment variables. Writes
 bench_finetuning.json, a list of rows, and bench_finetuning.md.
 """
 
-import json
-import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
-from evaluation.bench.mlm import run_side
+from evaluation.bench.variants import (
+    HELP,
+    Rounds,
+    Variants,
+    describe,
+    middle,
+    ratio,
+    read_variants,
+    run_variant,
+    versions_of,
+)
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
+from shared.files import write_report
 from shared.markdown import markdown_table
 
 TARGETS = {"sst2": 4.0, "mrpc": 1.8}  # how often faster than the stock path it has to be
@@ -30,7 +38,7 @@ TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte", "wnli")  # with o
 @dataclass
 class BenchArguments:
     output_dir: str = field(metadata={"help": "Folder for the JSON and Markdown tables."})
-    model_name_or_path: str = field(metadata={"help": "The pretrained checkpoint of both sides."})
+    model_name_or_path: str = field(metadata={"help": "The pretrained checkpoint of all variants."})
     tasks: list[str] = field(default_factory=lambda: [*TARGETS], metadata={"help": f"Of {', '.join(TASKS)}."})
     dataset_name: str = field(
         default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a folder for each task."}
@@ -41,41 +49,23 @@ class BenchArguments:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "One round for each."})
-    variants: list[str] = field(
-        default_factory=list,
-        metadata={"help": "More sides: 'NAME: VARIABLE=value --flag value', what differs from run_glue.py's own."},
-    )
+    variants: list[str] = field(default_factory=list, metadata={"help": HELP})
 
     def __post_init__(self) -> None:
-        for text in self.variants:
-            name, _, words = (part.strip() for part in text.partition(":"))
-            before_flags = words.partition("--")[0].split()
-            if not words or name in ("ours", "stock") or any("=" not in word for word in before_flags):
-                raise InputError(f"--variants {text!r}: write 'NAME: VARIABLE=value --flag value', with a new name")
+        make_variants(self)
         if not self.tasks or not set(self.tasks) <= set(TASKS):
             raise InputError(f"--tasks {' '.join(self.tasks)}: there are {', '.join(TASKS)}")
         if not self.seeds or self.batch_size < 1 or self.num_train_epochs <= 0 or self.learning_rate <= 0:
             raise InputError("--seeds, --batch_size, --num_train_epochs, --learning_rate: must be there and above 0")
 
 
-def read_sides(args: BenchArguments) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Name, command and environment of every side, `ours` first."""
+def make_variants(args: BenchArguments) -> Variants:
     ours = ["finetuning/run_glue.py", "--eval_strategy", "no", "--save_strategy", "no"]
-    sides: dict[str, tuple[list[str], dict[str, str]]] = {
-        "ours": (ours, {}),
-        "stock": (["evaluation/bench/stock_glue.py"], {}),
-    }
-    for text in args.variants:
-        name, _, words = text.partition(":")
-        split = shlex.split(words)
-        first = next((i for i, word in enumerate(split) if word.startswith("--")), len(split))
-        variables = dict(word.split("=", 1) for word in split[:first])
-        sides[name.strip()] = ([*ours, *split[first:]], variables)
-    return sides
+    return read_variants(args.variants, ours, ["evaluation/bench/stock_glue.py"])
 
 
 def measure(args: BenchArguments, task: str) -> dict[str, Any]:
-    """One row of the table: every side once with each seed, in turns, each round beginning with another side."""
+    """One row of the table: every variant once with each seed, in turns, each round beginning with another."""
     from finetuning.metrics.glue_tasks import main_metric  # here, so that --help need not wait for scipy
 
     folder, model = Path(args.dataset_name, task), Path(args.model_name_or_path)
@@ -89,16 +79,15 @@ def measure(args: BenchArguments, task: str) -> dict[str, Any]:
         "max_train_samples": args.max_train_samples,
         "max_eval_samples": args.max_eval_samples,
     }
-    sides = read_sides(args)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    variants = make_variants(args)
+    found: Rounds = {name: [] for name in variants}
     score = main_metric(task)
     for turn, seed in enumerate(args.seeds):
-        order = [*sides][turn % len(sides) :] + [*sides][: turn % len(sides)]
+        order = [*variants][turn % len(variants) :] + [*variants][: turn % len(variants)]
         for name in order:
-            command, variables = sides[name]
+            command, variables = variants[name]
             with tempfile.TemporaryDirectory() as output:
-                results = run_side(command, flags | {"seed": seed}, variables, Path(output))
-                results |= json.loads(Path(output, "eval_results.json").read_text(encoding="utf-8"))
+                results = run_variant(command, flags | {"seed": seed}, variables, Path(output))
             found[name].append(results)
             rate, value = results["train_samples_per_second"], results[f"eval_{score}"]
             print(f"  {task}, seed {seed}, {name}: {rate:,.1f} samples/s, {score} {value:.3f}", flush=True)
@@ -113,10 +102,7 @@ def measure(args: BenchArguments, task: str) -> dict[str, Any]:
         "metric": score,
         "target": TARGETS.get(task),
         "sides": {name: summarize(rounds, found["stock"], score) for name, rounds in found.items()},
-        "commands": {name: " ".join(command) for name, (command, _) in sides.items()},
-        "device": found["ours"][0]["manifest"]["hardware"]["device"],
-        "versions": found["ours"][0]["manifest"]["versions"],
-        "commit": found["ours"][0]["manifest"]["commit"],
+        **describe(variants, found),
     }
 
 
@@ -124,9 +110,9 @@ def summarize(rounds: list[dict[str, Any]], stock: list[dict[str, Any]], score: 
     """Medians of the speed, and of its ratio to the stock path round by round; mean and deviation of the score."""
     speed, scores = "train_samples_per_second", [results[f"eval_{score}"] for results in rounds]
     return {
-        "samples_per_second": median(results[speed] for results in rounds),
-        "ratio": median(ours[speed] / theirs[speed] for ours, theirs in zip(rounds, stock, strict=True)),
-        "eval_samples_per_second": median(results["eval_samples_per_second"] for results in rounds),
+        "samples_per_second": middle(rounds, speed),
+        "ratio": ratio(rounds, stock, speed),
+        "eval_samples_per_second": middle(rounds, "eval_samples_per_second"),
         "score": mean(scores),
         "score_deviation": stdev(scores) if len(scores) > 1 else 0.0,
         "rounds": [{"samples_per_second": r[speed], "score": s} for r, s in zip(rounds, scores, strict=True)],
@@ -134,35 +120,31 @@ def summarize(rounds: list[dict[str, Any]], stock: list[dict[str, Any]], score: 
 
 
 def make_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown, a line for each side; a ratio below the target says so."""
+    """The rows as Markdown, a line for each variant; a ratio below the target says so."""
     head = ["task", "model", "variant", "samples/s", "to stock", "evaluation, samples/s", "score"]
     found = []
     for row in rows:
-        for name, side in row["sides"].items():
-            ratio = f"**{side['ratio']:.2f}**"
+        for name, cell in row["sides"].items():
+            ratio = f"**{cell['ratio']:.2f}**"
             if name == "ours" and row["target"]:
-                ratio += f" (target {row['target']:g}{'' if side['ratio'] >= row['target'] else ', missed'})"
-            score = f"{row['metric']} {side['score']:.3f} ± {side['score_deviation']:.3f}"
-            cells = [row["task"], row["model"], name, f"{side['samples_per_second']:,.0f}"]
-            cells += ["1" if name == "stock" else ratio, f"{side['eval_samples_per_second']:,.0f}", score]
+                ratio += f" (target {row['target']:g}{'' if cell['ratio'] >= row['target'] else ', missed'})"
+            score = f"{row['metric']} {cell['score']:.3f} ± {cell['score_deviation']:.3f}"
+            cells = [row["task"], row["model"], name, f"{cell['samples_per_second']:,.0f}"]
+            cells += ["1" if name == "stock" else ratio, f"{cell['eval_samples_per_second']:,.0f}", score]
             found.append(cells)
     first = rows[0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     settings = f"batch {first['batch_size']}, learning rate {first['learning_rate']:g}, epochs {first['epochs']:g}"
     settings += f" of the first {first['max_train_samples']:,} rows" if first["max_train_samples"] else ""
     table = markdown_table(head, found, "|---" * len(head) + "|")
-    return f"{table}\n\n{first['device']}; {settings}; {len(first['seeds'])} rounds; {versions}.\n"
+    return f"{table}\n\n{first['device']}; {settings}; {len(first['seeds'])} rounds; {versions_of(first)}.\n"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for task in args.tasks:
         rows.append(measure(args, task))
-        write_json(output / "bench_finetuning.json", rows)
-        with atomic_file(output / "bench_finetuning.md") as file:
-            file.write_text(make_table(rows), encoding="utf-8")
+        write_report(args.output_dir, "bench_finetuning", rows, make_table(rows))
     print(make_table(rows))
     return rows
 

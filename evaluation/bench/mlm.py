@@ -1,38 +1,43 @@
-"""Measure pretraining speed: pretraining/run_mlm.py against the stock path, side by side, in turns.
+"""Measure pretraining speed: pretraining/run_mlm.py against the stock path, in turns.
 
     python evaluation/bench/mlm.py --sizes tiny --vocab_sizes 30522 --seq_lengths 128 --output_dir runs/bench
 
-Both sides are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
+Both are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
 precision, on the GPU where there is one (then in bf16). The text is made up: words of a Zipf distribution in documents
-of many lengths. Each round runs every side once; tokens per second are those after the first steps, without
-evaluation and saving. `--variants` adds sides: run_mlm.py with other flags or environment variables. Writes
+of many lengths. Each round runs every variant once; tokens per second are those after the first steps, without
+evaluation and saving. `--variants` adds some: run_mlm.py with other flags or environment variables. Writes
 bench_pretraining.json, a list of rows, and bench_pretraining.md, and needs none of datasets, deepspeed and evaluate.
 """
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
+from evaluation.bench.variants import (
+    HELP,
+    Rounds,
+    Variants,
+    describe,
+    middle,
+    ratio,
+    read_variants,
+    run_variant,
+    versions_of,
+)
 from shared.blocks import open_blocks
 from shared.command_line import run_script
-from shared.errors import InputError, RunError
-from shared.files import atomic_file, write_json
+from shared.errors import InputError
+from shared.files import write_report
 from shared.markdown import markdown_table
 from shared.model_config import SIZES
 
-ROOT = Path(__file__).parents[2]
 BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "base": 64}}  # rows of 128 tokens
 OTHER_BATCHES = {"cpu": 8, "cuda": 128}
-FIRST_STEPS = 6  # of the run that finds out how many steps a side needs
+FIRST_STEPS = 6  # of the run that finds out how many steps a variant needs
 MOST_STEPS = 2000
 TYPES = ("bert", "roberta", "modernbert")
 NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"  # as in recipes/tiny.yaml; ModernBERT has none
@@ -46,25 +51,18 @@ class BenchArguments:
     seq_lengths: list[int] = field(default_factory=lambda: [128], metadata={"help": "Tokens in a block."})
     model_type: str = field(default="bert", metadata={"help": "The architecture: bert, roberta or modernbert."})
     config_overrides: str | None = field(
-        default=None, metadata={"help": "Fields of the configuration of both sides. Default: those for no dropout."}
+        default=None, metadata={"help": "Fields of the configuration of all variants. Default: those for no dropout."}
     )
     batch_size: int | None = field(
         default=None, metadata={"help": "Blocks in a step. Default: by size and device, fewer for longer blocks."}
     )
     rounds: int = field(default=3, metadata={"help": "Rounds, after a first one that is not counted."})
-    seconds: float = field(default=15.0, metadata={"help": "About how long a side is timed in each round."})
-    variants: list[str] = field(
-        default_factory=list,
-        metadata={"help": "More sides: 'NAME: VARIABLE=value --flag value', what differs from run_mlm.py's own."},
-    )
+    seconds: float = field(default=15.0, metadata={"help": "About how long a variant is timed in each round."})
+    variants: list[str] = field(default_factory=list, metadata={"help": HELP})
     skip_stock: bool = field(default=False, metadata={"help": "Compare variants alone, without the stock path."})
 
     def __post_init__(self) -> None:
-        for text in self.variants:
-            name, _, words = (part.strip() for part in text.partition(":"))
-            before_flags = words.partition("--")[0].split()
-            if not words or name in ("ours", "stock") or any("=" not in word for word in before_flags):
-                raise InputError(f"--variants {text!r}: write 'NAME: VARIABLE=value --flag value', with a new name")
+        make_variants(self, "cpu")
         for flag, values, known in (("sizes", self.sizes, SIZES), ("model_type", [self.model_type], TYPES)):
             if not set(values) <= set(known):
                 raise InputError(f"--{flag} {' '.join(values)}: there are {', '.join(known)}")
@@ -99,51 +97,21 @@ def pack_made_up_text(folder: Path, vocab_size: int, length: int, blocks: int) -
     return packed
 
 
-def run_side(command: list[str], flags: dict[str, Any], variables: dict[str, str], folder: Path) -> dict[str, Any]:
-    """Run one script and return its train_results.json, with the manifest of the run if it writes one.
-
-    Raises RunError with the end of its output if it fails.
-    """
-    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [sys.executable, *command, *words, "--output_dir", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"TQDM_DISABLE": "1"} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise RunError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
-    results: dict[str, Any] = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
-    if (folder / "manifest.json").is_file():
-        results["manifest"] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return results
-
-
-def read_sides(args: BenchArguments, device: str) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Name, command and environment of every side, `ours` first: as the recipes for the device have it."""
+def make_variants(args: BenchArguments, device: str) -> Variants:
+    """What is measured, as the recipes for the device have it."""
     precision = ["--bf16"] if device == "cuda" else []
     ours = ["pretraining/run_mlm.py", *precision, "--eval_strategy", "no", "--save_strategy", "no"]
     ours += ["--max_eval_samples", "8"]
     if device == "cuda":
         ours += ["--dataloader_num_workers", "4", "--dataloader_persistent_workers"]
-    sides: dict[str, tuple[list[str], dict[str, str]]] = {"ours": (ours, {})}
-    if not args.skip_stock:
-        sides["stock"] = (["evaluation/bench/stock_mlm.py", *precision], {})
-    for text in args.variants:
-        name, _, words = text.partition(":")
-        split = shlex.split(words)
-        first = next((i for i, word in enumerate(split) if word.startswith("--")), len(split))
-        variables = dict(word.split("=", 1) for word in split[:first])
-        sides[name.strip()] = ([*ours, *split[first:]], variables)
-    return sides
+    stock = None if args.skip_stock else ["evaluation/bench/stock_mlm.py", *precision]
+    return read_variants(args.variants, ours, stock)
 
 
 def measure(
     args: BenchArguments, size: str, vocab_size: int, length: int, device: str, folder: Path
 ) -> dict[str, Any]:
-    """One row of the table: every side once a round, in turns."""
+    """One row of the table: every variant once a round, in turns."""
     batch = args.batch_size or max(1, BATCHES[device].get(size, OTHER_BATCHES[device]) * 128 // length)
     packed = pack_made_up_text(folder, vocab_size, length, blocks=max(1024, 64 * batch))
     flags = {
@@ -155,13 +123,13 @@ def measure(
         # Whole batches of full blocks: the last block is padded.
         "max_train_samples": (open_blocks(packed).manifest["splits"]["train"]["blocks"] - 1) // batch * batch,
     }
-    sides = read_sides(args, device)
-    steps = dict.fromkeys(sides, FIRST_STEPS)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    variants = make_variants(args, device)
+    steps = dict.fromkeys(variants, FIRST_STEPS)
+    found: Rounds = {name: [] for name in variants}
     for turn in range(args.rounds + 1):
-        for name, (command, variables) in sides.items():
+        for name, (command, variables) in variants.items():
             with tempfile.TemporaryDirectory(dir=folder) as output:
-                results = run_side(command, flags | {"max_steps": steps[name]}, variables, Path(output))
+                results = run_variant(command, flags | {"max_steps": steps[name]}, variables, Path(output))
             rate = results["train_tokens_per_second"]
             print(f"  {size} {vocab_size} {length}, round {turn}, {name}: {rate:,.0f} tokens/s", flush=True)
             if turn:
@@ -177,34 +145,25 @@ def measure(
         "config_overrides": args.config_overrides,
         "precision": "bf16" if device == "cuda" else "fp32",
         **summarize(found),
-        "commands": {name: " ".join(command) for name, (command, _) in sides.items()},
-        "device": found["ours"][0]["manifest"]["hardware"]["device"],
-        "versions": found["ours"][0]["manifest"]["versions"],
-        "commit": found["ours"][0]["manifest"]["commit"],
+        **describe(variants, found),
         "rounds": {name: [results["train_tokens_per_second"] for results in rounds] for name, rounds in found.items()},
     }
 
 
-def summarize(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summarize(found: Rounds) -> dict[str, Any]:
     """Medians over the rounds; a ratio is the median of the ratios of each round."""
-
-    def middle(name: str, key: str) -> float:
-        return median(results[f"train_{key}"] for results in found[name])
-
-    def ratio(name: str, base: str) -> float:
-        pairs = zip(found[name], found[base], strict=True)
-        return median(a["train_tokens_per_second"] / b["train_tokens_per_second"] for a, b in pairs)
-
     keys = ("tokens_per_second", "peak_memory_gib", "model_flops_utilization", "peak_tflops")
     phases = ("share_data", "share_forward", "share_backward", "share_optimizer", "share_other")
-    row: dict[str, Any] = {key: middle("ours", key) for key in (*keys, *phases)}
+    speed = "train_tokens_per_second"
+    row: dict[str, Any] = {key: middle(found["ours"], f"train_{key}") for key in (*keys, *phases)}
     if "stock" in found:
-        row |= {f"stock_{key}": middle("stock", key) for key in keys[:3]}
-        row["ratio"] = ratio("ours", "stock")
+        row |= {f"stock_{key}": middle(found["stock"], f"train_{key}") for key in keys[:3]}
+        row["ratio"] = ratio(found["ours"], found["stock"], speed)
         row["peak_memory_ratio"] = row["peak_memory_gib"] / row["stock_peak_memory_gib"]
     row["variants"] = {
-        name: {key: middle(name, key) for key in keys[:2]} | {"ratio_to_ours": ratio(name, "ours")}
-        for name in found
+        name: {key: middle(rounds, f"train_{key}") for key in keys[:2]}
+        | {"ratio_to_ours": ratio(rounds, found["ours"], speed)}
+        for name, rounds in found.items()
         if name not in ("ours", "stock")
     }
     return row
@@ -237,10 +196,11 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     if any(row["variants"] for row in rows):
         parts.append(variant_table(rows))
     first = rows[0]
-    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
     rounds = "/".join(str(n) for n in dict.fromkeys(len(row["rounds"]["ours"]) for row in rows))
-    return "\n\n".join([*parts, f"{first['device']}; {peak}; {versions}. Medians of {rounds} rounds."]) + "\n"
+    return (
+        "\n\n".join([*parts, f"{first['device']}; {peak}; {versions_of(first)}. Medians of {rounds} rounds."]) + "\n"
+    )
 
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
@@ -259,17 +219,14 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
     import torch  # here, so that --help need not wait for it
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    output = Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for size in args.sizes:
         for length in args.seq_lengths:
             for vocab_size in args.vocab_sizes:
                 with tempfile.TemporaryDirectory() as folder:
                     rows.append(measure(args, size, vocab_size, length, device, Path(folder)))
-                write_json(output / "bench_pretraining.json", rows)
-                with atomic_file(output / "bench_pretraining.md") as file:
-                    file.write_text(make_table(rows), encoding="utf-8")
+                write_report(args.output_dir, "bench_pretraining", rows, make_table(rows))
     print(make_table(rows))
     return rows
 

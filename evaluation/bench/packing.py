@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from statistics import median
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.pack_dataset import pack_dataset
+from evaluation.bench.variants import middle, ratio
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.tokenizer import load_tokenizer, raw_text_encoder
@@ -34,7 +34,8 @@ def main(args: BenchArguments) -> dict[str, float]:
     tokenizer = load_tokenizer(args.tokenizer_name)
     texts = list(islice(Documents(args.input), args.max_samples))
     encoder = raw_text_encoder(tokenizer)
-    rates: dict[str, list[float]] = {"bare": [], "packing": []}
+    bare: list[dict[str, float]] = []
+    packing: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(pa.table({"text": texts}), f"{folder}/texts.parquet")
         for turn in range(args.rounds + 1):
@@ -43,17 +44,17 @@ def main(args: BenchArguments) -> dict[str, float]:
             tokens = sum(
                 len(e) for batch in batches for e in encoder.encode_batch_fast(batch, add_special_tokens=False)
             )
-            middle = time.perf_counter()
+            encoded = time.perf_counter()
             documents = Documents([f"{folder}/texts.parquet"])
             pack_dataset(documents, tokenizer, Path(folder) / f"packed-{turn}", 128, 0.01, quiet=True)
             end = time.perf_counter()
             if turn:
-                rates["bare"].append(tokens / (middle - start))
-                rates["packing"].append(tokens / (end - middle))
-    ratio = median(ours / bare for ours, bare in zip(rates["packing"], rates["bare"], strict=True))
+                bare.append({"rate": tokens / (encoded - start)})
+                packing.append({"rate": tokens / (end - encoded)})
+    found = {"bare": middle(bare, "rate"), "packing": middle(packing, "rate"), "ratio": ratio(packing, bare, "rate")}
     print(f"{len(texts):,} documents, {tokens:,} tokens, {args.rounds} rounds, medians in tokens per second:")
-    print(f"bare library {median(rates['bare']):,.0f}, packing {median(rates['packing']):,.0f}, ratio {ratio:.2f}")
-    return {"bare": median(rates["bare"]), "packing": median(rates["packing"]), "ratio": ratio}
+    print(f"bare library {found['bare']:,.0f}, packing {found['packing']:,.0f}, ratio {found['ratio']:.2f}")
+    return found
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from data_prep.corpus.card import cell
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
+from shared.files import write_json, write_report
 from shared.markdown import markdown_table
 from shared.rows import find_sources
 
@@ -109,9 +109,7 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
     for name, module, flags in plan(args, folder):
         script = module.__name__.removeprefix("data_prep.")
         rows.append({"name": name, "script": script} | run(module, flags, folder / name))
-    write_json(folder / "stages.json", rows)
-    with atomic_file(folder / "stages.md") as temporary:
-        temporary.write_text(make_table(rows) + "\n", encoding="utf-8")
+    write_report(folder, "stages", rows, make_table(rows) + "\n")
     print(make_table(rows))
     return rows
 

@@ -16,7 +16,6 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 
 from pretraining.masking import Masker
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
 from shared.loss import IGNORED, project_masked_only
 from shared.model_config import check_fits
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
@@ -267,11 +266,3 @@ def batches_of_one_length(
 
 def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def write_report(folder: str, name: str, report: dict[str, Any], table: str) -> None:
-    """Write the report as NAME.json and its table as NAME.md, and print the table."""
-    with atomic_file(Path(folder, f"{name}.md")) as file:
-        file.write_text(table, encoding="utf-8")
-    write_json(Path(folder, f"{name}.json"), report)
-    print(table)

@@ -13,7 +13,7 @@ from evaluation.tasks.bootstrap import RESAMPLES, Examples, Sample, average, des
 from evaluation.tasks.definitions import TASKS
 from shared.errors import InputError
 from shared.figures import new_figure, save_figure
-from shared.files import atomic_file, write_json
+from shared.files import atomic_file, write_json, write_text
 from shared.markdown import escape, markdown_table
 
 CONTROLS = RANDOM, MAJORITY = "random weights", "majority class"
@@ -181,8 +181,7 @@ def write_report(folder: str | Path, report: dict[str, Any], examples: dict[str,
     """Write the results, and benchmark.md and benchmark.png, which show them."""
     folder = Path(folder)
     write_results(folder, report, examples)
-    with atomic_file(folder / "benchmark.md") as file:
-        file.write_text(make_page(report), encoding="utf-8")
+    write_text(folder / "benchmark.md", make_page(report))
     draw(report, folder / "benchmark.png")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from shared.figures import new_figure, save_figure
-from shared.files import atomic_file
+from shared.files import atomic_file, write_text
 from shared.markdown import escape, markdown_table
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -158,8 +158,7 @@ def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
 def write_page(path: str | Path, title: str, sections: dict[str, str]) -> None:
     """A Markdown page of sections, title to text."""
     parts = [f"# {title}", *(f"## {name}\n\n{text.strip()}" for name, text in sections.items() if text)]
-    with atomic_file(path) as file:
-        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")
 
 
 def mistake_lines(mistakes: Sequence[dict[str, Any]], shown: int = SHOWN) -> str:

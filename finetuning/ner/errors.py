@@ -86,7 +86,7 @@ def write_entity_errors(
                 f"up. {shifted:,} on the diagonal have the right type, but not the right words.\n\n"
                 f"{confusion_table(matrix, names)}"
             ),
-            "Scores by length": length_table(words, entities, all_right),
+            "Scores by length": table_by_length(words, entities, all_right),
             "Calibration": "The probability of a word's tag, and how often it is right.\n\n"
             "![accuracy over confidence](reliability.png)",
             "Worst sentences": (
@@ -98,7 +98,7 @@ def write_entity_errors(
     )
 
 
-def length_table(
+def table_by_length(
     words: list[list[str]], entities: list[tuple[list[Entity], list[Entity]]], all_right: np.ndarray
 ) -> str:
     """Sentences by their number of words: how many have no wrong tag, and the F1 of their entities."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from shared.files import atomic_file
+from shared.files import atomic_file, write_text
 
 PIPELINE = """from transformers import pipeline
 
@@ -104,5 +104,4 @@ Trained with `{" ".join(manifest["command"])}` at commit {manifest["commit"]} in
 {yaml.safe_dump(recipe, sort_keys=False).strip()}
 ```
 """
-    with atomic_file(folder / "README.md") as file:
-        file.write_text(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")), encoding="utf-8")
+    write_text(folder / "README.md", str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")))

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from shared.cores import use_all_cores
 from shared.errors import InputError
-from shared.files import atomic_file, write_json
+from shared.files import write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
 from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
@@ -180,8 +180,7 @@ class RunRecord:
             self._refuse_other_engine(before)
             self._refuse_changes(before, self.identity)
         self.manifest["resumed_from"] = checkpoint
-        with atomic_file(self.folder / "recipe.yaml") as file:
-            file.write_text(yaml.safe_dump(self.recipe, sort_keys=False), encoding="utf-8")
+        write_text(self.folder / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
         self._write_manifest()
         return checkpoint, None, before
 
