@@ -1,10 +1,10 @@
-"""Measure deduplicate.py: what it finds against exact Jaccard similarity, how fast it signs, and how its memory grows.
+"""Measure deduplicate.py: what it finds against exact Jaccard similarity, and how its memory grows.
 
     python evaluation/bench/deduplicate.py
 
-Prints three tables. Finding: planted near-duplicates of every similarity, against the formula of the bands. Speed:
-documents of `--input` signed by one core, in CPU seconds, beside datasketch's MinHash if that is installed. Memory:
-the peak of a process that deduplicates synthetic corpora of growing size, all phases included (Linux only).
+Prints two tables. Finding: planted near-duplicates of every similarity, against the formula of the bands. Memory: the
+peak of a process that deduplicates synthetic corpora of growing size, all phases included (Linux only). How fast
+documents are signed is measured by corpus.py.
 """
 
 import json
@@ -12,19 +12,16 @@ import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.duplicates.minhash import MinHash, words_of
+from data_prep.duplicates.minhash import MinHash
 from shared.command_line import run_script
-from shared.documents import Documents
 from shared.errors import InputError
 
 MEASURE = """
@@ -45,8 +42,6 @@ THRESHOLD = 0.8  # of "similar", in the table of what is found
 @dataclass
 class BenchArguments:
     pairs: int = field(default=4000, metadata={"help": "Planted pairs. 0: leave the table out."})
-    input: list[str] = field(default_factory=list, metadata={"help": "Text for the table of speed; else left out."})
-    max_samples: int = field(default=3000, metadata={"help": "Documents of it to use."})
     sizes: list[int] = field(
         default_factory=lambda: [10_000, 100_000], metadata={"help": "Documents of the synthetic corpora. 0: none."}
     )
@@ -101,40 +96,6 @@ def measure_finding(pairs: int, bands: int, rows: int) -> dict[str, float]:
     return result
 
 
-def measure_speed(files: list[str], max_samples: int) -> dict[str, float]:
-    """Documents signed in a second of CPU time."""
-    texts = list(islice(Documents(files), max_samples))
-    print(f"\n{len(texts):,} documents of {sum(map(len, texts)) / len(texts):,.0f} characters, one core\n")
-    print("| | documents/s | million characters/s |\n|---|---|---|")
-    signer = MinHash()
-
-    def ours() -> None:
-        for start in range(0, len(texts), 256):
-            signer.sign(texts[start : start + 256])
-
-    sides = {"deduplicate.py": ours}
-    try:
-        from datasketch import MinHash as Datasketch
-
-        def theirs() -> None:
-            for text in texts:
-                words = words_of(text)
-                sketch = Datasketch(num_perm=112)
-                sketch.update_batch({b" ".join(words[i : i + 5]) for i in range(max(len(words) - 4, 1))})
-
-        sides["datasketch, our words"] = theirs
-    except ImportError:
-        pass
-    rates = {}
-    for name, side in sides.items():
-        start = time.process_time()
-        side()
-        seconds = time.process_time() - start
-        rates[name] = len(texts) / seconds
-        print(f"| {name} | {rates[name]:,.0f} | {sum(map(len, texts)) / seconds / 1e6:.2f} |")
-    return rates
-
-
 def write_corpus(folder: Path, documents: int, seed: int = 0, file_documents: int = 10_000) -> None:
     """Write a corpus of short texts: of 100 documents 20 copies and 10 near-duplicates of one of the 1,000 before."""
     draw = random.Random(seed)
@@ -175,8 +136,6 @@ def main(args: BenchArguments) -> dict[str, Any]:
     results: dict[str, Any] = {}
     if args.pairs:
         results["finding"] = measure_finding(args.pairs, args.bands, args.rows)
-    if args.input:
-        results["speed"] = measure_speed(args.input, args.max_samples)
     if args.sizes != [0]:
         results["memory"] = measure_memory(args.sizes, args.remove)
     return results

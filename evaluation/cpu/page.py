@@ -7,7 +7,6 @@ from typing import Any
 from shared.markdown import escape, markdown_table
 
 MOST_POINTS = 0.5  # a variant that loses more of the score is not recommended
-TORCH = ("eager", "compile", "torch_int8")
 TITLES = {
     "eager": "PyTorch, eager",
     "compile": "torch.compile",

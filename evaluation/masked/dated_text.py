@@ -26,7 +26,6 @@ from shared.errors import InputError
 from shared.files import sha256_of
 from shared.rows import find_sources
 
-PERIODS = ("year", "quarter", "month")
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
 _DATE = re.compile(r"(\d{4})(?:[-/](\d{1,2})(?:[-/](\d{1,2})(?:[T ]\d.*)?)?)?")
 
