@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in one call of about ten minutes: speed against the stock path for all sizes, the knobs of
+# What only a GPU can show, in one call of about ten minutes: speed against the stock path for all sizes, options of
 # the tiny model, and the tests that need CUDA. Takes the folder for its tables, and flags for every benchmark:
 #   bash evaluation/gpu_report.sh runs/gpu
 #   bash evaluation/gpu_report.sh runs/try --seconds 1 --rounds 1 --batch_size 2     # on a CPU, to see that it runs
@@ -18,7 +18,7 @@ bench() {
 }
 
 bench sizes --sizes tiny mini small base "$@"
-bench knobs --sizes tiny --skip_stock --variants \
+bench options --sizes tiny --skip_stock --variants \
     "compiled: --torch_compile" \
     "documents apart: --isolate_documents" \
     "fp32: --bf16 false" \

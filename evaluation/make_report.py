@@ -148,7 +148,7 @@ def draw(inputs: Inputs) -> dict[str, str]:
     """The pictures of the page, by the name of the file that the model card shows in their place."""
     pictures = {}
     if lines := inputs.use("trainer_state", training_lines):
-        pictures["curve.png"] = draw_lines(lines, "step", "loss, nats per hidden token")
+        pictures["curve.png"] = draw_lines(lines, "step", "loss, nats per masked token")
     if found := inputs.use("freshness", freshness_lines):
         pictures["freshness.png"] = draw_lines(found[0], "text of", "bits per byte (lower is better)", found[1])
     return pictures

@@ -16,8 +16,9 @@ from typing import Any
 from evaluation import compare_models
 from evaluation.bench import answers, corpus, glue, mlm, stages
 from evaluation.cpu.page import make_table as cpu_table
-from evaluation.make_report import Inputs, ReportArguments, shift
+from evaluation.make_report import ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
+from evaluation.report.inputs import Inputs
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import write_text

@@ -3,12 +3,12 @@
     python evaluation/run_mlm_eval.py --models runs/tiny runs/tiny_modern --input news.parquet --output_dir runs/eval
 
 Reads text, which every model cuts into blocks with its own tokenizer, or blocks packed before. All models see the same
-text; 15% of its tokens, the same ones in every run, are hidden and predicted, as in the evaluation of run_mlm.py.
+text; 15% of its tokens, the same ones in every run, are masked and predicted, as in the evaluation of run_mlm.py.
 Writes mlm_eval.json and mlm_eval.md, with 95% intervals from a bootstrap over blocks.
 
 Bits per byte are the loss per masked token times tokens per byte of text: what makes models with different tokenizers
-comparable. They are not quite fair: a tokenizer that cuts words into more pieces leaves more often a part of a hidden
-word in sight. With --pll the models are compared by pseudo-log-likelihood as well, in which a token is hidden together
+comparable. They are not quite fair: a tokenizer that cuts words into more pieces leaves more often a part of a masked
+word in sight. With --pll the models are compared by pseudo-log-likelihood as well, in which a token is masked together
 with what follows in its word.
 """
 
@@ -37,7 +37,7 @@ from evaluation.masked.scores import (
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
-from pretraining.masking import EXAM, Masker, make_masker
+from pretraining.masking import EVALUATION, Masker, make_masker
 from shared.blocks import open_blocks, verify_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -153,7 +153,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
     drawn: list[dict[str, np.ndarray]] = []
     for checkpoint, (blocks, facts), sentences in zip(checkpoints, data, encoded, strict=True):
         model, tokenizer = load_model(checkpoint), checkpoint.tokenizer
-        masker = make_masker(tokenizer, EXAM, seed=0)
+        masker = make_masker(tokenizer, EVALUATION, seed=0)
         start = time.perf_counter()
         batch_size, pad = args.per_device_eval_batch_size, tokenizer.pad_token_id
         sums = score_blocks(model, blocks, np.arange(len(blocks)), masker, pad, batch_size)

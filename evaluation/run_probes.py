@@ -33,7 +33,7 @@ from evaluation.masked.sentence_similarity import cosines, encode_words, overlap
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.tasks.bootstrap import resample_sums
-from pretraining.masking import EXAM, make_masker
+from pretraining.masking import EVALUATION, make_masker
 from shared.blocks import open_blocks
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -109,7 +109,7 @@ def probe_similarity(model: Any, checkpoint: Checkpoint, data: Any, args: ProbeA
 
 def probe_frequency(model: Any, checkpoint: Checkpoint, data: np.ndarray, args: ProbeArguments) -> dict[str, Any]:
     """Masked accuracy of all targets and of each band of frequency, beside that of the most frequent token."""
-    blocks, masker = data[: args.max_blocks], make_masker(checkpoint.tokenizer, EXAM, seed=0)
+    blocks, masker = data[: args.max_blocks], make_masker(checkpoint.tokenizer, EVALUATION, seed=0)
     pad, batch_size = checkpoint.tokenizer.pad_token_id, args.per_device_eval_batch_size
     sums = count_hits(model, blocks, masker, rank_tokens(data, masker), pad, batch_size)
     sums = np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)  # all targets first

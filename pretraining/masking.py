@@ -29,8 +29,8 @@ class MaskingArguments:
             raise InputError("--mask_replace_prob and --random_replace_prob add up to more than 1")
 
 
-# How models are compared: the same 15% of positions always, all of them hidden.
-EXAM = MaskingArguments(mlm_probability=0.15, mask_replace_prob=1.0, random_replace_prob=0.0)
+# How models are compared: the same 15% of positions always, all of them masked.
+EVALUATION = MaskingArguments(mlm_probability=0.15, mask_replace_prob=1.0, random_replace_prob=0.0)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Masker:
 
         rows, found = np.nonzero(chosen)
         targets = ids[rows, found]
-        fate = _hash(self.seed, epoch, 1, blocks[rows], word[rows, found]) / 2.0**64
+        draw = _hash(self.seed, epoch, 1, blocks[rows], word[rows, found]) / 2.0**64
         candidates = np.flatnonzero(~self.is_special)
         random_ids = candidates[_hash(self.seed, epoch, 2, blocks[rows], found) % np.uint64(len(candidates))]
-        replaced = np.where(fate < self.args.mask_replace_prob + self.args.random_replace_prob, random_ids, targets)
-        ids[rows, found] = np.where(fate < self.args.mask_replace_prob, self.mask_token_id, replaced)
+        replaced = np.where(draw < self.args.mask_replace_prob + self.args.random_replace_prob, random_ids, targets)
+        ids[rows, found] = np.where(draw < self.args.mask_replace_prob, self.mask_token_id, replaced)
 
         positions = np.zeros((len(ids), self.most_targets(length)), dtype=np.int64)
         labels = np.full_like(positions, IGNORED)

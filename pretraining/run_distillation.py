@@ -28,7 +28,7 @@ from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
 from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
-from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.blocks import PackedBlocks, open_blocks
 from shared.command_line import run_script
 from shared.documents import Documents
@@ -110,7 +110,7 @@ def make_datasets(
 ) -> dict[str, PairGroups]:
     """The groups of `train`, and of `validation` under the same masks always."""
     datasets = {}
-    for name, masking, mask_seed in (("train", data_args, seed), ("validation", EXAM, 0)):
+    for name, masking, mask_seed in (("train", data_args, seed), ("validation", EVALUATION, 0)):
         masker, pad = make_masker(tokenizer, masking, mask_seed), tokenizer.pad_token_id
         blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
         datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks)

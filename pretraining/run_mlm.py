@@ -21,7 +21,7 @@ import numpy as np
 from transformers import EvalPrediction, pipeline, set_seed
 
 from pretraining.attention import keep_documents_apart
-from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import PackedBlocks, open_or_pack
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -73,8 +73,8 @@ class DataArguments(MaskingArguments):
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Share of documents held out by hash, when text is packed here."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first so many blocks only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first so many blocks only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N blocks only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N blocks only."})
     mask_examples: list[str] = field(
         default_factory=list, metadata={"help": "Sentences with one <mask> each, filled in and printed at the end."}
     )
@@ -93,7 +93,7 @@ def make_datasets(
     datasets = []
     for name, most, flag, masking, mask_seed in (
         ("train", data_args.max_train_samples, "--max_train_samples", data_args, seed),
-        ("validation", data_args.max_eval_samples, "--max_eval_samples", EXAM, 0),
+        ("validation", data_args.max_eval_samples, "--max_eval_samples", EVALUATION, 0),
     ):
         edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
         dataset = MaskedBlocks(packed.splits[name][:most], make_masker(tokenizer, masking, mask_seed), *edges)

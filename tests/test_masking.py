@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pretraining.masking import EXAM, MaskedBlocks, MaskingArguments, make_masker
+from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker
 from shared.errors import InputError
 from shared.loss import IGNORED
 from shared.tokenizer import raw_text_encoder, special_tokens
@@ -92,7 +92,7 @@ def test_masks_depend_on_seed_epoch_and_block_alone(tokenizer, blocks):
 
 
 def test_exam_hides_every_target(tokenizer, blocks):
-    masked, labels = spread(make_masker(tokenizer, EXAM, seed=0)(blocks, np.arange(len(blocks)), 0))
+    masked, labels = spread(make_masker(tokenizer, EVALUATION, seed=0)(blocks, np.arange(len(blocks)), 0))
     assert (masked[labels != IGNORED] == tokenizer.mask_token_id).all()
 
 

@@ -23,7 +23,7 @@ from evaluation.masked.scores import (
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.run_mlm_eval import EvalArguments, main
 from evaluation.tasks.bootstrap import interval, resample_sums
-from pretraining.masking import EXAM, MaskedBlocks, make_masker
+from pretraining.masking import EVALUATION, MaskedBlocks, make_masker
 from pretraining.run_mlm import compute_metrics
 from shared.blocks import open_blocks
 from shared.documents import Documents
@@ -108,7 +108,9 @@ def test_losses_and_hits_are_those_of_training(random_model):
 def test_the_numbers_are_those_of_the_training_run_on_its_blocks(tmp_path, random_model, wordpiece):
     pack_dataset(Documents([str(SENTENCES)]), wordpiece, tmp_path / "packed", 32, 0.1, quiet=True)
     packed = open_blocks(tmp_path / "packed")
-    dataset = MaskedBlocks(packed.splits["validation"], make_masker(wordpiece, EXAM, seed=0), wordpiece.pad_token_id)
+    dataset = MaskedBlocks(
+        packed.splits["validation"], make_masker(wordpiece, EVALUATION, seed=0), wordpiece.pad_token_id
+    )
     batch = dataset.__getitems__(range(len(dataset)))
     (checkpoint,) = open_checkpoints([random_model])
     with torch.no_grad():
@@ -175,7 +177,7 @@ def test_documents_are_cut_without_loss_and_masked_alike_in_any_company(random_m
         expected = wordpiece(text, add_special_tokens=False)["input_ids"]
         assert tokens[number] == len(expected)
         assert sorted(i for i in blocks[owner == number].ravel() if i not in special) == sorted(expected)
-    model, masker = load_model(checkpoint), make_masker(wordpiece, EXAM, seed=0)
+    model, masker = load_model(checkpoint), make_masker(wordpiece, EVALUATION, seed=0)
 
     def sums(chosen):
         parts = cut_documents(checkpoint, [texts[i] for i in chosen], keys[chosen], 16)

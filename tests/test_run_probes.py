@@ -31,7 +31,7 @@ from evaluation.masked.scores import load_model, open_checkpoints, score_blocks
 from evaluation.masked.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
 from evaluation.run_probes import ProbeArguments, main
 from finetuning.common.data import Split, read_rows
-from pretraining.masking import EXAM, make_masker
+from pretraining.masking import EVALUATION, make_masker
 from shared.errors import InputError
 
 WORDS = ["man", "zebra", "house", "the house"]
@@ -183,7 +183,7 @@ def test_bands_of_frequency_count_every_target_once(models, wordpiece, texts):
     checkpoints = open_checkpoints(models)
     for checkpoint in checkpoints:
         model, tokenizer = load_model(checkpoint), checkpoint.tokenizer
-        masker = make_masker(tokenizer, EXAM, seed=0)
+        masker = make_masker(tokenizer, EVALUATION, seed=0)
         ids = np.concatenate([tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:300]])
         inner = ids[: len(ids) // 30 * 30].reshape(-1, 30)
         edges = np.full((len(inner), 1), tokenizer.sep_token_id)

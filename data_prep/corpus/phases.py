@@ -63,7 +63,7 @@ class BuildIndex:
 
 @dataclass(frozen=True)
 class Examine:
-    """Phase 2: a `RECORD` for each document: its tokens, its place in the sample, its fate if it is chosen."""
+    """Phase 2: a `RECORD` for each document: its tokens, its place in the sample, its outcome if it is chosen."""
 
     output_dir: str
     part_records: int
@@ -87,11 +87,11 @@ class Examine:
                     found.append(hashes)
                     known = {name: row[name] for name in ("id", "url", "source")}
                     hits += [known | {"set": name, "ngrams": n, "example": e} for name, (n, e) in places.items()]
-                fate = self._fate(row, bool(places))
-                tokens = self._tokens(row["text"]) if fate in FOLDERS else 0
+                outcome = self._outcome(row, bool(places))
+                tokens = self._tokens(row["text"]) if outcome in FOLDERS else 0
                 size = len(row["text"].encode())
                 place = sampling_bin(row["text"], self.args.seed)
-                records.append((position, place, tokens, size, fate, bool(places)))
+                records.append((position, place, tokens, size, outcome, bool(places)))
             if len(records) >= self.part_records:
                 yield self._write(task, number, records, hits, found, self._part(position, share, records, bad))
                 number += 1
@@ -108,15 +108,15 @@ class Examine:
             return {}, None
         return index_at(str(Path(self.output_dir, STATE, "index.npz"))).find(text)
 
-    def _fate(self, row: dict[str, Any], contaminated: bool) -> int:
+    def _outcome(self, row: dict[str, Any], contaminated: bool) -> int:
         if not row["text"].strip():
             return EMPTY
         if contaminated and self.args.contamination == "drop":
             return CONTAMINATED
         if self.args.validation_from:
-            fate = dated_split(row["date"], self.args.validation_from)
-            if fate != TRAIN:
-                return fate
+            outcome = dated_split(row["date"], self.args.validation_from)
+            if outcome != TRAIN:
+                return outcome
         return VALIDATION if is_held_out(row["text"], self.args.validation_fraction) else TRAIN
 
     def _tokens(self, text: str) -> int:
@@ -156,17 +156,17 @@ class Choose:
     def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
         tokens = np.zeros((len(self.groups), BINS), dtype=np.int64)
         documents = [0] * len(self.groups)
-        fates: Counter[int] = Counter()
+        outcomes: Counter[int] = Counter()
         for group, sources in enumerate(self.groups):
             for source in sources:
                 for _, records in examined_parts(self.output_dir, source):
-                    fates.update(records["fate"].tolist())
+                    outcomes.update(records["fate"].tolist())
                     records = records[records["fate"] == TRAIN]
                     np.add.at(tokens[group], records["bin"], records["tokens"].astype(np.int64))
                     documents[group] += len(records)
         available = tokens.sum(axis=1).tolist()
         if not sum(available):
-            why = ", ".join(f"{REASONS.get(fate, FOLDERS.get(fate))}: {n:,}" for fate, n in sorted(fates.items()))
+            why = ", ".join(f"{REASONS.get(kind, FOLDERS.get(kind))}: {n:,}" for kind, n in sorted(outcomes.items()))
             raise InputError(f"--input: no document is left for training ({why or 'there is none at all'})")
         budget = None if self.args.token_budget is None else int(self.args.token_budget)
         targets = plan_mix(available, self.args.weights, budget, self.args.max_repeats)

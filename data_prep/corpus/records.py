@@ -36,7 +36,7 @@ def examined_parts(output_dir: str, source: int) -> Iterator[tuple[int, np.ndarr
 def rows_by_folder(records: np.ndarray, threshold: int, number: int) -> dict[str, int]:
     """How many rows pass `number` writes of these documents to each folder."""
     taken = records["bin"] < threshold
-    rows = {folder: int(np.count_nonzero(taken & (records["fate"] == fate))) for fate, folder in FOLDERS.items()}
+    rows = {folder: int(np.count_nonzero(taken & (records["fate"] == outcome))) for outcome, folder in FOLDERS.items()}
     return {"": rows[""]} if number else rows | {"dropped": len(records) - sum(rows.values())}
 
 

@@ -19,7 +19,7 @@ from shared.errors import RunError
 from shared.files import atomic_file
 from shared.rows import SCHEMA, STATE, Source, read_rows
 
-ROW_GROUP, ROW_GROUP_BYTES = 1000, 16 * 2**20  # documents are written when so many wait
+ROW_GROUP, ROW_GROUP_BYTES = 1000, 16 * 2**20  # documents are written when this number waits
 MAX_KEYS = 1000  # distinct sources or languages that a shard counts: they come from the documents
 
 
@@ -101,10 +101,10 @@ class Write:
         row: dict[str, Any] | None,
         problem: str,
     ) -> None:
-        _, place, tokens, size, fate, hit = record
+        _, place, tokens, size, outcome, hit = record
         taken = place < shard["threshold"]
         if shard["pass"]:  # all but the documents that are repeated was written in the first pass
-            if fate == TRAIN and taken and row is not None:
+            if outcome == TRAIN and taken and row is not None:
                 files.add("", row, size)
                 counts["repeated"] = counts.get("repeated", 0) + 1
                 tally(counts, "train", row, tokens, size)
@@ -113,15 +113,15 @@ class Write:
             files.add("dropped", {"reason": problem}, 0)
             return
         sets = self._sets(row["text"]) if hit else {}
-        if fate in FOLDERS and taken:
+        if outcome in FOLDERS and taken:
             if sets:
                 row["metadata"] = with_contamination(row["metadata"], list(sets))
-            files.add(FOLDERS[fate], row, size)
+            files.add(FOLDERS[outcome], row, size)
             counts["kept"] += 1
             counts["text_bytes"] += size
-            tally(counts, FOLDERS[fate] or "train", row, tokens, size)
+            tally(counts, FOLDERS[outcome] or "train", row, tokens, size)
             return
-        reason = REASONS.get(fate, NOT_SAMPLED)
+        reason = REASONS.get(outcome, NOT_SAMPLED)
         counts["dropped"][reason] += 1
         detail = "; ".join(f"{name}: {places} n-grams, {example!r}" for name, (places, example) in sets.items())
         known = {name: row.get(name) for name in DROPPED.names}

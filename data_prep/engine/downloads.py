@@ -27,7 +27,7 @@ from shared.files import flush
 
 CHUNK = 32 * 2**10  # small, because what follows a gzip member is copied for each member
 STEP = 8 * 2**20  # bytes after which a download is flushed and noted: what a kill costs at most
-ENOUGH_PROGRESS = 2**20  # after so many new bytes the count of failures starts again
+ENOUGH_PROGRESS = 2**20  # after this number of new bytes the count of failures starts again
 MAX_WAIT = 300.0  # seconds, of the back-off
 MAX_RETRY_AFTER = 600.0  # seconds, of what a server asks for
 MAX_REDIRECTS = 5

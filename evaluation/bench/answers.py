@@ -44,8 +44,8 @@ def answers_by_loops(
     """The n best answers of each question and no answer, found by loops: as `BestAnswers.n_best` gives them.
 
     The definition of finetuning/qa/spans.py, straightforwardly: the reference of the tests. `start_logits`,
-    `end_logits`: (windows, tokens), of which sums must be exact in float32. `candidates`: look only at so many best
-    starts and ends of a window, as SQuAD scripts have done it since the first ones.
+    `end_logits`: (windows, tokens), of which sums must be exact in float32. `candidates`: look only at this number of
+    best starts and ends of a window, as SQuAD scripts have done it since the first ones.
     """
     found: list[list[dict[str, Any]]] = [[] for _ in contexts]
     null_scores = [np.inf for _ in contexts]

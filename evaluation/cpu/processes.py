@@ -74,7 +74,7 @@ class Worker:
 def start_all(
     specs: dict[str, dict[str, Any]], starts: int, found: dict[str, dict[str, Any]], running: dict[str, Worker]
 ) -> None:
-    """Start every variant so many times, in turns, and leave the last one of each in `running`.
+    """Start every variant `starts` times, in turns, and leave the last one of each in `running`.
 
     torch.compile is started once, with nothing compiled before. What cannot be started is a "failure" in `found`.
     """

@@ -21,7 +21,7 @@ LEAST_CALLS = 5
 
 
 def load(variant: str, folder: str, class_name: str, threads: int) -> Callable[[Inputs], np.ndarray]:
-    """A function from inputs to logits, float32, on so many threads."""
+    """A function from inputs to logits, float32, on `threads` threads."""
     if variant.startswith("onnx"):
         import onnxruntime
 
@@ -67,7 +67,7 @@ def encode(variant: str, folder: str, text: str, names: list[str], most: int) ->
 
 
 def time_calls(run: Callable[[Inputs], np.ndarray], inputs: Inputs, seconds: float) -> list[float]:
-    """Seconds of each call, for about so many seconds."""
+    """Seconds of each call, for about `seconds` seconds."""
     for _ in range(WARM_UP):
         run(inputs)
     found: list[float] = []

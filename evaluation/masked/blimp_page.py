@@ -51,6 +51,6 @@ def draw(report: dict[str, Any], path: Path) -> None:
     axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1, label="chance")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="minimal pairs right, %", xlim=(0, 100))
+    axes.set(xlabel="BLiMP accuracy, %", xlim=(0, 100))
     figure.legend(loc="outside upper center", ncols=3)
     save_figure(figure, path)

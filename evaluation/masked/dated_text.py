@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from evaluation.masked.scores import Checkpoint, cut_documents, score_blocks
 from evaluation.tasks.bootstrap import interval, resample_sums
-from pretraining.masking import EXAM, make_masker
+from pretraining.masking import EVALUATION, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import sha256_of
@@ -223,7 +223,7 @@ def score_documents(
     """
     keys = np.array([document.key for document in documents], dtype=np.int64)
     blocks, block_keys, owner, tokens = cut_documents(checkpoint, [d.text for d in documents], keys, max_seq_length)
-    masker = make_masker(checkpoint.tokenizer, EXAM, seed=0)
+    masker = make_masker(checkpoint.tokenizer, EVALUATION, seed=0)
     scores = score_blocks(model, blocks, block_keys, masker, checkpoint.tokenizer.pad_token_id, batch_size)
     sums = np.zeros((len(documents), 3))
     for column, source in ((0, 0), (1, 2)):

@@ -28,7 +28,7 @@ def make_table(report: dict[str, Any]) -> str:
     first = next(iter(models.values()))
     lines = [markdown_table(head, rows), ""]
     lines += [
-        f"15% of the tokens of {first['documents']:,} documents ({first['bytes']:,} bytes) hidden, at fixed places; "
+        f"15% of the tokens of {first['documents']:,} documents ({first['bytes']:,} bytes) masked, at fixed places; "
         "'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, bootstrapped over "
         "blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
     ]
@@ -38,7 +38,7 @@ def make_table(report: dict[str, Any]) -> str:
             lines += [
                 "",
                 f"{escape(label)}: {speed['evaluation_tokens_per_second']:,.0f} tokens/s, "
-                f"{speed['ratio_to_forward']:.2f} times as fast as its forward passes with the head at the hidden "
+                f"{speed['ratio_to_forward']:.2f} times as fast as its forward passes with the head at the masked "
                 f"places, {speed['ratio_to_forward_every_position']:.2f} times with the head at every place.",
             ]
     return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from evaluation.masked.scores import Checkpoint, masked_batch, score_blocks
-from pretraining.masking import EXAM, make_masker
+from pretraining.masking import EVALUATION, make_masker
 
 ROUNDS = 5
 
@@ -16,7 +16,7 @@ ROUNDS = 5
 def measure_speed(model: Any, blocks: np.ndarray, checkpoint: Checkpoint, batch_size: int) -> dict[str, float]:
     """Tokens per second of the whole evaluation, of bare forward passes on batches made before, and of passes with the
     head at every position, as the model comes; in turns, medians. Takes as many blocks as make 8 batches."""
-    masker, pad = make_masker(checkpoint.tokenizer, EXAM, seed=0), checkpoint.tokenizer.pad_token_id
+    masker, pad = make_masker(checkpoint.tokenizer, EVALUATION, seed=0), checkpoint.tokenizer.pad_token_id
     some = np.asarray(blocks[: 8 * batch_size])
     keys = np.arange(len(some))
     batches = [
@@ -32,16 +32,16 @@ def measure_speed(model: Any, blocks: np.ndarray, checkpoint: Checkpoint, batch_
         if model.device.type == "cuda":
             torch.cuda.synchronize()
 
-    sides = {
+    variants = {
         "evaluation": lambda: score_blocks(model, some, keys, masker, pad, batch_size),
         "forward": lambda: forward(batches),
         "forward_every_position": lambda: forward(plain),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(ROUNDS + 1):
-        for name, side in sides.items():
+        for name, variant in variants.items():
             start = time.perf_counter()
-            side()
+            variant()
             if turn:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
     speed = {f"{name}_tokens_per_second": some.size / median(times) for name, times in seconds.items()}

@@ -1,7 +1,7 @@
 """Scores that a masked-language model gives to text: what the run_* scripts here share.
 
 Two kinds of scores: the loss at fixed masks (`score_blocks`), and the pseudo-log-likelihood, in which every token is
-hidden once (`score_sentences`). Losses and log-probabilities are in nats.
+masked once (`score_sentences`). Losses and log-probabilities are in nats.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ class Sentence(NamedTuple):
 
     ids: np.ndarray  # int64
     words: np.ndarray  # int64: the number of the word that a token belongs to, -1 for special tokens
-    scored: np.ndarray  # bool: tokens that are hidden in turn
+    scored: np.ndarray  # bool: tokens that are masked in turn
 
 
 def open_checkpoints(names: Sequence[str], max_seq_length: int = 1) -> list[Checkpoint]:
@@ -200,11 +200,11 @@ def encode_sentences(
 def score_sentences(
     model: Any, sentences: Sequence[Sentence], mask_token_id: int, within_word: bool = True
 ) -> list[np.ndarray]:
-    """The log-probability of every scored token with that token hidden, a float64 array for each sentence.
+    """The log-probability of every scored token with that token masked, a float64 array for each sentence.
 
     Their sum is the pseudo-log-likelihood of the sentence (Salazar et al., 2020). With `within_word`, the tokens that
-    follow in the same word are hidden too, or the rest of a rare word would give its beginning away (Kauf and Ivanova,
-    2023, PLL-word-l2r). Equal sentences are scored once and get equal scores; all hidden copies of many sentences of
+    follow in the same word are masked too, or the rest of a rare word would give its beginning away (Kauf and Ivanova,
+    2023, PLL-word-l2r). Equal sentences are scored once and get equal scores; all masked copies of many sentences of
     one length go through the model together, without padding.
     """
     unique: dict[tuple[bytes, ...], int] = {}

@@ -144,7 +144,7 @@ def describe(sample: Sample, confidence: float = 0.95) -> dict[str, float]:
 
 
 def p_value(difference: Sample) -> float:
-    """Two-sided: twice the share of resamples on the rarer side of 0, never below what so many resamples can show."""
+    """Two-sided: twice the share of resamples on the rarer side of 0, never below what their number can show."""
     values, count = difference.values, len(difference.values)
     rarer = min((values <= 0).sum(), (values >= 0).sum())
     return float(min(1.0, 2 * (rarer + 1) / (count + 1)))

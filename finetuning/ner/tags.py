@@ -39,7 +39,7 @@ def _parts(tag: str) -> tuple[str, str]:
 
 
 def write_tags(entities: Sequence[Entity], words: int, scheme: str) -> list[str]:
-    """The tags of a sentence of so many words, in IOB1, IOB2 or BIOES."""
+    """The tags of a sentence of `words` words, in IOB1, IOB2 or BIOES."""
     tags = ["O"] * words
     last: Entity = ("", -1, -1)
     for kind, begin, end in entities:

@@ -292,7 +292,7 @@ def merge_windows(windows: Any, found: Sequence[np.ndarray], questions: int, at_
     """The n best answers of each question from those of its windows; a span that two windows share counts once.
 
     `windows`: the Dataset of `make_windows`, in its order, for questions 0 to `questions` - 1; `found`: what
-    `keep_best_spans` returned for them. Works on so many questions at once, whose tokens alone are in memory.
+    `keep_best_spans` returned for them. The tokens of `at_once` questions are in memory at a time.
     """
     spans, scores, null_scores = found
     columns = windows.select_columns(["row", "token_starts", "token_ends"]).with_format("arrow")
