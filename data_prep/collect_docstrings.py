@@ -11,6 +11,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import inspect
+import multiprocessing
 import platform
 import re
 import warnings
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from shared.command_line import run_script
+from shared.cores import available_cores, start_method
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
 
@@ -120,7 +122,7 @@ def read_libraries(quiet: bool) -> Iterator[tuple[str, str, list[str], str]]:
         ]
     files.sort(key=lambda entry: entry[1].as_posix())
     found_versions = versions()
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(available_cores(), multiprocessing.get_context(start_method())) as pool:
         results = pool.map(read_source, [path for *_, path in files], chunksize=32)
         for (name, relative, _), strings in zip(
             files, tqdm(results, "Reading docstrings", len(files), unit=" files", disable=quiet), strict=True

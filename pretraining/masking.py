@@ -117,6 +117,21 @@ class MaskedBlocks(torch.utils.data.Dataset):
         self.blocks, self.masker, self.pad_token_id, self.sep_token_id = blocks, masker, pad_token_id, sep_token_id
         self.epoch = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked (macOS): pickle sends the rows of a memory map, here it sends its name."""
+        root = blocks = self.blocks
+        while isinstance(root.base, np.memmap):
+            root = root.base
+        at_start = (blocks.ctypes.data, blocks.strides) == (root.ctypes.data, root.strides)
+        name = str(root.filename) if isinstance(root, np.memmap) and at_start else ""
+        return vars(self) | {"blocks": (name, len(blocks)) if name else blocks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if isinstance(self.blocks, tuple):
+            name, rows = self.blocks
+            self.blocks = np.load(name, mmap_mode="r", allow_pickle=False)[:rows]
+
     def __len__(self) -> int:
         return len(self.blocks)
 

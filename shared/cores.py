@@ -1,5 +1,6 @@
-"""The CPU cores that this process may use."""
+"""The CPU cores that this process may use, and how it starts processes that share its work."""
 
+import multiprocessing
 import os
 
 
@@ -20,3 +21,13 @@ def use_all_cores() -> None:
 def available_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_method() -> str:
+    """What multiprocessing does by default, but fork where that is forkserver, as on Linux from Python 3.14 on.
+
+    A process that is not forked imports torch and the script anew (seconds, and 300 MB), and gets its data through a
+    pipe. macOS spawns, since its libraries do not survive a fork.
+    """
+    usual = multiprocessing.get_start_method()
+    return "fork" if usual == "forkserver" else usual

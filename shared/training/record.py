@@ -5,6 +5,7 @@ import enum
 import fcntl
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 from accelerate.utils import broadcast_object_list
 
-from shared.cores import use_all_cores
+from shared.cores import start_method, use_all_cores
 from shared.errors import InputError
 from shared.files import write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
@@ -52,6 +53,7 @@ class RunRecord:
         check_launch(training_args)
         meet()
         use_all_cores()
+        multiprocessing.set_start_method(start_method(), force=True)  # the workers of a DataLoader
         if training_args.device.type == "cpu":
             keep_memory()
         for name in training_args.report_to:
