@@ -144,8 +144,10 @@ def _address_space() -> int:
 
 
 def _limit(what: int, value: int) -> None:
+    """Set a limit of this process, if the system takes it: macOS refuses that of memory."""
     most = resource.getrlimit(what)[1]
-    resource.setrlimit(what, (value if most == resource.RLIM_INFINITY else min(value, most), most))
+    with suppress(ValueError, OSError):
+        resource.setrlimit(what, (value if most == resource.RLIM_INFINITY else min(value, most), most))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from shared.cores import available_cores
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, sha256_of, write_json
 from shared.rows import SCHEMA, STATE, Source, write_rows
@@ -218,7 +219,7 @@ def settings_of(args: StageArguments, *more: Any) -> dict[str, Any]:
 
 def workers_of(args: StageArguments) -> int:
     """`--workers`, or the cores this process may use."""
-    return args.workers or len(os.sched_getaffinity(0))
+    return args.workers or available_cores()
 
 
 @dataclass

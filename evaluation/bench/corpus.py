@@ -190,7 +190,8 @@ VARIANTS: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
 
 
 def _run(task: str, variant: str, material: Material, core: int, answer: Any) -> None:
-    os.sched_setaffinity(0, {core})
+    if hasattr(os, "sched_setaffinity"):  # macOS lets no process choose
+        os.sched_setaffinity(0, {core})
     answer.send(VARIANTS[task][variant](material))
 
 
@@ -238,7 +239,7 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
     texts = list(islice(Documents(args.input), args.pages)) if args.input else []
     if not texts and set(tasks) - {"wikipedia"}:
         raise InputError("--input: name files of text for the pages")
-    core = max(os.sched_getaffinity(0))
+    core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         warc = Path(args.warc) if args.warc else Path(folder, "pages.warc.gz")

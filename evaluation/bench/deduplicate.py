@@ -28,13 +28,12 @@ MEASURE = """
 import json, sys, time
 from data_prep.deduplicate import DeduplicateArguments, main
 from data_prep.engine.stage import StageArguments
+from evaluation.cpu.worker import memory
 start, cpu = time.time(), time.process_time()
 flags = json.loads(sys.argv[1])
 stage_args = StageArguments(output_dir=flags[1], input=[flags[0]], workers=1)
 manifest = main(stage_args, DeduplicateArguments(remove=flags[2]))
-with open("/proc/self/status") as file:
-    peak = next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-print(json.dumps([peak, time.time() - start, time.process_time() - cpu, manifest["counts"]["kept"]]))
+print(json.dumps([memory()["peak"], time.time() - start, time.process_time() - cpu, manifest["counts"]["kept"]]))
 """
 THRESHOLD = 0.8  # of "similar", in the table of what is found
 
