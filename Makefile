@@ -1,77 +1,104 @@
-# Two commands on a fresh clone: `make demo` trains a model, `make test` runs the tests. Each sets up what it needs.
+# On a fresh clone `make demo` trains a model, `make test` runs the tests; each sets up what it needs. `make help` lists all.
 PYTHON ?= python3
 VENV := .venv
+# TORCH=cpu takes the build without CUDA from PyTorch's own index (0.2 GB; PyPI's for Linux comes with 2.5 GB of CUDA),
+# TORCH=cu126, rocm6.4 ... the others there. Without it pip takes what it finds first.
+TORCH ?=
+TORCH_INDEX = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 BIN := $(VENV)/bin
 
 # A month's corpus, from the web and from Wikipedia, then a tokenizer and packed blocks for pretraining/run_mlm.py.
-# Each stage goes on where it was stopped. CRAWL_URL and WIKI_URL may name a mirror or a folder.
+# Each stage goes on where it was stopped. CRAWL_URL and WIKI_URL may name a mirror or a folder. The Wikipedia dump comes
+# whole, whatever RATIO is (enwiki: 25 GB; its size is said first); WIKI= leaves it out.
 SNAPSHOT ?= CC-MAIN-2026-43
 WIKI ?= enwiki-20261101
 RATIO ?= 0.0001
 LANGUAGES ?= en
 VOCAB_SIZE ?= 30522
 VALIDATION ?= 0.01
-CORPUS ?= data/$(SNAPSHOT)-$(WIKI)
+CORPUS ?= data/$(SNAPSHOT)$(if $(WIKI),-$(WIKI))
 CRAWL_URL ?= https://data.commoncrawl.org
 WIKI_URL ?= https://dumps.wikimedia.org
 STAGE = $(BIN)/python data_prep
 
-.PHONY: demo test test-faults results check format clean corpus
+# What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
+DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed
 
-demo: $(VENV)/core
+.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean corpus
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /: /'
+	@echo 'Variables, given as NAME=value, with their defaults:'
+	@sed -n 's/^\([A-Z_]*\) ?= *\(.*\)/  \1=\2/p' Makefile
+
+install: $(VENV)/core ## the packages that the scripts need, in .venv; TORCH=cpu for the small build of torch
+
+demo: $(VENV)/core ## train a model in 3 minutes on two CPU cores
 	$(BIN)/accelerate launch pretraining/run_mlm.py
 
 # In two processes; for one file, .venv/bin/python -m pytest tests/test_trainer.py.
-test: $(VENV)/dev
+test: $(VENV)/dev ## the tests
 	$(BIN)/python -m pytest -n 2
 
-# The long form of the resume tests: most of an hour.
-test-faults: $(VENV)/dev
+test-faults: $(VENV)/dev ## the long form of the resume tests: most of an hour
 	$(BIN)/python -m pytest -m faults
 	$(BIN)/python tests/faults.py
 
+test-cluster: $(VENV)/dev ## Slurm for real, started on this machine (Debian: apt-get install slurm-wlm munge)
+	$(BIN)/python -m pytest -m cluster
+
+bench-gpu: $(VENV)/dev ## what only a GPU can show: tables in runs/gpu, and the tests that need CUDA
+	PATH="$(abspath $(BIN)):$$PATH" bash evaluation/gpu_report.sh runs/gpu
+
 # The tables of the README files and the report, from the result files beside them.
-results: $(VENV)/dev
+results: $(VENV)/dev ## the tables of the README files and the report
 	$(BIN)/python evaluation/readme_tables.py
 	$(BIN)/python evaluation/make_report.py --config evaluation/recipes/results.yaml
 
-corpus: $(VENV)/core
-	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url $(CRAWL_URL) \
-		--output_dir $(CORPUS)/crawl
-	$(STAGE)/extract_common_crawl.py --input $(CORPUS)/crawl --languages $(LANGUAGES) --output_dir $(CORPUS)/web
-	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_web.yaml --input $(CORPUS)/web \
-		--output_dir $(CORPUS)/web_filtered
+corpus: $(VENV)/core ## a month's text from the web and Wikipedia, a tokenizer, packed blocks
+	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url "$(CRAWL_URL)" \
+		--output_dir "$(CORPUS)/crawl"
+	@cd "$(CORPUS)" && before=$$(cat ratio 2>/dev/null || echo $(RATIO)) && if [ "$$before" != $(RATIO) ]; then \
+		mkdir -p "ratio-$$before" && for name in $(DERIVED); do [ ! -e $$name ] || mv $$name "ratio-$$before/"; done && \
+		echo "RATIO was $$before: what was made of the smaller sample is in $(CORPUS)/ratio-$$before"; fi; \
+		echo $(RATIO) > ratio
+	$(STAGE)/extract_common_crawl.py --input "$(CORPUS)/crawl" --languages $(LANGUAGES) --output_dir "$(CORPUS)/web"
+	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_web.yaml --input "$(CORPUS)/web" \
+		--output_dir "$(CORPUS)/web_filtered"
+ifneq ($(WIKI),)
 	$(STAGE)/extract_wikipedia.py --wiki $(firstword $(subst -, ,$(WIKI))) --date $(lastword $(subst -, ,$(WIKI))) \
-		--base_url $(WIKI_URL) --dump_dir $(CORPUS)/dump --output_dir $(CORPUS)/wikipedia
-	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_wikipedia.yaml --input $(CORPUS)/wikipedia \
-		--output_dir $(CORPUS)/wikipedia_filtered
-	$(STAGE)/deduplicate.py --input $(CORPUS)/web_filtered $(CORPUS)/wikipedia_filtered \
-		--output_dir $(CORPUS)/deduplicated
-	$(STAGE)/build_corpus.py --input $(CORPUS)/deduplicated --output_dir $(CORPUS)/corpus
-	$(STAGE)/analyse_corpus.py --input $(CORPUS)/corpus --output_dir $(CORPUS)/analysis
-	test -d $(CORPUS)/tokenizer || $(STAGE)/train_tokenizer.py --input $(CORPUS)/corpus --vocab_size $(VOCAB_SIZE) \
-		--output_dir $(CORPUS)/tokenizer
-	test -d $(CORPUS)/packed || $(STAGE)/pack_dataset.py --input $(CORPUS)/corpus \
-		--tokenizer_name $(CORPUS)/tokenizer --validation_fraction $(VALIDATION) --output_dir $(CORPUS)/packed
+		--base_url "$(WIKI_URL)" --dump_dir "$(CORPUS)/dump" --output_dir "$(CORPUS)/wikipedia"
+	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_wikipedia.yaml --input "$(CORPUS)/wikipedia" \
+		--output_dir "$(CORPUS)/wikipedia_filtered"
+endif
+	$(STAGE)/deduplicate.py --input "$(CORPUS)/web_filtered" $(if $(WIKI),"$(CORPUS)/wikipedia_filtered") \
+		--output_dir "$(CORPUS)/deduplicated"
+	$(STAGE)/build_corpus.py --input "$(CORPUS)/deduplicated" --output_dir "$(CORPUS)/corpus"
+	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" --output_dir "$(CORPUS)/analysis"
+	test -d "$(CORPUS)/tokenizer" || $(STAGE)/train_tokenizer.py --input "$(CORPUS)/corpus" \
+		--vocab_size $(VOCAB_SIZE) --output_dir "$(CORPUS)/tokenizer"
+	test -d "$(CORPUS)/packed" || $(STAGE)/pack_dataset.py --input "$(CORPUS)/corpus" \
+		--tokenizer_name "$(CORPUS)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(CORPUS)/packed"
 
-check: $(VENV)/dev
+check: $(VENV)/dev ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(VENV)/dev
+format: $(VENV)/dev ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:
+clean: ## remove the environment, so that the next command installs it anew
 	rm -rf $(VENV) *.egg-info
 
 # Marker files: an install is repeated when the requirements have changed.
 $(VENV)/core: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -r requirements.txt
+	@echo 'torch: $(if $(TORCH),the build $(TORCH),as pip finds it; with TORCH=cpu on Linux without 2.5 GB of CUDA)'
+	$(BIN)/pip install $(TORCH_INDEX) -r requirements.txt
 	touch $@
 
 $(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
-	$(BIN)/pip install -r requirements-dev.txt
+	$(BIN)/pip install $(TORCH_INDEX) -r requirements-dev.txt
 	touch $@

@@ -5,7 +5,8 @@ python data_prep/fetch_common_crawl.py --list_snapshots 5
 
 Reads the lists of paths of https://data.commoncrawl.org (or of --base_url, a server or folder laid out like it) and
 writes `files/SNAPSHOT/KIND/NAME.gz`, `dropped/` with what could not be had and why, and `manifest.json` with size,
-hash, gzip members and path on the server of each file. A killed run goes on in the middle of a file.
+hash, gzip members and path on the server of each file. A killed run goes on in the middle of a file; with a higher
+ratio the same folder grows.
 """
 
 import json
@@ -14,14 +15,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.crawl.fetching import Download, Refuse, ask_sizes, check_disk, forget_bad
+from data_prep.crawl.fetching import (
+    Download,
+    Refuse,
+    ask_sizes,
+    check_disk,
+    fetch_settings,
+    forget_bad,
+    grow,
+    grows,
+)
 from data_prep.crawl.lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
 from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble, server_at
 from data_prep.engine.run import ENOUGH_RECORDS, run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task
 from shared.command_line import run_script
 from shared.errors import BadRecordsError, InputError
-from shared.files import content_hash, write_json
+from shared.files import write_json
 from shared.rows import STATE, Source
 
 PLANNING_RETRIES = 4  # before work starts, somebody waits
@@ -162,6 +172,11 @@ def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
             plan = make_plan(planning, stage_args, args) | {"settings": settings}
             check_disk(stage_args.output_dir, plan["files"])
             write_json(plan_file, plan)
+        elif grows(plan["settings"], settings):
+            more = make_plan(planning, stage_args, args) | {"settings": settings}
+            check_disk(stage_args.output_dir, more["files"])
+            plan = grow(stage_args.output_dir, plan, more)
+            write_json(plan_file, plan)
         elif plan["settings"] == settings and not (output_dir / "manifest.json").is_file():
             check_disk(stage_args.output_dir, plan["files"])
     except (BadFile, Trouble) as error:
@@ -180,7 +195,7 @@ def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
         Phase("lists", (Task("lists", 1),), Refuse(stage_args.output_dir, plan["lines"], refused)),
         Phase("files", tuple(tasks), Download(stage_args.output_dir, server)),
     ]
-    settings["paths"] = content_hash([path for path, _ in plan["files"]], plan["refused"])
+    settings = fetch_settings(plan | {"settings": settings})
     return run_stage("fetch_common_crawl", stage_args, settings, [], phases)
 
 

@@ -237,6 +237,27 @@ def test_sample_is_the_same_for_all_kinds_and_grows_with_the_ratio(crawl, tmp_pa
     assert manifest["counts"]["bad"] == {"only in the list of WARC files": 1}
 
 
+def test_a_higher_ratio_in_the_same_folder_fetches_only_what_is_new(crawl, tmp_path):
+    folder = tmp_path / "out"
+    less = fetched(fetch(crawl, folder, kind=["wet"]))
+    crawl.log.clear()
+    more = fetch(crawl, folder, kind=["wet"], sampling_ratio=[0.5])
+    assert (len(less), len(fetched(more))) == (5, 10) and set(less) < set(fetched(more))
+    got = {Path(entry[1]).name for entry in crawl.gets(".warc.wet.gz")}
+    assert len(got) == 5 and not got & {Path(name).name for name in less}
+    whole = fetch(crawl, tmp_path / "whole", kind=["wet"], sampling_ratio=[0.5])
+    for part in ("files", "counts", "settings"):
+        assert more[part] == whole[part], part
+    assert fetch(crawl, folder, kind=["wet"], sampling_ratio=[0.5]) == more
+    for flags in (
+        {"sampling_ratio": [0.25]},
+        {"sampling_ratio": [0.5], "seed": 1},
+        {"sampling_ratio": [1.0], "seed": 1},
+    ):
+        with pytest.raises(InputError, match="made with other settings"):
+            fetch(crawl, folder, kind=["wet"], **flags)
+
+
 def test_sample_looks_at_names_and_not_at_places():
     keys = [f"1.2/{number}" for number in range(1000)]
     chosen = sample(keys, 0.1, 42, 1)

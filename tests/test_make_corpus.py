@@ -1,6 +1,9 @@
 import json
+import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ def command(tmp_path_factory):
 
 
 def test_one_command_makes_a_corpus_and_goes_on_where_it_stopped(command, tmp_path):
-    corpus = tmp_path / "corpus"
+    corpus = tmp_path / "my corpus"
 
     def run():
         made = subprocess.run([*command, f"CORPUS={corpus}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -55,3 +58,68 @@ def test_one_command_makes_a_corpus_and_goes_on_where_it_stopped(command, tmp_pa
     again = run()
     assert again.count("already complete") >= 7
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*.parquet")} == before
+
+
+def make(*words, **environment):
+    """Run make without a word of its own flags, which a make that started these tests would hand down."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | environment
+    done = subprocess.run(["make", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_with_a_higher_ratio_what_was_made_of_the_smaller_sample_is_set_aside(tmp_path):
+    """The stages do nothing here; that fetching goes on is a test of its own."""
+    corpus = tmp_path / "my corpus"
+    words = ["-o", ".venv/core", "corpus", "STAGE=true data_prep", f"CORPUS={corpus}"]
+    for name in ("crawl", "web", "wikipedia", "packed"):
+        (corpus / name).mkdir(parents=True)
+        (corpus / name / "kept").touch()
+    assert "set aside" not in make(*words, "RATIO=0.5") and (corpus / "web" / "kept").exists()
+    assert "RATIO was 0.5" in make(*words, "RATIO=1")
+    names = sorted(str(path.relative_to(corpus)) for path in corpus.rglob("kept"))
+    assert names == ["crawl/kept", "ratio-0.5/packed/kept", "ratio-0.5/web/kept", "wikipedia/kept"]
+    assert "RATIO was" not in make(*words, "RATIO=1")
+    assert "extract_wikipedia" in make(*words, "-n") and "extract_wikipedia" not in make(*words, "-n", "WIKI=")
+
+
+def test_help_names_every_target_and_variable():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split()
+    variables = re.findall(r"^([A-Z_]+) \?=", text, re.MULTILINE)
+    shown = make("help")
+    assert [name for name in targets if f"\n{name}: " not in f"\n{shown}"] == []
+    assert {"CORPUS", "TORCH", "RATIO"} <= set(variables) and all(f"  {name}=" in shown for name in variables)
+    page = (ROOT / "data_prep" / "README.md").read_text()
+    assert [name for name in variables if name not in ("PYTHON", "TORCH") and f"`{name}`" not in page] == []
+
+
+def wheel(folder, version):
+    """An empty package of torch's name in an index as pip reads it."""
+    folder = folder / "torch"
+    folder.mkdir(parents=True)
+    name, facts = f"torch-{version}-py3-none-any.whl", f"torch-{version}.dist-info"
+    with zipfile.ZipFile(folder / name, "w") as file:
+        file.writestr(f"{facts}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        file.writestr(
+            f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{facts}/RECORD", "")
+    (folder / "index.html").write_text(f'<a href="{name.replace("+", "%2B")}">{name}</a>')
+    return folder.parent.as_uri()
+
+
+def test_the_build_of_torch_that_is_asked_for_is_taken(tmp_path):
+    """pip takes it from the index that make names, since PEP 440 ranks 2.13.0+cpu above the 2.13.0 of PyPI."""
+    (pin,) = re.findall(r"^torch==(.+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    pypi, build = wheel(tmp_path / "pypi", pin), wheel(tmp_path / "cpu", f"{pin}+cpu")
+    (command,) = [line for line in make("-n", "-B", "install", "TORCH=cpu").splitlines() if "pip install" in line]
+    named = command.split("--extra-index-url ")[1].split()[0]
+    assert named == "https://download.pytorch.org/whl/cpu"
+    for flags, version in (([], pin), (["--extra-index-url", build], f"{pin}+cpu")):
+        words = ["download", "--isolated", "--no-deps", "--no-cache-dir", "--index-url", pypi, *flags]
+        words += ["--dest", str(tmp_path / version), f"torch=={pin}"]
+        subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True, timeout=120)
+        assert [path.name.split("-")[1] for path in (tmp_path / version).iterdir()] == [version]
+    assert "--extra-index-url" not in make("-n", "-B", "install")
+    assert f"pip install --extra-index-url {named} -r requirements.txt" in (ROOT / "requirements.txt").read_text()

@@ -14,7 +14,7 @@ from data_prep.crawl.lists import list_path
 from data_prep.engine.downloads import BadFile, Server, Trouble, check_gzip, discard, download
 from data_prep.engine.stage import DROPPED, Part, Task, file_facts, new_counts
 from shared.errors import InputError, RunError
-from shared.files import atomic_file
+from shared.files import atomic_file, content_hash, write_json
 from shared.rows import STATE, write_rows
 
 MARGIN = 1.02  # of disk, over the bytes to come
@@ -135,3 +135,38 @@ def forget_bad(output_dir: str) -> None:
             for other in record.parent.glob(f"{record.name.split('-')[0]}-*.json"):
                 other.unlink()
             Path(output_dir, "manifest.json").unlink(missing_ok=True)
+
+
+def grows(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two settings of a fetch differ in nothing but higher ratios of the same snapshots."""
+    ratios, higher = before["snapshots"], now["snapshots"]
+    same = before | {"snapshots": 0} == now | {"snapshots": 0} and ratios.keys() == higher.keys()
+    return same and ratios != higher and all(higher[name] >= ratio for name, ratio in ratios.items())
+
+
+def grow(output_dir: str, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The plan of a larger sample, in which the files of the smaller one keep their places, so that none is fetched
+    again. The list of refused lines is made anew. Raises InputError if the server no longer lists some of them.
+    """
+    sizes = dict(now["files"])
+    missing = [path for path, _ in before["files"] if path not in sizes]
+    if missing:
+        raise InputError(
+            f"--sampling_ratio: the larger sample lacks {len(missing):,} files of the smaller one ({missing[0]}), "
+            "since the lists of the server have changed; name a new --output_dir"
+        )
+    old = {path for path, _ in before["files"]}
+    state = Path(output_dir, STATE)
+    Path(output_dir, "manifest.json").unlink(missing_ok=True)
+    for record in (state / "lists").glob("*.json"):
+        record.unlink()
+    if (state / "stage.json").is_file():
+        stage = json.loads((state / "stage.json").read_text(encoding="utf-8"))
+        write_json(state / "stage.json", stage | {"settings": fetch_settings(now)})
+    return now | {"files": before["files"] + [entry for entry in now["files"] if entry[0] not in old]}
+
+
+def fetch_settings(plan: dict[str, Any]) -> dict[str, Any]:
+    """What the output of a fetch depends on: its settings, and what they chose from the lists."""
+    paths = sorted(path for path, _ in plan["files"])
+    return plan["settings"] | {"paths": content_hash(paths, plan["refused"])}

@@ -40,7 +40,10 @@ def fetch_dump(server: Server, wiki: str, date: str, dump_dir: str) -> list[str]
             facts["size"] = int(facts["size"])
         missing = sum(facts["size"] for name, facts in listed if not (folder / name).is_file())
         folder.mkdir(parents=True, exist_ok=True)
-        if missing > (free := shutil.disk_usage(folder).free):
+        free = shutil.disk_usage(folder).free
+        if missing:
+            print(f"{wiki}-{date}: {missing:,} bytes are to come; {free:,} bytes of disk are free", flush=True)
+        if missing > free:
             raise InputError(f"--dump_dir {dump_dir}: {missing:,} bytes are to come and {free:,} are free")
         with tqdm(total=missing, desc=f"Fetching {wiki}-{date}", unit="B", unit_scale=True, delay=1) as bar:
             for name, facts in listed:
