@@ -3,11 +3,20 @@
 # the tiny model, and the tests that need CUDA. Takes the folder for its tables, and flags for every benchmark:
 #   bash evaluation/gpu_report.sh runs/gpu
 #   bash evaluation/gpu_report.sh runs/try --seconds 1 --rounds 1 --batch_size 2     # on a CPU, to see that it runs
-# It needs torch, transformers, accelerate, tokenizers, pyarrow and pytest, and no package of this repository installed.
+# It needs the packages named below, and for the test of ZeRO-2 deepspeed, which is skipped without.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 output=${1:?usage: gpu_report.sh FOLDER [flags of bench/mlm.py]}
 shift
+needs="torch transformers accelerate tokenizers pyarrow matplotlib psutil pytest"
+# shellcheck disable=SC2086  # words
+missing=$(python -c '
+import importlib.util, sys
+print(*(name for name in sys.argv[1:] if importlib.util.find_spec(name) is None))' $needs) || exit 2
+if [ -n "$missing" ]; then
+    echo "error: not installed: $missing; run pip install $missing" >&2
+    exit 2
+fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TOKENIZERS_PARALLELISM=true
 failed=0
 
@@ -24,5 +33,5 @@ bench options --sizes tiny --skip_stock --variants \
     "fp32: --bf16 false" \
     "unfused AdamW: --optim adamw_torch" \
     "no data worker: --dataloader_num_workers 0 --dataloader_persistent_workers false" "$@"
-python -m pytest -q -p no:cacheprovider tests/test_attention.py tests/test_loss.py tests/test_speed.py || failed=1
+python -m pytest -q -rs -p no:cacheprovider tests/test_gpu.py tests/test_attention.py tests/test_loss.py tests/test_speed.py || failed=1
 exit "$failed"

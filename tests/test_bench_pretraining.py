@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -89,3 +90,14 @@ def test_the_table_sets_small_vocabularies_against_the_largest():
 
     lines = make_table([row(30522, 1000, 6000), row(8192, 3000, 12000)]).splitlines()
     assert "| **6.0** | 6.0 (30,522) |" in lines[2] and "| **4.0** | 12.0 (30,522) |" in lines[3]
+
+
+def test_the_gpu_report_says_what_is_missing_before_it_starts(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDE.replace('"datasets"', '"matplotlib", "psutil", "datasets"'))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "evaluation/gpu_report.sh", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PATH": path}, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "out").exists()
+    assert done.stderr == "error: not installed: matplotlib psutil; run pip install matplotlib psutil\n"
