@@ -10,6 +10,7 @@ never done again. What a part holds depends on the settings and the input alone,
 import dataclasses
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,11 @@ class StageArguments:
             raise InputError(f"--max_bad_records {self.max_bad_records}: is a share, between 0 and 1")
         if self.executor == "slurm" and not self.slurm_partition:
             raise InputError("--executor slurm: name the partition, --slurm_partition")
+        if self.executor == "slurm" and shlex.quote(self.output_dir) != self.output_dir:
+            raise InputError(
+                f"--output_dir {self.output_dir}: --executor slurm writes the path into a shell script; name a folder "
+                "without spaces, quotes and other signs that a shell reads"
+            )
 
 
 NO_SETTINGS = ("output_dir", "input", "workers", "executor", "slurm_partition", "slurm_time", "max_bad_records")
