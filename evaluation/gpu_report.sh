@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in one call of about ten minutes: speed against the stock path for all sizes, options of
-# the tiny model, and the tests that need CUDA. Takes the folder for its tables, and flags for every benchmark:
+# the tiny model, and the tests that need CUDA. `make bench-gpu` calls it. Takes the folder for its tables, and flags for
+# every benchmark:
 #   bash evaluation/gpu_report.sh runs/gpu
 #   bash evaluation/gpu_report.sh runs/try --seconds 1 --rounds 1 --batch_size 2     # on a CPU, to see that it runs
 # It needs the packages named below, and for the test of ZeRO-2 deepspeed, which is skipped without.

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import secrets
 import sys
 import time
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from shared.training.environment import git_commit, hardware, versions
 from shared.training.memory import keep_memory
 from shared.training.processes import check_launch, engine_name, meet
 
+OWN_WANDB_RUN = "TINY_OLM_WANDB_RUN_ID"
 SECRETS = ("hub_token",)  # flags whose values are never written down
 # Flags that may change between the parts of one run, by their beginning: where it runs, writes, looks and reports, not
 # what it computes. How a step is split may change as well: the samples of a step are compared instead.
@@ -182,9 +184,20 @@ class RunRecord:
             self._refuse_other_engine(before)
             self._refuse_changes(before, self.identity)
         self.manifest["resumed_from"] = checkpoint
+        if "wandb" in self.args.report_to:
+            self._name_wandb_run(manifest if checkpoint else None)
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
         self._write_manifest()
         return checkpoint, None, before
+
+    def _name_wandb_run(self, manifest: Path | None) -> None:
+        """Let W&B go on in the run of this `manifest`, unless WANDB_RUN_ID is the user's."""
+        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest and manifest.is_file() else {}
+        given = os.environ.get("WANDB_RUN_ID")
+        if not given or given == os.environ.get(OWN_WANDB_RUN):  # ours, of another run of this process
+            given = os.environ[OWN_WANDB_RUN] = before.get("wandb_run_id") or secrets.token_hex(4)
+            os.environ |= {"WANDB_RUN_ID": given, "WANDB_RESUME": "allow"}
+        self.manifest["wandb_run_id"] = given
 
     def _lock(self) -> None:
         """Take the folder for as long as this process lives; the system gives it back however that ends."""

@@ -1,5 +1,6 @@
 """Hugging Face's Trainer, made exact: what it computes hangs on the recipe, not on splits, kills or damaged files."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import Trainer, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
 from shared.errors import InputError, RunError
@@ -63,6 +65,9 @@ class ExactTrainer(Trainer):
         self.overflows = 0
         self.saved_step: int | None = None
         self.add_callback(_Guard(self))
+        for callback in self.callback_handler.callbacks:  # TensorBoard's names a new folder in every start
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = os.path.join(self.args.output_dir, "runs")
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Train as Trainer does. `metrics` of the result counts `skipped_steps`. Raises RunError, or SystemExit
