@@ -530,7 +530,7 @@ def test_killed_in_the_middle_and_gone_on(crawl, tmp_path):
     held = 165 * 2**20 // 10
     crawl.faults = {path: [f"hold {held}"]}
     process = run(crawl.url, tmp_path / "out")
-    deadline = time.time() + 30
+    deadline = time.time() + 300
     while len(list((tmp_path / "out/.state/files").glob("[0-9]*.json"))) < 2 and time.time() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -539,7 +539,7 @@ def test_killed_in_the_middle_and_gone_on(crawl, tmp_path):
     assert not list((tmp_path / "out").rglob("*.warc.gz")) and len(list((tmp_path / "out").rglob("*.part"))) == 1
     crawl.log.clear()
     process = run(crawl.url, tmp_path / "out")
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
     assert b"1 in, 1 kept" in output
     again = crawl.bytes_of(path) - (len(content) - held)
