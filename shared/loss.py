@@ -5,6 +5,8 @@ sum by `num_items_in_batch`, the targets of the whole optimizer step over all pr
 mean of the part at hand (huggingface/transformers#47688). Without it, it divides by those at hand.
 """
 
+import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -13,25 +15,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 IGNORED = -100  # the label that every loss of transformers leaves out
 Count = torch.Tensor | int | None
 
-# The first module of each architecture's prediction head: what it is given decides at how many positions it works.
-HEADS = {
-    "bert": "cls",
-    "distilbert": "vocab_transform",
-    "electra": "generator_predictions",
-    "modernbert": "head",
-    "roberta": "lm_head",
-}
 
-
-def project_masked_only(model: torch.nn.Module) -> bool:
+def project_masked_only(model: torch.nn.Module, say: Callable[[str], None] = print) -> bool:
     """Make the head of a `...ForMaskedLM` model work on the masked positions alone, when the batch names them.
 
     The forward pass then takes `masked_positions`, (batch, targets) int64 columns of the input, and returns logits of
     shape (batch, targets, vocabulary). Without that argument the model does what it always did, and its state dict is
     unchanged. For 2 layers x 128 the head is about 90% of the work at every position and 15% of that here. Returns
-    False for an architecture whose head is not known: it projects every position and throws the others away.
+    False, and says so in one line, where no such head is found: then every position is projected, and the others are
+    thrown away.
     """
-    head = HEADS.get(cast(Any, model.config).model_type)
+    head = _find_head(model)
     positions: list[torch.Tensor | None] = [None]
 
     def take_positions(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -48,9 +42,59 @@ def project_masked_only(model: torch.nn.Module) -> bool:
     model.register_forward_pre_hook(take_positions, with_kwargs=True)
     if head is None:
         model.register_forward_hook(drop_others)
+        say(
+            f"{type(model).__name__}: no head was found that can work on the masked positions alone, so every "
+            "position is projected: the same loss, but more time and memory"
+        )
     else:
         model.get_submodule(head).register_forward_pre_hook(keep_masked)
     return head is not None
+
+
+def _find_head(model: torch.nn.Module) -> str | None:
+    """The module after which every position is worked on by itself, found by trying on a copy that shares the weights.
+
+    That is the first module which is handed the body's last layer, or else the output embedding, and it is the head if
+    the logits of two positions alone are those that they have among all.
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    trial = cast(Any, copy.deepcopy(model, shared)).eval()
+    device, length = trial.device, 8
+    inputs = {"input_ids": torch.arange(length, device=device)[None] % min(trial.config.vocab_size, length)}
+    two = torch.tensor([[1, length - 2]], device=device)
+    states: list[Any] = []
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def is_handed(_: Any, args: Any) -> None:
+            if states and args and args[0] is states[-1]:
+                found.append(name)
+
+        return is_handed
+
+    try:
+        if str(trial.config._attn_implementation).startswith("flash"):  # which takes neither fp32 nor a CPU
+            trial.set_attn_implementation("eager")
+        body, names = trial.base_model, {module: name for name, module in trial.named_modules()}
+        inside = set(body.modules()) if body is not trial else {trial}
+        hooks = [body.register_forward_hook(lambda _, args, outputs: states.append(outputs[0]))]
+        hooks += [m.register_forward_pre_hook(look(name)) for m, name in names.items() if m not in inside]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            expected = _take(trial(**inputs).logits, two)
+            for hook in hooks:
+                hook.remove()
+            for name in dict.fromkeys([*found[:1], names.get(trial.get_output_embeddings())]):
+                if name is None:
+                    continue
+                head = trial.get_submodule(name)
+                hook = head.register_forward_pre_hook(lambda _, args: (_take(args[0], two), *args[1:]))
+                logits = trial(**inputs).logits
+                hook.remove()
+                if logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-4):
+                    return name
+    except Exception:  # of a forward pass of any kind; the slow way computes the same
+        return None
+    return None
 
 
 def _take(states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
@@ -116,7 +160,9 @@ def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = No
 
 
 def _share(total: torch.Tensor, labels: torch.Tensor, num_items_in_batch: Count) -> torch.Tensor:
-    return total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+    """Divided by the targets, or by 1 where there are none: their loss is 0, and not a NaN that ends a run."""
+    count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+    return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))
 
 
 def sum_over_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

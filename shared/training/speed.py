@@ -60,7 +60,7 @@ class StepClock:
             self.seconds[phase] += before.elapsed_time(now) / 1000 if self.device.type == "cuda" else now - before
         del self.marks[: len(marks) - 1]
 
-    def report(self, tokens_per_step: int, flops_per_token: float, peak_flops: float) -> dict[str, float]:
+    def report(self, tokens_per_step: int, flops_per_token: float | None, peak_flops: float) -> dict[str, float]:
         """Tokens per second of all processes, the share of each phase, and model FLOPs utilisation.
 
         Evaluations, checkpoints and the first steps are left out, unless there are no others. `tokens_per_step`: of
@@ -74,22 +74,28 @@ class StepClock:
         seconds = {phase: self.seconds[phase] - left_out[phase] for phase in PHASES}
         total = sum(seconds.values())
         rate = steps * tokens_per_step / total
-        return {
-            "tokens_per_second": rate,
-            **{f"share_{phase}": seconds[phase] / total for phase in PHASES},
-            "tflops": rate * flops_per_token / 1e12,
-            "peak_tflops": peak_flops / 1e12,
-            "model_flops_utilization": rate * flops_per_token / peak_flops,
-        }
+        found = {"tokens_per_second": rate, **{f"share_{phase}": seconds[phase] / total for phase in PHASES}}
+        if flops_per_token is not None:
+            found |= {"tflops": rate * flops_per_token / 1e12, "peak_tflops": peak_flops / 1e12}
+            found["model_flops_utilization"] = rate * flops_per_token / peak_flops
+        return found
 
 
-def flops_per_token(config: Any, length: int, projected: float) -> float:
+def flops_per_token(config: Any, length: int, projected: float) -> float | None:
     """Floating-point operations of forward and backward pass for one token of a `...ForMaskedLM` model.
 
     `length` of the blocks in tokens; `projected`: share of positions that the prediction head works on. Two a
     multiplication and addition, three times for the two passes: the matrix products alone, as is the custom
-    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B).
+    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). None for an architecture that names its sizes otherwise: a
+    figure for a report ends no run.
     """
+    try:
+        return _count_flops(config, length, projected)
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+
+
+def _count_flops(config: Any, length: int, projected: float) -> float:
     width, layers, words = config.hidden_size, config.num_hidden_layers, config.vocab_size
     inner = getattr(config, "intermediate_size", None) or config.hidden_dim
     feed_forward = (3 if config.model_type in GATED else 2) * width * inner
