@@ -9,7 +9,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from tasks import CASES, collate, make_arguments, make_model, make_samples, make_trainer
+from safetensors.torch import load_file
+from tasks import CASES, TASKS, collate, make_arguments, make_model, make_samples, make_trainer
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from shared.errors import InputError, RunError
@@ -243,10 +244,56 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{k}" for k in range(step - 1, 0, -1)]
 
 
-def test_a_step_without_a_target_stops_the_run(tmp_path):
+def test_a_step_without_a_target_has_no_loss_and_no_gradient(tmp_path):
     samples = samples_with("token_classification", range(17), -100)
-    with pytest.raises(RunError, match=r"step 1: loss nan.*Samples: \["):
-        make_trainer(make_arguments(tmp_path, **SAVING), "token_classification", "bert", samples=samples).train()
+    trainer = make_trainer(make_arguments(tmp_path, **SAVING), "token_classification", "bert", samples=samples)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert {(row["loss"], row["grad_norm"]) for row in rows} == {(0, 0)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loss_of_an_evaluation_is_that_of_batch_size_1(tmp_path, task):
+    """Whatever the batch size: the sum over targets, each sample alone as the reference, by their number."""
+    samples = make_samples(task)
+    if task in ("masked_lm", "token_classification"):  # one batch, or the only sample of it, has no target
+        for sample in samples[-3:]:
+            sample["labels"] = torch.full_like(sample["labels"], -100)
+    total, count = 0.0, 0
+    found = []
+    for size in (1, 2, 5, 17):
+        args = make_arguments(tmp_path, per_device_eval_batch_size=size, remove_unused_columns=False)
+        args.label_names = ["labels"]
+        trainer = make_trainer(args, task, "bert", eval_dataset=samples)
+        found.append(trainer.evaluate()["eval_loss"])
+    for sample in samples:
+        batch = trainer.data_collator([sample])
+        labels = batch.pop("labels")
+        targets = int((labels != -100).sum())
+        with torch.no_grad():
+            if targets:
+                total += float(TASKS[task][1](trainer.model.eval()(**batch), labels)) * targets
+        count += targets
+    assert found == pytest.approx([total / count] * 4, rel=1e-6)
+
+
+def test_the_weights_of_a_checkpoint_must_be_those_of_the_model(tmp_path, caplog):
+    """Of a tied weight that is saved once nothing is said."""
+    args = make_arguments(tmp_path / "run", **SAVING)
+    trainer = make_trainer(args, "masked_lm", "modernbert")
+    trainer.train()
+    checkpoint = checkpoints(tmp_path / "run")[0]
+    args = make_arguments(tmp_path / "again", **SAVING | {"max_steps": 8})
+    assert "decoder.weight" not in load_file(checkpoint / "model.safetensors")
+    make_trainer(args, "masked_lm", "modernbert").train(resume_from_checkpoint=str(checkpoint))
+    assert "missing keys" not in caplog.text
+    with pytest.raises(RunError, match=r"checkpoint and the model differ in .* weights"):
+        make_trainer(args, "single_label", "modernbert").train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_samples_without_a_length_cannot_be_grouped_by_it(tmp_path):
+    with pytest.raises(InputError, match=r"group_by_length: these data have no column length.*use .* random"):
+        make_trainer(make_arguments(tmp_path, train_sampling_strategy="group_by_length"), "single_label", "bert")
 
 
 def test_bad_steps_are_skipped_and_counted_if_the_recipe_says_so(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from shared.errors import InputError
 from shared.loss import IGNORED
 
 WINDOW = 50  # steps whose samples are sorted together when samples are grouped by length
@@ -117,6 +118,19 @@ class Samples(Dataset[Any]):
         if batch.is_filler:
             features["labels"] = torch.full_like(features["labels"], IGNORED)
         return features
+
+
+def lengths_of(dataset: Any, args: Any) -> np.ndarray | None:
+    """The length of each sample, (samples,) int, where samples are to be grouped by it. Raises InputError."""
+    if dataset is None or args.train_sampling_strategy != "group_by_length":
+        return None
+    try:
+        return np.asarray(dataset[args.length_column_name])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"--train_sampling_strategy group_by_length: these data have no column {args.length_column_name} "
+            "(packed blocks are all of one length); use --train_sampling_strategy random"
+        ) from error
 
 
 def steps_per_epoch(samples: int, samples_per_step: int, drop_last: bool = False) -> int:

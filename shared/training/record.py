@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import secrets
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -95,8 +96,6 @@ class RunRecord:
         if isinstance(found[0], InputError):
             raise found[0]
         self.checkpoint, self.finished, self.before = found[0]
-        if self.checkpoint:
-            self.print(f"Going on from {self.checkpoint}, every file of which was verified.")
         if self.finished:
             self.print(f"This run finished on {self.finished['ended']}. To train again, name a new --output_dir.")
 
@@ -115,13 +114,22 @@ class RunRecord:
         self.print("\n".join(f"{name}: {readable(value)}" for name, value in values.items()))
 
     def use_inputs(self, inputs: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Record the data: `inputs` for the manifest, `identity` for the comparison at resume.
+        """Record the data: `inputs` for the manifest, `identity` for the comparison at resume, which is said here.
 
         Raises InputError when the run is resumed and its data or tokenizer had another `identity` before.
         """
         self.manifest["inputs"] = inputs
         self.identity["data"] = identity
         self._refuse_changes({"data": self.before.get("data", identity)}, {"data": identity})
+        if self.checkpoint:
+            self.print(f"Going on from {self.checkpoint}, every file of which was verified.")
+
+    def note(self, text: str) -> None:
+        """Print what a reader of the results has to know, once, and keep it in the manifest."""
+        notes = self.manifest.setdefault("notes", [])
+        if text not in notes:
+            notes.append(text)
+            self.print(text)
 
     def finish(self, trainer: Any, metrics: dict[str, float], card: ModelCardFacts) -> None:
         """Write the final manifest, the curve and the card, and push all of it when `push_to_hub` is set."""
@@ -234,13 +242,9 @@ class RunRecord:
         """The changes, when they are accepted."""
         changed: list[str] = []
         for part in ("recipe", "samples_per_step", "versions", "data"):
-            if part in before and part in now and before[part] != now[part]:
-                if isinstance(before[part], dict):
-                    names = sorted({*before[part], *now[part]})
-                    pairs = [(f"{name}: ", before[part].get(name), now[part].get(name)) for name in names]
-                else:
-                    pairs = [(f"{part}: ", before[part], now[part])]
-                changed += [f"{name}{old} -> {new}" for name, old, new in pairs if old != new]
+            if part in before and part in now:
+                is_one = not isinstance(before[part], dict)
+                changed += _differences(before[part], now[part], part if is_one else "")
         if changed and not self.args.accept_changes:
             raise InputError(
                 f"--output_dir {self.folder}: holds a run that was started otherwise ({', '.join(changed)}); name a "
@@ -252,6 +256,17 @@ class RunRecord:
                 f"({', '.join(changed)}); begin a new run from the weights with --model_name_or_path"
             )
         return changed
+
+
+def _differences(old: Any, new: Any, name: str) -> list[str]:
+    """The keys that differ, with both values; those of nested dictionaries with dots, hashes shortened."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [x for k in keys for x in _differences(old.get(k), new.get(k), f"{name}.{k}".lstrip("."))]
+    if old == new:
+        return []
+    old, new = (re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1...", str(value)) for value in (old, new))
+    return [f"{name}: {old} -> {new}"]
 
 
 def recipe_of(*arguments: Any) -> dict[str, Any]:

@@ -7,23 +7,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, SequentialSampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
 from shared.errors import InputError, RunError
 from shared.files import flush, flush_tree
+from shared.loss import IGNORED
 from shared.training.checkpoints import INCOMING, rotate, seal, verify
-from shared.training.data_order import GlobalBatches, Samples
-from shared.training.processes import Signals, check_engine, ignore_signals
+from shared.training.data_order import GlobalBatches, Samples, lengths_of
+from shared.training.guard import Guard
+from shared.training.processes import Signals, ignore_signals
 from shared.training.speed import StepClock, measure_peak, peak_memory
 
-MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
 OPTIMIZER_SETTINGS = ("weight_decay", "betas", "eps")
 SKIPPED = "skipped_step"  # the key of skipped steps in the log history
 
@@ -35,7 +35,9 @@ class ExactTrainer(Trainer):
       resumed run goes on bit by bit like one that was never interrupted. Give it a `compute_loss_func` of
       shared/loss.py and the gradient does not depend on accumulation or processes either.
     - Checkpoints are whole or not there (shared/training/checkpoints.py) and hold no pickled arguments.
-    - A loss or gradient that is not finite, or a step without a target, stops the run or is skipped and counted.
+    - A loss or gradient that is not finite stops the run or is skipped and counted.
+    - The loss of an evaluation is the sum over all targets divided by their number, as in training: it depends neither
+      on the batch size nor on the processes.
     - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
     - On a GPU the host does not wait for a step before it prepares the next one: batches are copied asynchronously,
       and whether numbers were finite is read one step later (not with DeepSpeed or `skip_nonfinite_steps`, which look
@@ -58,13 +60,15 @@ class ExactTrainer(Trainer):
         self.stop_signal = 0  # the signal that all processes have agreed on
         self.order: Any = None
         self.step_loss: Any = 0.0
+        self.eval_sums: torch.Tensor | None = None  # loss and targets of an evaluation, (2,) float64
         self.clock = StepClock(self.args.device)
         self.reads_late = self.args.device.type == "cuda" and not self.args.skip_nonfinite_steps
         self.late: tuple[int, torch.Tensor, Any] | None = None  # the step whose flags are still to be read
         self.already_over = self.is_trial = self.has_looked = False
         self.overflows = 0
         self.saved_step: int | None = None
-        self.add_callback(_Guard(self))
+        self.lengths = lengths_of(self.train_dataset, self.args)
+        self.add_callback(Guard(self))
         for callback in self.callback_handler.callbacks:  # TensorBoard's names a new folder in every start
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
                 callback.logging_dir = os.path.join(self.args.output_dir, "runs")
@@ -86,9 +90,7 @@ class ExactTrainer(Trainer):
         return output
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        args, dataset, lengths = self.args, self.train_dataset, None
-        if args.train_sampling_strategy == "group_by_length":
-            lengths = np.asarray(dataset[args.length_column_name])
+        args, dataset = self.args, self.train_dataset
         if args.remove_unused_columns and hasattr(dataset, "column_names"):
             dataset = self._remove_unused_columns(dataset, description="training")
         self.order = GlobalBatches(
@@ -99,7 +101,7 @@ class ExactTrainer(Trainer):
             rank=args.process_index,
             seed=args.seed if args.data_seed is None else args.data_seed,
             shuffle=args.train_sampling_strategy != "sequential",
-            lengths=lengths,
+            lengths=self.lengths,
             drop_last=args.dataloader_drop_last,
         )
         if not len(self.order):
@@ -142,6 +144,10 @@ class ExactTrainer(Trainer):
         result = super().compute_loss(model, *args, **kwargs)
         if model.training:
             self.clock.mark("forward")
+        elif self.eval_sums is not None:  # Trainer multiplies by the processes, for a mean over them
+            loss = (result[0] if isinstance(result, tuple) else result).detach().double() / self.args.world_size
+            count = torch.as_tensor(kwargs["num_items_in_batch"], dtype=torch.float64, device=loss.device)
+            self.eval_sums = self.eval_sums + torch.stack([loss * count.clamp(min=1), count])
         return result
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -218,7 +224,29 @@ class ExactTrainer(Trainer):
             self.clock = clock
             self.clock.mark("")
 
-    def speed(self, tokens_per_step: int, flops_per_token: float) -> dict[str, float]:
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = self.accelerator.gradient_state.remainder if self.accelerator.gradient_state.end_of_dataloader else 0
+        labels = inputs.get("labels")
+        if rows > 0 and labels is not None:  # the last rows of the last batch may be the first ones once more
+            numbers = torch.arange(len(labels), device=labels.device) + self.args.process_index * len(labels)
+            inputs["labels"] = labels.clone()
+            inputs["labels"][numbers >= rows] = IGNORED
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As Trainer does; the loss is that of all targets together, where Trainer's is a mean of means. Without a
+        target there is none."""
+        self.eval_sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        total, self.eval_sums = self.eval_sums, None
+        if self.args.world_size > 1:
+            dist.all_reduce(total)  # the targets were counted over all processes on each of them
+            total[1] /= self.args.world_size
+        if output.metrics.pop(f"{metric_key_prefix}_loss", None) is not None and total[1]:
+            output.metrics[f"{metric_key_prefix}_loss"] = float(total[0] / total[1])
+        return output
+
+    def speed(self, tokens_per_step: int, flops_per_token: float | None) -> dict[str, float]:
         """What `StepClock.report` says, against one matrix product in the precision of this run; as train metrics."""
         args, memory = self.args, peak_memory(self.args.device)
         if not self.clock.steps:
@@ -324,6 +352,18 @@ class ExactTrainer(Trainer):
             ):
                 group.update(settings | {"initial_lr": first, "lr": now})
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Say nothing of a weight that is tied to one that was loaded; refuse any other that does not fit."""
+        weights, missing = self.model.state_dict(keep_vars=True), set(load_result.missing_keys)
+        loaded = {weight.data_ptr() for name, weight in weights.items() if name not in missing}
+        wrong = [name for name in load_result.missing_keys if weights[name].data_ptr() not in loaded]
+        wrong += load_result.unexpected_keys
+        if wrong:
+            raise RunError(
+                f"--output_dir {self.args.output_dir}: the checkpoint and the model differ in {len(wrong)} weights, "
+                f"{', '.join(wrong[:3])} among them; name a new --output_dir"
+            )
+
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint:
             verify(Path(self.state.best_model_checkpoint))
@@ -334,63 +374,6 @@ class ExactTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load: random numbers are a function of the step."""
-
-
-class _Guard(TrainerCallback):
-    def __init__(self, trainer: ExactTrainer) -> None:
-        self.trainer = trainer
-        self.save_at_epoch_end = False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        check_engine(self.trainer)
-        state.compute_steps(args, state.max_steps)  # the checkpoint's save_steps and so on would win
-        self.trainer.saved_step = state.global_step or None
-        best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
-        state.best_model_checkpoint = str(best) if state.best_global_step and best.is_dir() else None
-        if args.load_best_model_at_end and state.best_global_step:
-            verify(best)  # now, and not after days
-        before = state.stateful_callbacks.get("TrainerControl", {})
-        stopped = before.get("args", {}).get("should_training_stop", False) if isinstance(before, dict) else False
-        self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        order = self.trainer.order
-        order.set_epoch(state.global_step // order.steps_per_epoch)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.step_loss, self.trainer.has_looked = 0.0, False
-        key = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1, np.uint64)
-        torch.default_generator.manual_seed(int(key[0]))
-        if args.device.type == "cuda":
-            torch.cuda.manual_seed(int(key[0]))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        trainer.clock.mark("optimizer")
-        trainer.clock.end_step()
-        if not trainer.has_looked:
-            raise RunError("this version of transformers does not ask ExactTrainer for the gradient's norm any more")
-        trainer.overflows = trainer.overflows + 1 if trainer.accelerator.optimizer_step_was_skipped else 0
-        if trainer.overflows >= MOST_OVERFLOWS:
-            raise RunError(f"step {state.global_step}: fp16 overflowed {trainer.overflows} times in a row; use --bf16")
-        if state.global_step >= state.max_steps:
-            trainer._read_late_flags()
-        if trainer.is_trial:
-            control.should_training_stop |= bool(trainer.stop_signal)
-            return
-        save = control.should_save or bool(self.trainer.stop_signal)
-        # Where an evaluation closes the epoch, a checkpoint before it would lose that evaluation.
-        at_edge = state.global_step % self.trainer.order.steps_per_epoch == 0 and args.eval_strategy == "epoch"
-        self.save_at_epoch_end, control.should_save = save and at_edge, save and not at_edge
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_save |= self.save_at_epoch_end
-        self.save_at_epoch_end = False
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer.stop_signal:
-            control.should_training_stop = True
-            state.best_model_checkpoint = None  # on disk it stands; here Trainer would load it, and delete the newest
 
 
 def _as_it_is(batch: Any) -> Any:

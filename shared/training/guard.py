@@ -1,0 +1,73 @@
+"""What ExactTrainer looks at and sets at the edges of steps and epochs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from shared.errors import RunError
+from shared.training.checkpoints import verify
+from shared.training.processes import check_engine
+
+MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
+
+
+class Guard(TrainerCallback):
+    """The callback of an ExactTrainer."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.save_at_epoch_end = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_engine(self.trainer)
+        state.compute_steps(args, state.max_steps)  # the checkpoint's save_steps and so on would win
+        self.trainer.saved_step = state.global_step or None
+        best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
+        state.best_model_checkpoint = str(best) if state.best_global_step and best.is_dir() else None
+        if args.load_best_model_at_end and state.best_global_step:
+            verify(best)  # now, and not after days
+        before = state.stateful_callbacks.get("TrainerControl", {})
+        stopped = before.get("args", {}).get("should_training_stop", False) if isinstance(before, dict) else False
+        self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        order = self.trainer.order
+        order.set_epoch(state.global_step // order.steps_per_epoch)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_loss, self.trainer.has_looked = 0.0, False
+        key = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(key[0]))
+        if args.device.type == "cuda":
+            torch.cuda.manual_seed(int(key[0]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        trainer.clock.mark("optimizer")
+        trainer.clock.end_step()
+        if not trainer.has_looked:
+            raise RunError("this version of transformers does not ask ExactTrainer for the gradient's norm any more")
+        trainer.overflows = trainer.overflows + 1 if trainer.accelerator.optimizer_step_was_skipped else 0
+        if trainer.overflows >= MOST_OVERFLOWS:
+            raise RunError(f"step {state.global_step}: fp16 overflowed {trainer.overflows} times in a row; use --bf16")
+        if state.global_step >= state.max_steps:
+            trainer._read_late_flags()
+        if trainer.is_trial:
+            control.should_training_stop |= bool(trainer.stop_signal)
+            return
+        save = control.should_save or bool(self.trainer.stop_signal)
+        # Where an evaluation closes the epoch, a checkpoint before it would lose that evaluation.
+        at_edge = state.global_step % self.trainer.order.steps_per_epoch == 0 and args.eval_strategy == "epoch"
+        self.save_at_epoch_end, control.should_save = save and at_edge, save and not at_edge
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_save |= self.save_at_epoch_end
+        self.save_at_epoch_end = False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.stop_signal:
+            control.should_training_stop = True
+            state.best_model_checkpoint = None  # on disk it stands; here Trainer would load it, and delete the newest
