@@ -1,7 +1,10 @@
 """The model to train: a named size of an architecture from scratch, or a checkpoint to go on from."""
 
 import difflib
+import hashlib
 import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +18,12 @@ from shared.tokenizer import tokenizer_hash
 
 # Layers, width and heads of Google's BERT miniatures (Turc et al., 2019, arXiv:1908.08962); BERT's own base.
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12)}
+
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]", re.IGNORECASE)  # entries of a vocabulary that no text becomes
+OWN_TOKENIZER = "use the checkpoint's own tokenizer (leave out --tokenizer_name)"
+SHORTER = "use shorter texts or blocks"
+CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER --input "
 
 
 @dataclass
@@ -39,6 +48,10 @@ class ModelArguments:
     word_vectors: str | None = field(
         default=None,
         metadata={"help": "Vectors of data_prep/train_word_vectors.py that the embeddings of a new model start from."},
+    )
+    extend_vocabulary: bool = field(
+        default=False,
+        metadata={"help": "Add rows to a checkpoint's embedding for entries that its tokenizer has not had before."},
     )
     vocab_size: int = field(
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
@@ -86,41 +99,122 @@ def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> A
     return AutoConfig.for_model(args.model_type, **(fields | read_overrides(args)))
 
 
-def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:
-    """The `...ForMaskedLM` model in fp32, after all checks that need no weights.
+def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: Callable[[str], None] = print) -> Any:
+    """The `...ForMaskedLM` model in fp32, after all checks that need no weights; `say` is told of new weights.
 
-    Raises InputError when the vocabulary is larger than the embedding, blocks are longer than the positions, the
-    checkpoint does not load, or the implementation of attention is not installed or not made for the architecture.
+    Raises InputError when the vocabulary is larger than the embedding or another one, blocks are longer than the
+    positions, the checkpoint does not load, or the implementation of attention is not installed or not made for the
+    architecture.
     """
     from transformers import AutoConfig, AutoModelForMaskedLM
     from transformers.integrations import unset_hf_deepspeed_config
 
     if args.model_name_or_path is None:
         config = build_config(args, tokenizer, max_seq_length)
+        ways = ("take vocab_size out of --config_overrides", "raise max_position_embeddings in --config_overrides")
     else:
         try:
             config = AutoConfig.from_pretrained(args.model_name_or_path)
         except (OSError, ValueError) as error:
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
-    check_fits(config, tokenizer, max_seq_length)
+        check_vocabulary(config, tokenizer, args.model_name_or_path)
+        ways = (f"{OWN_TOKENIZER}, or add rows for the new entries with --extend_vocabulary", SHORTER)
+    check_fits(config, tokenizer, max_seq_length, *ways, extend=args.extend_vocabulary)
     unset_hf_deepspeed_config()  # under ZeRO-3 weights would be split at birth, and drawn otherwise; Trainer sets it
     try:
         if args.model_name_or_path is None:
             model = AutoModelForMaskedLM.from_config(config, attn_implementation=args.attn_implementation)
             if args.word_vectors:
                 start_from_vectors(model, args.word_vectors, tokenizer)
-            return model
-        return AutoModelForMaskedLM.from_pretrained(
-            args.model_name_or_path,
-            dtype="float32",
-            use_safetensors=True,
-            attn_implementation=args.attn_implementation,
-        )
-    except (ImportError, OSError, ValueError) as error:
+        else:
+            settings = {"dtype": "float32", "attn_implementation": args.attn_implementation}
+            model = load_weights(AutoModelForMaskedLM, args.model_name_or_path, say, **settings)
+            if len(tokenizer) > config.vocab_size:
+                model.resize_token_embeddings(len(tokenizer))  # new rows are drawn around the mean of the others
+                say(f"--extend_vocabulary: {len(tokenizer) - config.vocab_size} entries of the vocabulary are new")
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         source = "model_name_or_path" if args.model_name_or_path else "model_type"
         names = (source, "config_overrides", "attn_implementation")
         flags = " ".join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name))
-        raise InputError(f"{flags}: {error}") from error
+        raise InputError(f"{flags}: {shorten(error)}") from error
+    model.config.vocabulary_sha256 = vocabulary_hash(tokenizer)  # see check_vocabulary
+    return model
+
+
+def load_weights(task_class: Any, name: str, say: Callable[[str], None], **settings: Any) -> Any:
+    """`task_class.from_pretrained(name, **settings)`, whose weights are those of the checkpoint.
+
+    A head or pooler that the checkpoint has no weights for is new, and `say` is told. Raises InputError when weights
+    of the encoder are missing, do not fit or are left over, where the library begins with random ones and a warning;
+    and when there is nothing but a pickle to read.
+    """
+    try:
+        model, info = task_class.from_pretrained(name, use_safetensors=True, output_loading_info=True, **settings)
+    except OSError as error:
+        if ".safetensors" not in str(error):
+            raise
+        raise InputError(
+            f"--model_name_or_path {name}: has no weights in safetensors, and pickles (.bin) are not read; "
+            f"{CONVERT}{name}"
+        ) from error
+
+    def in_encoder(key: str) -> bool:
+        return key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key
+
+    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    lost, unused = [k for k in absent if in_encoder(k)], sorted(info["unexpected_keys"])
+    if lost or any(in_encoder(key) and "position_ids" not in key for key in unused):
+        raise InputError(
+            f"--model_name_or_path {name}: its weights do not fit the model: {len(lost)} of the encoder's are "
+            f"missing ({_first(lost)}), {len(unused)} are left over ({_first(unused)}); "
+            f"if the names only begin with a wrapper's (module., _orig_mod., model.), {CONVERT}{name}"
+        )
+    if absent:
+        say(f"{name} has no fitting weights for {_first(absent)}: they are new, and are to be trained")
+    return model
+
+
+def shorten(error: Exception) -> str:
+    """The beginning of a library's message, in one line."""
+    return " ".join(str(error).split())[:400]
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """SHA-256 of which token has which number; what an embedding is tied to."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
+    """Raise InputError where rows of the checkpoint's embedding would mean other words than they were trained for.
+
+    The tokenizer is compared with the hash that our runs keep in the configuration, or else with the checkpoint's own
+    tokenizer: entries may be added behind its own, or take the place of `[unused0]` and the like. A checkpoint with
+    neither can't be checked.
+    """
+    known = getattr(config, "vocabulary_sha256", None)
+    if known == vocabulary_hash(tokenizer):
+        return
+    own = _own_tokenizer(name)
+    if known and own is not None and vocabulary_hash(own) != known:
+        own = None  # somebody has put another one there
+    if own is None and not known:
+        return
+    here = {number: word for word, number in tokenizer.get_vocab().items()}
+    others = [
+        f"{number} is {word!r} there and {here.get(number)!r} here"
+        for word, number in sorted(own.get_vocab().items() if own is not None else [], key=lambda entry: entry[1])
+        if here.get(number) != word and not UNUSED.fullmatch(word)
+    ]
+    if others or own is None:
+        raise InputError(
+            f"--model_name_or_path {name}: was trained with another tokenizer than {tokenizer.name_or_path}, and its "
+            f"embeddings would stand for other words ({others[0] if others else 'by the hash in its config.json'}); "
+            f"{OWN_TOKENIZER}, pack with it (data_prep/pack_dataset.py --tokenizer_name {name}), or train from scratch"
+        )
 
 
 def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
@@ -153,20 +247,39 @@ def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
         rows[lengths > 0, :width] = (vectors / lengths.clamp(min=1e-9)[:, None] * wanted)[lengths > 0]
 
 
-def check_fits(config: Any, tokenizer: Any, max_seq_length: int) -> None:
-    """Raise InputError unless every token id has an embedding and every position of a block a row."""
-    if len(tokenizer) > config.vocab_size:
+def _own_tokenizer(name: str) -> Any:
+    """The tokenizer of a checkpoint, or None; of a folder without one the library makes one up."""
+    from transformers import AutoTokenizer
+    from transformers.utils import cached_file
+
+    try:
+        if any(cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in VOCABULARIES):
+            return AutoTokenizer.from_pretrained(name)
+    except Exception:  # of any kind; it can't be compared
+        return None
+    return None
+
+
+def check_fits(
+    config: Any,
+    tokenizer: Any,
+    max_seq_length: int,
+    fewer_words: str = OWN_TOKENIZER,
+    fewer_positions: str = SHORTER,
+    extend: bool = False,
+) -> None:
+    """Raise InputError, with a way out, unless every token id has an embedding (or gets one: `extend`) and every
+    position of a block a row."""
+    if len(tokenizer) > config.vocab_size and not extend:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} entries, but the model embeds only {config.vocab_size}; "
-            "use the checkpoint's own tokenizer, or set vocab_size in --config_overrides"
+            f"the tokenizer has {len(tokenizer)} entries, but the model embeds only {config.vocab_size}; {fewer_words}"
         )
     positions = getattr(config, "max_position_embeddings", None)
     if positions and config.model_type in ("roberta", "camembert", "xlm-roberta"):
         positions -= config.pad_token_id + 1
     if positions and max_seq_length > positions:
         raise InputError(
-            f"--max_seq_length {max_seq_length}: the model has only {positions} positions; pack shorter blocks, "
-            "or raise max_position_embeddings in --config_overrides"
+            f"--max_seq_length {max_seq_length}: the model has only {positions} positions; {fewer_positions}"
         )
 
 

@@ -1,13 +1,18 @@
+import copy
 import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForMaskedLM
+from conftest import make_tokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, BertForSequenceClassification
 from transformers.utils import is_flash_attn_2_available
 
+from pretraining.convert_checkpoint import ConvertArguments
+from pretraining.convert_checkpoint import main as convert
 from shared.errors import InputError
-from shared.model_config import SIZES, ModelArguments, build_config, build_model
+from shared.model_config import SIZES, ModelArguments, build_config, build_model, load_weights
 from shared.tokenizer import tokenizer_hash
 
 
@@ -71,7 +76,8 @@ def test_vocabulary_must_fit_the_embedding(tmp_path, wordpiece, bpe):
     build_model(ModelArguments(config_overrides="hidden_size=32"), wordpiece, 16).save_pretrained(tmp_path)
     again = build_model(ModelArguments(model_name_or_path=str(tmp_path)), wordpiece, 16)
     assert again.config.hidden_size == 32
-    with pytest.raises(InputError, match="400 entries, but the model embeds only 200"):
+    wordpiece.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"trained with another tokenizer .*leave out --tokenizer_name"):
         build_model(ModelArguments(model_name_or_path=str(tmp_path)), bpe, 16)
     with pytest.raises(InputError, match="hidden_size=30"):
         build_model(ModelArguments(config_overrides="hidden_size=30,num_attention_heads=4"), wordpiece, 16)
@@ -130,3 +136,161 @@ def test_embeddings_start_from_word_vectors(wordpiece, bpe, tmp_path):
         build_model(ModelArguments(**flags, word_vectors="nowhere"), wordpiece, 32)
     with pytest.raises(InputError, match="remove one of the two flags"):
         ModelArguments(model_name_or_path="a", word_vectors="b")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, wordpiece):
+    """A model of BERT's layout with its tokenizer, as our runs leave it."""
+    folder = tmp_path / "checkpoint"
+    build_model(ModelArguments(config_overrides="hidden_size=32"), wordpiece, 16).save_pretrained(folder)
+    wordpiece.save_pretrained(folder)
+    return folder
+
+
+def go_on(folder, tokenizer, say=lambda text: None, **flags):
+    return build_model(ModelArguments(model_name_or_path=str(folder), **flags), tokenizer, 16, say)
+
+
+def extended(tokenizer, *words):
+    more = copy.deepcopy(tokenizer)
+    more.add_tokens(list(words))
+    return more
+
+
+@pytest.mark.parametrize("size", [200, 190, 400])
+def test_a_checkpoint_is_tied_to_its_tokenizer(checkpoint, tmp_path, size):
+    """As large, smaller, larger: each row would mean another word. Its own, wherever it is stored, is taken."""
+    kind = "bpe" if size == 400 else "wordpiece"
+    other = make_tokenizer(kind, size)
+    if size == 200:  # the same words under other numbers
+        vocabulary = other.get_vocab()
+        vocabulary["the"], vocabulary["e"] = vocabulary["e"], vocabulary["the"]
+        other = type(other)(vocab=vocabulary)
+    with pytest.raises(InputError, match=r"another tokenizer than .* is '.*' there and .* here.*own tokenizer") as e:
+        go_on(checkpoint, other)
+    assert str(checkpoint) in str(e.value)
+    own = AutoTokenizer.from_pretrained(checkpoint)
+    own.save_pretrained(tmp_path / "elsewhere")
+    go_on(checkpoint, AutoTokenizer.from_pretrained(tmp_path / "elsewhere"))
+
+
+def test_a_checkpoint_whose_tokenizer_is_gone_knows_it_by_its_hash(checkpoint, wordpiece):
+    for file in checkpoint.glob("tokenizer*"):
+        file.unlink()
+    go_on(checkpoint, wordpiece)
+    other = make_tokenizer("wordpiece", 190)
+    with pytest.raises(InputError, match=r"another tokenizer .*by the hash in its config\.json"):
+        go_on(checkpoint, other)
+    other.save_pretrained(checkpoint)  # and so with another one in its place
+    with pytest.raises(InputError, match=r"another tokenizer .*by the hash in its config\.json"):
+        go_on(checkpoint, other)
+
+
+def test_entries_may_take_the_place_of_unused_ones(tmp_path, wordpiece):
+    """What the reserved entries of train_tokenizer.py are for."""
+    from transformers import BertTokenizer
+
+    words = wordpiece.get_vocab()
+    reserved = BertTokenizer(vocab=words | {"[unused0]": 200, "[unused1]": 201})
+    build_model(ModelArguments(config_overrides="hidden_size=32"), reserved, 16).save_pretrained(tmp_path)
+    reserved.save_pretrained(tmp_path)
+    go_on(tmp_path, BertTokenizer(vocab=words | {"blog": 200, "[unused1]": 201}))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
+def test_a_vocabulary_can_be_extended(tmp_path, wordpiece, model_type):
+    """The way out that the error names: old rows stay, new entries have rows, logits and a gradient."""
+    flags = {"model_type": model_type, "config_overrides": "hidden_size=32,intermediate_size=32"}
+    before = build_model(ModelArguments(**flags), wordpiece, 16)
+    before.save_pretrained(tmp_path)
+    wordpiece.save_pretrained(tmp_path)
+    more = extended(wordpiece, "blog", "vlog", "podcast")
+    with pytest.raises(InputError, match=r"203 entries, but the model embeds only 200.*--extend_vocabulary"):
+        go_on(tmp_path, more)
+    said = []
+    model = go_on(tmp_path, more, said.append, extend_vocabulary=True)
+    assert said == ["--extend_vocabulary: 3 entries of the vocabulary are new"]
+    rows = model.get_input_embeddings().weight
+    assert rows.shape[0] == model.config.vocab_size == 203
+    assert torch.equal(rows[:200], before.get_input_embeddings().weight)
+    ids = more("the vlog", return_tensors="pt")["input_ids"]
+    assert 201 in ids
+    outputs = model(input_ids=ids, labels=ids)
+    assert outputs.logits.shape[-1] == 203
+    outputs.loss.backward()
+    assert rows.grad[201].any()
+    model.save_pretrained(tmp_path / "again")
+    more.save_pretrained(tmp_path / "again")
+    go_on(tmp_path / "again", more, pytest.fail)
+
+
+def test_what_does_not_fit_names_a_way_out_that_works(checkpoint, wordpiece):
+    flags = {"config_overrides": "hidden_size=32,vocab_size=150,max_position_embeddings=16"}
+    with pytest.raises(InputError, match="take vocab_size out of --config_overrides"):
+        build_model(ModelArguments(**flags), wordpiece, 16)
+    flags = {"config_overrides": "hidden_size=32,max_position_embeddings=16"}
+    with pytest.raises(InputError, match="raise max_position_embeddings in --config_overrides"):
+        build_model(ModelArguments(**flags), wordpiece, 32)
+    build_model(ModelArguments(config_overrides="hidden_size=32,max_position_embeddings=32"), wordpiece, 32)
+    with pytest.raises(InputError, match="only 512 positions; use shorter texts or blocks"):
+        build_model(ModelArguments(model_name_or_path=str(checkpoint)), wordpiece, 513)
+    build_model(ModelArguments(model_name_or_path=str(checkpoint)), wordpiece, 512)
+
+
+def renamed(folder, target, prefix, pickled=False):
+    """A copy of the checkpoint, its weights under other names or in a pickle."""
+    shutil.copytree(folder, target)
+    weights = {f"{prefix}{name}": weight for name, weight in load_file(folder / "model.safetensors").items()}
+    (target / "model.safetensors").unlink()
+    if pickled:
+        torch.save(weights, target / "pytorch_model.bin")
+    else:
+        save_file(weights, target / "model.safetensors", {"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pickled"),
+    [("_orig_mod.", False), ("module.", False), ("model.", False), ("module._orig_mod.", False), ("", True)],
+)
+def test_weights_that_are_not_the_models_are_refused_and_can_be_converted(
+    checkpoint, tmp_path, wordpiece, prefix, pickled
+):
+    folder = renamed(checkpoint, tmp_path / "wrapped", prefix, pickled)
+    message = r"no weights in safetensors" if pickled else rf"encoder's are missing \(bert\..*\({prefix}bert\."
+    with pytest.raises(InputError, match=message) as error:
+        go_on(folder, wordpiece, pytest.fail)
+    command = str(error.value).partition("run python pretraining/convert_checkpoint.py ")[2].split()
+    assert command == ["--output_dir", "NEW_FOLDER", "--input", str(folder)]
+    convert(ConvertArguments(input=command[3], output_dir=str(tmp_path / "new")))
+    model = go_on(tmp_path / "new", AutoTokenizer.from_pretrained(tmp_path / "new"), pytest.fail)
+    expected = AutoModelForMaskedLM.from_pretrained(checkpoint).state_dict()
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_pickle_of_anything_but_tensors_is_not_run(checkpoint, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle was run",))
+
+    folder = renamed(checkpoint, tmp_path / "evil", "", True)
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: not readable as tensors"):
+        convert(ConvertArguments(input=str(folder), output_dir=str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()
+
+
+def test_layers_that_are_missing_or_left_over_are_refused_and_a_new_head_is_told(checkpoint, tmp_path, wordpiece):
+    for layers, message in ((3, r"16 of the encoder's are missing \(bert\.encoder\.layer\.2"), (1, "left over")):
+        folder = shutil.copytree(checkpoint, tmp_path / f"layers{layers}")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+        with pytest.raises(InputError, match=message):
+            go_on(folder, wordpiece)
+    said = []
+    load_weights(BertForSequenceClassification, str(checkpoint), said.append).save_pretrained(tmp_path / "classifier")
+    assert len(said) == 1 and "classifier.bias" in said[0]
+    wordpiece.save_pretrained(tmp_path / "classifier")
+    said.clear()
+    go_on(tmp_path / "classifier", wordpiece, said.append)
+    assert len(said) == 1 and "no fitting weights for cls.predictions" in said[0]

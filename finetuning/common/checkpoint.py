@@ -1,13 +1,13 @@
 """A checkpoint with a head for the task: its configuration, with the labels of the data, its tokenizer and model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import AutoConfig
 
 from finetuning.common.arguments import CheckpointArguments
 from shared.errors import InputError
-from shared.model_config import check_fits
+from shared.model_config import check_fits, check_vocabulary, load_weights, shorten
 from shared.tokenizer import load_tokenizer
 
 
@@ -52,8 +52,16 @@ def tokenizer_of(args: CheckpointArguments) -> Any:
     return load_tokenizer(str(args.tokenizer_name or args.model_name_or_path))
 
 
-def load_model(args: CheckpointArguments, task_class: Any, config: Any, tokenizer: Any, max_seq_length: int) -> Any:
-    """The model in fp32, with a new head where the checkpoint has none for the task. Raises InputError."""
+def load_model(
+    args: CheckpointArguments,
+    task_class: Any,
+    config: Any,
+    tokenizer: Any,
+    max_seq_length: int,
+    say: Callable[[str], None] = print,
+) -> Any:
+    """The model in fp32, with a new head where the checkpoint has none for the task, as `say` is told. Raises
+    InputError."""
     from transformers.integrations import unset_hf_deepspeed_config
 
     check_fits(config, tokenizer, max_seq_length)
@@ -61,17 +69,18 @@ def load_model(args: CheckpointArguments, task_class: Any, config: Any, tokenize
     try:
         if args.random_weights:
             return task_class.from_config(config, attn_implementation=args.attn_implementation)
-        return task_class.from_pretrained(
-            args.model_name_or_path,
+        check_vocabulary(config, tokenizer, str(args.model_name_or_path))
+        return load_weights(
+            task_class,
+            str(args.model_name_or_path),
+            say,
             config=config,
             dtype="float32",
-            use_safetensors=True,
             ignore_mismatched_sizes=args.ignore_mismatched_sizes,
             attn_implementation=args.attn_implementation,
         )
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        shown = " ".join(str(error).split())[:400]
-        raise InputError(f"--model_name_or_path {args.model_name_or_path}: {shown}") from error
+        raise InputError(f"--model_name_or_path {args.model_name_or_path}: {shorten(error)}") from error
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from finetuning.common.arguments import CheckpointArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError
-from shared.model_config import check_fits
+from shared.model_config import check_fits, check_vocabulary
 from shared.tokenizer import load_tokenizer
 from shared.training.checkpoints import verify
 from shared.training.trainer import ExactTrainer
@@ -53,6 +53,8 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
         model.tokenizer = load_tokenizer(args.tokenizer_name)
     if args.random_weights:
         model[0].model = AutoModel.from_config(config, attn_implementation=args.attn_implementation).to(device)
+    else:
+        check_vocabulary(config, model.tokenizer, str(name))
     model.max_seq_length = max_seq_length or model.max_seq_length
     check_fits(config, model.tokenizer, model.max_seq_length)
     return model
