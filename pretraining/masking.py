@@ -1,15 +1,15 @@
 """Masks as a pure function of (seed, epoch, block): the same again on any machine, fresh in every epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from pretraining.text.words import word_edges
 from shared.errors import InputError
 from shared.loss import IGNORED
-from shared.tokenizer import word_edges
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Masker:
 
     mask_token_id: int
     is_special: np.ndarray  # bool: never a target, never a random replacement
-    starts_word: np.ndarray  # bool, see shared.tokenizer.word_edges; empty unless whole words are masked
+    starts_word: np.ndarray  # bool, see pretraining/text/words.py; empty unless whole words are masked
     ends_word: np.ndarray
     args: MaskingArguments
     seed: int
@@ -56,17 +56,20 @@ class Masker:
         in the order of the columns; a row with fewer targets is filled up with column 0 and label IGNORED.
 
         The share of targets among the tokens of a row that are not special is `mlm_probability`, to the nearest
-        token (or to half a word). A target becomes [MASK], a random token or itself, whole words alike.
+        token (or to half a word). A word of more tokens than that is none: each of its
+        tokens is chosen by itself. A target becomes [MASK], a random token or itself, whole words alike.
         """
         ids = ids.astype(np.int64)
         length = ids.shape[1]
         special = self.is_special[ids]
+        wanted = np.round(self.args.mlm_probability * (~special).sum(axis=1, keepdims=True))
         columns = np.arange(length)
         if self.args.whole_word_mask:
             starts = self.starts_word[ids]
             starts[:, 0] = True
             starts[:, 1:] |= self.ends_word[ids[:, :-1]]
             word = np.maximum.accumulate(np.where(starts, columns, 0), axis=1)  # where each token's word begins
+            word = np.where(_tokens_in_word(word) > wanted + 1, columns, word)
         else:
             word = np.broadcast_to(columns, ids.shape)
 
@@ -76,9 +79,7 @@ class Masker:
         order_key[special] = np.iinfo(np.uint64).max
         rank = np.empty(ids.shape, dtype=np.int64)
         np.put_along_axis(rank, np.argsort(order_key, axis=1, kind="stable"), columns[None, :], axis=1)
-        wanted = np.round(self.args.mlm_probability * (~special).sum(axis=1, keepdims=True))
-        flat_word = word + np.arange(len(ids))[:, None] * length
-        tokens_in_word = np.bincount(flat_word.ravel(), minlength=ids.size)[flat_word]
+        tokens_in_word = _tokens_in_word(word)
         before = np.take_along_axis(rank, word, axis=1)  # tokens of the words ranked before this one
         chosen = (before + tokens_in_word / 2 <= wanted) & (before + tokens_in_word <= wanted + 1) & ~special
 
@@ -95,6 +96,12 @@ class Masker:
         slot = np.arange(len(rows)) - np.searchsorted(rows, rows)
         positions[rows, slot], labels[rows, slot] = found, targets
         return ids, positions, labels
+
+
+def _tokens_in_word(word: np.ndarray) -> np.ndarray:
+    """How many tokens each token's word has; `word`: (batch, length), the column where it begins."""
+    flat = word + np.arange(len(word))[:, None] * word.shape[1]
+    return np.bincount(flat.ravel(), minlength=word.size)[flat]
 
 
 def make_masker(tokenizer: Any, args: MaskingArguments, seed: int) -> Masker:
@@ -138,6 +145,23 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Put on the masks of this epoch from now on."""
         self.epoch = epoch
+
+    def check_share(self, flag: str, say: Callable[[str], None]) -> None:
+        """Compare the share of tokens that are targets, in up to 256 blocks, with what was asked for; `say` when it is
+        off by a fifth. Raises InputError, which names `flag`, when there is nothing to predict."""
+        args, targets = self.masker.args, 0
+        rows = np.unique(np.linspace(0, max(len(self) - 1, 0), 256).astype(int))[: len(self)]
+        ids = np.asarray(self.blocks[rows])
+        if len(rows):
+            targets = int((self.masker(ids, rows, 0)[2] != IGNORED).sum())
+        if not targets:
+            raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
+        share = targets / (~self.masker.is_special[ids]).sum()
+        if abs(share - args.mlm_probability) > args.mlm_probability / 5:
+            cause = (
+                "--whole_word_mask: words are long for these blocks" if args.whole_word_mask else "blocks are short"
+            )
+            say(f"--mlm_probability {args.mlm_probability}: {share:.3f} of the tokens are predicted; {cause}")
 
     def most_documents(self) -> int:
         """The most documents that a block holds; reads all blocks (about a second a gigabyte)."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from shared.errors import InputError
@@ -74,30 +73,3 @@ def special_tokens(tokenizer: Any) -> SpecialTokens:
     if not (layout.prefix and layout.separator and layout.suffix):
         raise InputError("the tokenizer puts no special tokens around its texts: its post-processor is missing")
     return layout
-
-
-def word_edges(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Which tokens begin a word, and which ones end it whatever follows; two bool arrays of length len(tokenizer).
-
-    WordPiece marks continuations with `##`. Byte-level BPE marks a space before the token with `Ġ`; a word there also
-    begins and ends at anything that is neither letter nor digit, so that "(web)" is three words and not one.
-    Special tokens are words of their own. Raises InputError for other kinds of tokenizers.
-    """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    byte_level = "ByteLevel" in json.dumps(backend["pre_tokenizer"])
-    if not byte_level and backend["model"]["type"] != "WordPiece":
-        raise InputError(
-            "--whole_word_mask: only WordPiece and byte-level BPE tokenizers show where their words begin"
-        )
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    special = set(tokenizer.all_special_ids)
-
-    def is_edge(character: str) -> bool:  # bytes above 127 are parts of letters in byte-level alphabets
-        return character in "ĠĊ" or (character.isascii() and not character.isalnum())
-
-    starts, ends = np.ones((2, len(tokens)), dtype=bool)
-    for i, token in enumerate(tokens):
-        if i not in special:
-            starts[i] = is_edge(token[0]) if byte_level else not token.startswith("##")
-            ends[i] = byte_level and is_edge(token[-1])
-    return starts, ends

@@ -66,7 +66,7 @@ def test_shares(tokenizer, blocks, whole_word, share):
 
 
 def test_whole_words_are_chosen_and_replaced_as_one(tokenizer, blocks):
-    from shared.tokenizer import word_edges
+    from pretraining.text.words import word_edges
 
     starts, ends = word_edges(tokenizer)
     masked, labels = mask(tokenizer, blocks, whole_word_mask=True)

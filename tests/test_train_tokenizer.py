@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash, word_edges
+from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
@@ -110,18 +110,6 @@ def test_reserved_entries_change_nothing_but_the_size(kind, size):
 def test_special_tokens_follow_the_template(wordpiece, bpe):
     assert special_tokens(wordpiece).separator == [wordpiece.sep_token_id]
     assert special_tokens(bpe).separator == [bpe.sep_token_id] * 2
-
-
-def test_word_edges(wordpiece, bpe):
-    starts, ends = word_edges(wordpiece)
-    assert not starts[wordpiece.convert_tokens_to_ids("##e")] and starts[wordpiece.mask_token_id]
-    assert starts[wordpiece.convert_tokens_to_ids("e")] and not ends[wordpiece.convert_tokens_to_ids("e")]
-    starts, ends = word_edges(bpe)
-    ids = bpe("a (web)", add_special_tokens=False)["input_ids"]
-    tokens = bpe.convert_ids_to_tokens(ids)
-    begins = [starts[i] or (k > 0 and ends[ids[k - 1]]) for k, i in enumerate(ids)]
-    words = "".join("|" * int(b) + t for b, t in zip(begins[1:], tokens[1:], strict=True))
-    assert words == "|Ġ(|web|)" or words == "|Ġ|(|web|)"
 
 
 def test_tokenizers_that_cannot_mask_are_refused(tmp_path, bpe):
