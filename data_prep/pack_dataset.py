@@ -126,7 +126,7 @@ def pack_dataset(
             "skipped": dict(sorted((documents.skipped + skipped).items())),
             "sources": sources,
         }
-        write_json(folder / "manifest.json", manifest)
+        write_json(folder / "manifest.json", manifest | {"hash": content_hash(manifest)})
         tokenizer.save_pretrained(folder / "tokenizer")
     return manifest
 

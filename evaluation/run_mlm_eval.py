@@ -38,7 +38,7 @@ from evaluation.masked.scores import (
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EVALUATION, Masker, make_masker
-from shared.blocks import open_blocks, verify_blocks
+from shared.blocks import open_blocks, read_manifest
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_report
@@ -94,7 +94,6 @@ def load_blocks(args: EvalArguments, checkpoint: Checkpoint) -> tuple[np.ndarray
                 f"--input {args.input[0]}: packed by another tokenizer than that of {checkpoint.name}; give the text "
                 "itself, which each model then packs with its own"
             )
-        verify_blocks(packed)
     else:
         documents = FirstDocuments(args.input, args.max_samples)
         length, share = args.max_seq_length, args.validation_fraction
@@ -139,7 +138,7 @@ def with_intervals(values: dict[str, Any], samples: dict[str, np.ndarray]) -> di
 def main(args: EvalArguments) -> dict[str, Any]:
     if not args.input:
         raise InputError("--input: name files or folders of text, or a folder of packed blocks")
-    length = open_blocks(args.input[0]).manifest["max_seq_length"] if args.is_packed else args.max_seq_length
+    length = read_manifest(args.input[0])["max_seq_length"] if args.is_packed else args.max_seq_length
     checkpoints = open_checkpoints(args.models, length)
     data = [load_blocks(args, checkpoint) for checkpoint in checkpoints]
     documents = None if args.is_packed else FirstDocuments(args.input, args.max_samples)

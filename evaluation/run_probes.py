@@ -34,7 +34,7 @@ from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.tasks.bootstrap import resample_sums
 from pretraining.masking import EVALUATION, make_masker
-from shared.blocks import open_blocks
+from shared.blocks import read_manifest
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import write_report
@@ -166,7 +166,7 @@ def main(args: ProbeArguments) -> dict[str, Any]:
     if not (args.copy_text or args.stsb or args.text or args.blimp or args.cloze):
         raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
     is_packed = bool(args.text) and args.text_arguments.is_packed
-    length = open_blocks(args.text[0]).manifest["max_seq_length"] if is_packed else args.max_seq_length
+    length = read_manifest(args.text[0])["max_seq_length"] if is_packed else args.max_seq_length
     checkpoints = open_checkpoints(args.models, length if args.text else 1)
     data = load_all(args.stsb, args.copy_text, args.max_samples, args.blimp, args.cloze)
     blocks = {}

@@ -13,6 +13,7 @@ from shared.early import answer_early
 
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -106,13 +107,20 @@ def load_data(
 
 
 def make_datasets(
-    tokenizer: Any, pairs: dict[str, Pairs], packed: PackedBlocks | None, data_args: DataArguments, seed: int
+    tokenizer: Any,
+    pairs: dict[str, Pairs],
+    packed: PackedBlocks | None,
+    data_args: DataArguments,
+    seed: int,
+    say: Callable[[str], None],
 ) -> dict[str, PairGroups]:
     """The groups of `train`, and of `validation` under the same masks always."""
     datasets = {}
     for name, masking, mask_seed in (("train", data_args, seed), ("validation", EVALUATION, 0)):
         masker, pad = make_masker(tokenizer, masking, mask_seed), tokenizer.pad_token_id
         blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
+        if blocks:
+            blocks.check_share("--packed_dataset", say)
         datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks)
         if not len(datasets[name]):
             raise InputError(f"--pairs_per_group {data_args.pairs_per_group}: more than the {name} text has pairs")
@@ -145,13 +153,13 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args.seed, quiet)
     record.use_inputs(identity, identity)
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
-    datasets = make_datasets(tokenizer, pairs, packed, data_args, training_args.seed)
+    datasets = make_datasets(tokenizer, pairs, packed, data_args, training_args.seed, record.note)
 
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        model = build_model(model_args, tokenizer, length)
-        project_masked_only(model)
+        model = build_model(model_args, tokenizer, length, record.note)
+        project_masked_only(model, record.note)
         add_heads(model, pairs["train"].vectors.shape[1])
         return ExactTrainer(
             model=model,

@@ -13,6 +13,7 @@ from shared.early import answer_early
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from shared.model_config import ModelArguments, build_model
 from shared.training.arguments import RunArguments
 from shared.training.budget import describe_training, plan_steps
 from shared.training.card import ModelCardFacts
+from shared.training.data_order import lengths_of
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
@@ -39,7 +41,7 @@ RESULTS = {
     "eval_perplexity": "perplexity",
     "eval_masked_accuracy": "masked accuracy",
     "eval_most_frequent_token_accuracy": "masked accuracy of always guessing the most frequent token",
-    "eval_bits_per_byte": "bits per byte",
+    "eval_bits_per_byte": "bits per byte (held-out part of the training text)",
     "train_tokens": "training tokens",
     "train_tokens_per_second": "training tokens per second",
     "train_share_data": "share of the time of a step: waiting for data",
@@ -87,7 +89,7 @@ class DataArguments(MaskingArguments):
 
 
 def make_datasets(
-    tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int
+    tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int, say: Callable[[str], None]
 ) -> tuple[MaskedBlocks, MaskedBlocks]:
     """Blocks to train on, with fresh masks in every epoch, and to evaluate, under the same masks always."""
     datasets = []
@@ -97,8 +99,7 @@ def make_datasets(
     ):
         edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
         dataset = MaskedBlocks(packed.splits[name][:most], make_masker(tokenizer, masking, mask_seed), *edges)
-        if not len(dataset) or (dataset.__getitems__(range(min(8, len(dataset))))["labels"] == IGNORED).all():
-            raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
+        dataset.check_share(flag, say)
         datasets.append(dataset)
     return datasets[0], datasets[1]
 
@@ -144,18 +145,18 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
-        verify = record.is_writer and record.checkpoint is not None
-        tokenizer, packed = open_or_pack(model_args, data_args, verify, quiet=not record.is_writer)
+        tokenizer, packed = open_or_pack(model_args, data_args, quiet=not record.is_writer)
     length, facts = packed.manifest["max_seq_length"], packed.manifest["splits"]["validation"]
-    train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args.seed)
+    train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args.seed, record.note)
+    lengths_of(train_dataset, training_args)  # there are none: refuses group_by_length before a model is there
     most_documents = count_documents(model_args, data_args, training_args, train_dataset, eval_dataset)
     record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
 
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        model = build_model(model_args, tokenizer, length)
-        project_masked_only(model)
+        model = build_model(model_args, tokenizer, length, record.note)
+        project_masked_only(model, record.note)
         if data_args.isolate_documents:
             keep_documents_apart(model, most_documents)
         return ExactTrainer(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_prep import pack_dataset as packing
 from data_prep.pack_dataset import PackingArguments, cached_blocks, main, pack_dataset
-from shared.blocks import open_blocks, verify_blocks
+from shared.blocks import open_blocks
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 from shared.tokenizer import special_tokens
@@ -132,6 +132,7 @@ def test_damaged_folders_are_named(tmp_path, texts, wordpiece):
     (tmp_path / "out" / "train.npy").write_bytes(data)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     manifest["splits"]["train"]["blocks"] += 1
+    del manifest["hash"]
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="the manifest says"):
         open_blocks(tmp_path / "out")
@@ -156,11 +157,41 @@ def test_impossible_settings_are_refused(tmp_path, texts, wordpiece, arguments):
 
 
 def test_a_flipped_bit_in_packed_blocks_is_found(tmp_path, wordpiece, texts):
+    """Anywhere in the files that are read: one line that names the file; what is no error is what was packed."""
+    folder = tmp_path / "packed"
+    pack_dataset(write_texts(tmp_path, texts), wordpiece, folder, 32, 0.1, quiet=True)
+    whole = open_blocks(folder)
+    splits = {name: rows.copy() for name, rows in whole.splits.items()}
+    rng, found = np.random.default_rng(0), 0
+    for name in ("train.npy", "validation.npy", "manifest.json"):
+        path = folder / name
+        content = path.read_bytes()
+        ends = range(128 if name.endswith("npy") else 0)  # all of the header
+        for place in [*ends, *rng.integers(0, len(content), 40)]:
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(damaged)
+            try:
+                blocks = open_blocks(folder)
+            except InputError as error:
+                assert str(folder) in str(error) and "pack" in str(error).partition("; ")[2]
+                found += 1
+            else:
+                assert blocks.manifest.keys() | {"hash"} >= whole.manifest.keys() - {"hash"}
+                assert all((blocks.splits[split] == rows).all() for split, rows in splits.items())
+        path.write_bytes(content)
+    assert found > 200
+
+
+def test_blocks_without_a_hash_in_their_manifest_can_be_read(tmp_path, wordpiece, texts):
+    """Those that were packed before there was one."""
     pack_dataset(write_texts(tmp_path, texts), wordpiece, tmp_path / "packed", 32, 0.1, quiet=True)
-    verify_blocks(open_blocks(tmp_path / "packed"))
-    path = tmp_path / "packed" / "train.npy"
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 4
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"train\.npy: altered since it was packed"):
-        verify_blocks(open_blocks(tmp_path / "packed"))
+    path = tmp_path / "packed" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["hash"]
+    path.write_text(json.dumps(manifest))
+    assert open_blocks(tmp_path / "packed").manifest == manifest
+    del manifest["splits"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json: altered"):
+        open_blocks(tmp_path / "packed")

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
-from shared.blocks import PackedBlocks, open_blocks, verify_blocks
+from shared.blocks import PackedBlocks, open_blocks
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.model_config import ModelArguments
@@ -23,13 +23,11 @@ class TextArguments(Protocol):
     validation_fraction: float
 
 
-def open_or_pack(
-    model_args: ModelArguments, data_args: TextArguments, verify: bool, quiet: bool
-) -> tuple[Any, PackedBlocks]:
+def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bool) -> tuple[Any, PackedBlocks]:
     """The tokenizer and the blocks, which fit each other and have a validation split.
 
-    Text is packed here, with a tokenizer trained on it where none is named. `verify` reads all blocks, for a run that
-    is resumed; `quiet` shows no progress. Raises InputError, also for blocks of another tokenizer or length.
+    Text is packed here, with a tokenizer trained on it where none is named; `quiet` shows no progress. Raises
+    InputError, also for blocks of another tokenizer or length.
     """
     if sum(map(bool, (data_args.packed_dataset, data_args.train_file, data_args.dataset_name))) != 1:
         raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
@@ -43,13 +41,14 @@ def open_or_pack(
         tokenizer = load_tokenizer(name)
         blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
-        raise InputError(f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}")
+        raise InputError(
+            f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
+            f"text again with data_prep/pack_dataset.py --tokenizer_name {tokenizer.name_or_path}"
+        )
     if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
         raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
     if "validation" not in blocks.splits:
         raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
-    if verify:
-        verify_blocks(blocks)
     return tokenizer, blocks
 
 
