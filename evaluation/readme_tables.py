@@ -54,7 +54,7 @@ def read(file: str) -> Any:
 def pretraining_table(*runs: dict[str, Any] | None) -> str:
     """What each run of run_mlm.py read, took and reached."""
     head = ["run", "model", "text, vocabulary", "tokens read", "training time", "tokens/s", "loss", "masked accuracy"]
-    head += ["most frequent token", "bits per byte"]
+    head += ["most frequent token", "bits per byte, held-out part"]
     rows = []
     for (name, (model, text)), run in zip(PRETRAINED.items(), runs, strict=True):
         if run is None:

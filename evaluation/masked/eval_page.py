@@ -26,11 +26,12 @@ def make_table(report: dict[str, Any]) -> str:
         cells += [f"{row['most_frequent_token_accuracy']:.3f}", f"{row['tokens_per_byte']:.3f}"]
         rows.append([escape(label), *cells])
     first = next(iter(models.values()))
+    text = escape(" ".join(report["settings"]["input"]))
     lines = [markdown_table(head, rows), ""]
     lines += [
-        f"15% of the tokens of {first['documents']:,} documents ({first['bytes']:,} bytes) masked, at fixed places; "
-        "'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, bootstrapped over "
-        "blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
+        f"15% of the tokens of {first['documents']:,} documents of {text} ({first['bytes']:,} bytes) masked, at fixed "
+        "places; 'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, "
+        "bootstrapped over blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
     ]
     for label, row in models.items():
         if "speed" in row:

@@ -19,7 +19,7 @@ MEASURES = {  # of run_mlm.py
     "eval_perplexity": "perplexity of masked tokens",
     "eval_masked_accuracy": "masked accuracy",
     "eval_most_frequent_token_accuracy": "masked accuracy of always guessing the most frequent token",
-    "eval_bits_per_byte": "bits per byte",
+    "eval_bits_per_byte": "bits per byte (held-out part of the training text)",
     "train_loss": "mean training loss",
     "train_tokens": "tokens",
     "train_tokens_per_second": "tokens per second",
@@ -97,7 +97,11 @@ def _masked_accuracy(manifest: dict[str, Any]) -> tuple[str, str] | None:
 
 def _own_bits(manifest: dict[str, Any]) -> tuple[str, str] | None:
     value = manifest.get("results", {}).get("eval_bits_per_byte")
-    return None if value is None else (f"{value:.3f}", "masked tokens of held-out text; less is better")
+    return (
+        None
+        if value is None
+        else (f"{value:.3f}", "masked tokens of the held-out part of the training text; less is better")
+    )
 
 
 def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
