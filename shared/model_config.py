@@ -21,6 +21,7 @@ SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]", re.IGNORECASE)  # entries of a vocabulary that no text becomes
+BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # which older versions of the library saved with the weights
 OWN_TOKENIZER = "use the checkpoint's own tokenizer (leave out --tokenizer_name)"
 SHORTER = "use shorter texts or blocks"
 CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER --input "
@@ -163,7 +164,7 @@ def load_weights(task_class: Any, name: str, say: Callable[[str], None], **setti
 
     absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     lost, unused = [k for k in absent if in_encoder(k)], sorted(info["unexpected_keys"])
-    if lost or any(in_encoder(key) and "position_ids" not in key for key in unused):
+    if lost or any(in_encoder(key) and not key.endswith(BUFFERS) for key in unused):
         raise InputError(
             f"--model_name_or_path {name}: its weights do not fit the model: {len(lost)} of the encoder's are "
             f"missing ({_first(lost)}), {len(unused)} are left over ({_first(unused)}); "

@@ -138,12 +138,21 @@ def train(args, task, model_type, batch_size, accumulation):
     return [(row["loss"], row["grad_norm"]) for row in trainer.state.log_history if "grad_norm" in row]
 
 
+def evaluate(args, task):
+    """The loss of an evaluation in batches of 4: of 17 samples, two processes read some twice."""
+    args = copy.copy(args)
+    args.per_device_eval_batch_size, args.label_names, args.remove_unused_columns = 4, ["labels"], False
+    return make_trainer(args, task, "bert", eval_dataset=make_samples(task)).evaluate()["eval_loss"]
+
+
 def main(output, splits):
     args = make_arguments(output + ".run")
     found = {}
     for task, model_type in CASES:
         for size, accumulation in splits:
             found[f"{task} {model_type} {size}x{accumulation}"] = train(args, task, model_type, size, accumulation)
+    for task in TASKS:
+        found[f"{task} evaluation"] = evaluate(args, task)
     if args.process_index == 0:
         with open(output, "w") as file:
             json.dump({"processes": args.world_size, "found": found}, file)

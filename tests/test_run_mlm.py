@@ -8,7 +8,8 @@ import yaml
 from conftest import ROOT, SENTENCES
 from transformers import AutoModelForMaskedLM, AutoTokenizer, ModernBertModel, pipeline
 
-from data_prep.pack_dataset import pack_dataset
+from data_prep.pack_dataset import PackingArguments, pack_dataset
+from data_prep.pack_dataset import main as pack
 from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments, main
 from shared.command_line import parse_arguments
 from shared.documents import Documents
@@ -305,6 +306,24 @@ def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, b
     ]:
         with pytest.raises(InputError, match=message):
             run(tmp_path / "out", *flags, config=str(tmp_path / "r.yaml"))
+
+
+def test_blocks_of_another_tokenizer_can_be_packed_as_the_error_says(tmp_path, wordpiece, bpe):
+    pack_dataset(Documents([str(SENTENCES)]), wordpiece, tmp_path / "packed", 32, 0.1, quiet=True)
+    bpe.save_pretrained(tmp_path / "bpe")
+    recipe = [line for line in (ROOT / SMOKE).read_text().splitlines() if not line.startswith("train_file")]
+    (tmp_path / "r.yaml").write_text("\n".join(recipe))
+    flags = ["--tokenizer_name", tmp_path / "bpe", "--max_steps", 1, "--eval_strategy", "no", "--packed_dataset"]
+    with pytest.raises(InputError, match=r"pack the text again with data_prep/pack_dataset\.py") as error:
+        run(tmp_path / "out", *flags, tmp_path / "packed", config=str(tmp_path / "r.yaml"))
+    words = str(error.value).partition("data_prep/pack_dataset.py ")[2].split()
+    packing = [*words, "--input", str(SENTENCES), "--output_dir", str(tmp_path / "again"), "--max_seq_length", "32"]
+    pack(*parse_arguments([PackingArguments], [*packing, "--validation_fraction", "0.1"]))
+    run(tmp_path / "out", *flags, tmp_path / "again", config=str(tmp_path / "r.yaml"))
+    path = tmp_path / "packed" / "tokenizer" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"the"', '"teh"'))
+    with pytest.raises(InputError, match=r"packed/tokenizer: altered since the text was packed; remove the folder"):
+        run(tmp_path / "other", "--packed_dataset", tmp_path / "packed", config=str(tmp_path / "r.yaml"))
 
 
 def test_documents_kept_apart(smoke, tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from forked import fork_group
-from tasks import CASES, MODELS, STEPS, make_arguments, make_trainer, train
+from tasks import CASES, MODELS, STEPS, TASKS, evaluate, make_arguments, make_trainer, train
 
 TOLERANCE = 1e-4
 SPLITS = [(8, 1), (4, 2), (2, 4), (1, 8)]
@@ -46,6 +46,11 @@ def test_two_processes(one_process, two_processes, task, model_type):
         found = two_processes[f"{task} {model_type} {size}x{accumulation}"]
         for ours, theirs in zip(found, one_process[task, model_type], strict=True):
             assert ours == pytest.approx(theirs, rel=TOLERANCE), f"{size}x{accumulation}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loss_of_an_evaluation_does_not_depend_on_the_processes(two_processes, tmp_path, task):
+    assert two_processes[f"{task} evaluation"] == pytest.approx(evaluate(make_arguments(tmp_path), task), rel=1e-5)
 
 
 @pytest.mark.parametrize("model_type", MODELS)

@@ -41,6 +41,11 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
         tokenizer = load_tokenizer(name)
         blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
+        if tokenizer.name_or_path == str(blocks.path / "tokenizer"):
+            raise InputError(
+                f"{blocks.path / 'tokenizer'}: altered since the text was packed; remove the folder {blocks.path} and "
+                "pack the text again"
+            )
         raise InputError(
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
             f"text again with data_prep/pack_dataset.py --tokenizer_name {tokenizer.name_or_path}"
