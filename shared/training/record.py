@@ -8,8 +8,8 @@ import json
 import multiprocessing
 import os
 import platform
-import secrets
 import re
+import secrets
 import sys
 import time
 from datetime import UTC, datetime
