@@ -6,7 +6,7 @@ mean of the part at hand (huggingface/transformers#47688). Without it, it divide
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -139,6 +139,50 @@ def multi_label_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Cou
     known = labels != IGNORED
     losses = binary_cross_entropy_with_logits(outputs.logits.float(), labels.float(), reduction="none")
     return _share((losses * known).sum(), labels, num_items_in_batch)
+
+
+class WeightedLoss(torch.nn.Module):
+    """Cross-entropy of one label, or binary cross-entropy of several, for labels that are rare, hard or unsure.
+
+    - `weights`: one for each class, as torch's `cross_entropy(weight=...)` takes them, or for the ones of each of
+      several labels, as `pos_weight` of torch's `binary_cross_entropy_with_logits`.
+    - `smoothing`: torch's `label_smoothing` (Szegedy et al., 2015), of one label only.
+    - `gamma`: the exponent of the focal loss (Lin et al., 2017, equation 4), which counts a target the less the surer
+      the model is of it. With smoothing, sure is said of the smoothed label.
+
+    The mean over a batch is torch's: that of cross-entropy is divided by the weights of the targets. `count` is what
+    it is divided by, for `ExactTrainer`, so that the gradient does not depend on how a batch is split.
+    """
+
+    def __init__(
+        self, weights: Sequence[float] | None = None, smoothing: float = 0.0, gamma: float = 0.0, multi: bool = False
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights))
+        self.smoothing, self.gamma, self.multi = smoothing, gamma, multi
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """The targets, or the sum of their weights."""
+        known = labels != IGNORED
+        if self.weights is None or self.multi:
+            return known.sum()
+        return self.weights.to(labels.device)[labels[known]].sum()
+
+    def forward(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:
+        logits = outputs.logits.reshape(-1, outputs.logits.shape[-1]).float()
+        known = labels.reshape(logits.shape if self.multi else -1)
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if self.multi:
+            plain = binary_cross_entropy_with_logits(logits, known.float(), reduction="none")
+            losses = plain if weights is None else plain * torch.where(known > 0, weights, 1.0)
+        else:
+            settings: dict[str, Any] = {"ignore_index": IGNORED, "reduction": "none"}
+            plain = cross_entropy(logits, known, label_smoothing=self.smoothing, **settings)
+            losses = cross_entropy(logits, known, weights, label_smoothing=self.smoothing, **settings)
+        if self.gamma:
+            losses = losses * (1 - torch.exp(-plain)).clamp_min(1e-8) ** self.gamma
+        total = (losses * (known != IGNORED)).sum()
+        return total / (self.count(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def regression_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:

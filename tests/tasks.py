@@ -111,7 +111,7 @@ def make_arguments(output_dir, **changes):
     return RunArguments(str(output_dir), use_cpu=True, disable_tqdm=True, seed=3, **settings | changes)
 
 
-def make_trainer(args, task, model_type, dropout=0.0, samples=None, model=None, **more):
+def make_trainer(args, task, model_type, dropout=0.0, samples=None, model=None, loss=None, **more):
     model = make_model(task, model_type, dropout) if model is None else model
     if task == "masked_lm":
         project_masked_only(model)
@@ -122,7 +122,7 @@ def make_trainer(args, task, model_type, dropout=0.0, samples=None, model=None, 
         args=args,
         train_dataset=make_samples(task) if samples is None else samples,
         data_collator=collate_masked if task == "masked_lm" else collate,
-        compute_loss_func=TASKS[task][1],
+        compute_loss_func=loss or TASKS[task][1],
         **more,
     )
     trainer.remove_callback(PrinterCallback)

@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoConfig, AutoModelForMaskedLM
 
-from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
+from shared.loss import IGNORED, WeightedLoss, cross_entropy_loss, project_masked_only, sum_over_targets
 
 SMALL = {
     "vocab_size": 97,
@@ -175,3 +176,52 @@ def test_sums_over_targets(model, batch):
     torch.testing.assert_close(sums[:, 0].sum() / count, model(**inputs, labels=labels).loss)
     hits = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
     assert sums[:, 1].tolist() == hits.tolist()
+
+
+@pytest.mark.parametrize("weights", [None, [0.1, 1.0, 4.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(7,), (7, 5)])  # a label for each sequence, or for each token
+def test_weighted_loss_is_torchs(weights, smoothing, shape):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(*shape, 3, requires_grad=True), torch.randint(0, 3, shape)
+    labels[2] = IGNORED
+    loss = WeightedLoss(weights, smoothing)
+    found = loss(SimpleNamespace(logits=logits), labels)
+    expected = cross_entropy(
+        logits.reshape(-1, 3),
+        labels.flatten(),
+        weight=None if weights is None else torch.tensor(weights),
+        label_smoothing=smoothing,
+        ignore_index=IGNORED,
+    )
+    torch.testing.assert_close(found, expected)
+    parts = [loss(SimpleNamespace(logits=logits[i : i + 3]), labels[i : i + 3], loss.count(labels)) for i in (0, 3, 6)]
+    torch.testing.assert_close(sum(parts), expected)
+
+
+def test_weights_of_several_labels_are_torchs_pos_weight():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(6, 3), torch.randint(0, 2, (6, 3)).float()
+    weights = [0.5, 1.0, 8.0]
+    found = WeightedLoss(weights, multi=True)(SimpleNamespace(logits=logits), labels)
+    expected = binary_cross_entropy_with_logits(logits, labels, pos_weight=torch.tensor(weights))
+    torch.testing.assert_close(found, expected)
+
+
+def test_focal_loss_is_that_of_the_paper():
+    """Lin et al., 2017, equation 5: -alpha_t (1 - p_t)^gamma log p_t."""
+    torch.manual_seed(0)
+    weights = torch.tensor([0.1, 1.0, 4.0])
+    logits, labels = torch.randn(6, 3), torch.randint(0, 3, (6,))
+    p = logits.double().softmax(1)[torch.arange(6), labels]
+    alpha = weights.double()[labels]
+    expected = (-alpha * (1 - p) ** 2 * p.log()).sum() / alpha.sum()
+    found = WeightedLoss(weights.tolist(), gamma=2.0)(SimpleNamespace(logits=logits), labels)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+
+    several = torch.randint(0, 2, (6, 3)).double()
+    sigmoid = logits.double().sigmoid()
+    p = torch.where(several > 0, sigmoid, 1 - sigmoid)
+    expected = (-((1 - p) ** 2) * p.log()).mean()
+    found = WeightedLoss(gamma=2.0, multi=True)(SimpleNamespace(logits=logits), several.float())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)

@@ -14,6 +14,8 @@ from tasks import CASES, TASKS, collate, make_arguments, make_model, make_sample
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from shared.errors import InputError, RunError
+from shared.loss import WeightedLoss
+from shared.training.card import draw_curve
 from shared.training.checkpoints import checkpoints, verify
 
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
@@ -417,3 +419,61 @@ def test_on_a_gpu_a_signal_is_obeyed_one_step_later(tmp_path):
     with pytest.raises(SystemExit) as stop:
         trainer.train()
     assert stop.value.code == 143 and trainer.saved_step == trainer.state.global_step in (4, 5)
+
+
+@pytest.mark.parametrize("logging_steps", [2, 100])
+def test_the_mean_loss_of_a_resumed_run_is_that_of_all_its_steps(tmp_path, logging_steps):
+    """Right is the mean of the losses of every step, as a run that logs each of them says."""
+    changes = SAVING | {"logging_steps": logging_steps, "max_steps": 21, "save_steps": 5}
+    each = make_trainer(make_arguments(tmp_path / "each", **changes | {"logging_steps": 1}), "single_label", "bert")
+    each.train()
+    losses = [row["loss"] for row in each.state.log_history if "loss" in row]
+    assert len(losses) == 21
+
+    def logged(trainer):
+        return np.array([(row["step"], row["loss"]) for row in trainer.state.log_history if "loss" in row])
+
+    whole = make_trainer(make_arguments(tmp_path / "whole", **changes), "single_label", "bert")
+    assert whole.train().metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    for step in (5, 20, 21):  # between two logs, at one, and when there is nothing left to do
+        folder = tmp_path / f"from-{step}"
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+        trainer = make_trainer(make_arguments(folder, **changes), "single_label", "bert")
+        metrics = trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}")).metrics
+        assert metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+        assert logged(trainer) == pytest.approx(logged(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, [1]), (7, [*range(1, 8)]), (50, [*range(5, 51, 5)])])
+def test_a_short_run_leaves_a_curve(tmp_path, steps, expected):
+    args = make_arguments(tmp_path, logging_steps=500, max_steps=steps)
+    trainer = make_trainer(args, "single_label", "bert")
+    trainer.train()
+    assert [row["step"] for row in trainer.state.log_history if "loss" in row] == expected
+    draw_curve(trainer.state.log_history, tmp_path / "curve.png", "loss")
+    assert (tmp_path / "curve.png").is_file()
+
+
+def test_evaluation_reads_every_row_though_training_drops_some(tmp_path):
+    args = make_arguments(tmp_path, dataloader_drop_last=True, per_device_train_batch_size=4, max_steps=1)
+    args.per_device_eval_batch_size = 8  # 17 samples: the last batch has one
+    trainer = make_trainer(args, "single_label", "bert", eval_dataset=make_samples("single_label"))
+    assert len(trainer.predict(make_samples("single_label")).predictions) == 17
+    assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == 17
+    assert args.dataloader_drop_last and len(trainer.get_train_dataloader()) == 4
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_the_gradient_of_a_weighted_loss_does_not_depend_on_how_a_step_is_split(tmp_path, multi):
+    task = "multi_label" if multi else "single_label"
+    weights = [0.2, 1.0, 5.0, 2.0][: 4 if multi else 3]
+    found = []
+    for size, accumulation in ((8, 1), (2, 4), (1, 8)):
+        args = make_arguments(
+            tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation, max_steps=4
+        )
+        loss = WeightedLoss(weights, 0.0 if multi else 0.1, 2.0, multi)
+        trainer = make_trainer(args, task, "bert", loss=loss)
+        trainer.train()
+        found.append([[r["loss"], r["grad_norm"]] for r in trainer.state.log_history if "grad_norm" in r])
+    assert np.allclose(found[0], found[1], rtol=1e-5) and np.allclose(found[0], found[2], rtol=1e-5)

@@ -40,10 +40,11 @@ def draw_curve(log_history: list[dict[str, Any]], path: Path, unit: str) -> None
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for key, label, style in (("loss", "training", "-"), ("eval_loss", "evaluation", "o-")):
+    for key, label, marker in (("loss", "training", ""), ("eval_loss", "evaluation", "o")):
         points = [(row["step"], row[key]) for row in log_history if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), style, label=label, markersize=4)
+            marker = marker or ("." if len(points) < 3 else "")  # a line needs more than one point to be seen
+            axes.plot(*zip(*points, strict=True), f"{marker}-", label=label, markersize=4)
     if axes.lines:
         axes.set(xlabel="step", ylabel=unit)
         axes.grid(alpha=0.3)
@@ -79,6 +80,7 @@ def write_model_card(
         ],
     )
     results = "\n".join(f"| {name} | {readable(metrics[key])} |" for key, name in rows.items())
+    curve = "![training curve](curve.png)\n\n" if (folder / "curve.png").is_file() else ""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     text = f"""# {folder.name}
 
@@ -88,9 +90,7 @@ def write_model_card(
 |---|---|
 {results}
 
-![training curve](curve.png)
-
-```python
+{curve}```python
 {facts.usage or PIPELINE.format(facts.task)}
 ```
 

@@ -31,6 +31,17 @@ def seal(staging: Path, folder: Path, facts: dict[str, Any]) -> None:
     flush(folder.parent)
 
 
+def move_files(staging: Path, folder: Path) -> None:
+    """Move the files of the finished folder `staging` into `folder`, one by one, each of them whole."""
+    flush_tree(staging)
+    for file in [path for path in staging.rglob("*") if path.is_file()]:
+        target = folder / file.relative_to(staging)
+        target.parent.mkdir(exist_ok=True)
+        file.replace(target)
+    shutil.rmtree(staging)
+    flush(folder)
+
+
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest's facts, after every file was compared with it.
 

@@ -136,3 +136,11 @@ def lengths_of(dataset: Any, args: Any) -> np.ndarray | None:
 def steps_per_epoch(samples: int, samples_per_step: int, drop_last: bool = False) -> int:
     """Optimizer steps in an epoch."""
     return samples // samples_per_step if drop_last else math.ceil(samples / samples_per_step)
+
+
+def seed_step(seed: int, step: int, process: int, device: torch.device) -> None:
+    """Let the random numbers of a step, those of dropout, be a function of seed, step and process."""
+    key = np.random.SeedSequence((seed, step, process)).generate_state(1, np.uint64)
+    torch.default_generator.manual_seed(int(key[0]))
+    if device.type == "cuda":
+        torch.cuda.manual_seed(int(key[0]))

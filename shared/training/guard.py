@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from transformers import TrainerCallback
 
 from shared.errors import RunError
 from shared.training.checkpoints import verify
+from shared.training.data_order import seed_step
+from shared.training.loss_sums import restore_sums
 from shared.training.processes import check_engine
 
 MOST_OVERFLOWS = 20  # in a row: fp16's scale starts at 2^16 and is halved each time
+LEAST_POINTS = 10  # of the training curve
 
 
 class Guard(TrainerCallback):
@@ -24,13 +25,18 @@ class Guard(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         check_engine(self.trainer)
         state.compute_steps(args, state.max_steps)  # the checkpoint's save_steps and so on would win
+        state.logging_steps = min(state.logging_steps, max(1, state.max_steps // LEAST_POINTS))  # or there is no curve
         self.trainer.saved_step = state.global_step or None
         best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
         state.best_model_checkpoint = str(best) if state.best_global_step and best.is_dir() else None
         if args.load_best_model_at_end and state.best_global_step:
             verify(best)  # now, and not after days
         before = state.stateful_callbacks.get("TrainerControl", {})
-        stopped = before.get("args", {}).get("should_training_stop", False) if isinstance(before, dict) else False
+        before = before if isinstance(before, dict) else {}
+        stopped = before.get("args", {}).get("should_training_stop", False)
+        self.trainer.has_sums = not state.global_step or "losses" in before
+        if "losses" in before:
+            restore_sums(self.trainer, before["losses"])
         self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -39,10 +45,7 @@ class Guard(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.step_loss, self.trainer.has_looked = 0.0, False
-        key = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1, np.uint64)
-        torch.default_generator.manual_seed(int(key[0]))
-        if args.device.type == "cuda":
-            torch.cuda.manual_seed(int(key[0]))
+        seed_step(args.seed, state.global_step, args.process_index, args.device)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         trainer = self.trainer

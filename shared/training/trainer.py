@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
 from shared.errors import InputError, RunError
-from shared.files import flush, flush_tree
 from shared.loss import IGNORED
-from shared.training.checkpoints import INCOMING, rotate, seal, verify
+from shared.training.checkpoints import INCOMING, move_files, rotate, seal, verify
 from shared.training.data_order import GlobalBatches, Samples, lengths_of
 from shared.training.guard import Guard
+from shared.training.kept_settings import keep_settings
+from shared.training.loss_sums import prepare_mean, sums_to_keep
 from shared.training.processes import Signals, ignore_signals
 from shared.training.speed import StepClock, measure_peak, peak_memory
 
-OPTIMIZER_SETTINGS = ("weight_decay", "betas", "eps")
 SKIPPED = "skipped_step"  # the key of skipped steps in the log history
 
 
@@ -52,6 +52,7 @@ class ExactTrainer(Trainer):
     def __init__(self, *args: Any, identity: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.identity = identity or {}
+        self.count_targets = getattr(self.compute_loss_func, "count", None)  # that of a WeightedLoss
         if self.args.torch_compile and self.compute_loss_func is not None:  # Trainer compiles the model alone
             self.compute_loss_func = torch.compile(
                 self.compute_loss_func, backend=self.args.torch_compile_backend, dynamic=False
@@ -64,6 +65,7 @@ class ExactTrainer(Trainer):
         self.clock = StepClock(self.args.device)
         self.reads_late = self.args.device.type == "cuda" and not self.args.skip_nonfinite_steps
         self.late: tuple[int, torch.Tensor, Any] | None = None  # the step whose flags are still to be read
+        self.has_sums = True  # of the losses of all steps; checkpoints of earlier versions have none
         self.already_over = self.is_trial = self.has_looked = False
         self.overflows = 0
         self.saved_step: int | None = None
@@ -84,8 +86,9 @@ class ExactTrainer(Trainer):
             if self.args.process_index == 0 and self.saved_step == self.state.global_step:
                 print(f"Saved checkpoint-{self.saved_step}. The same command goes on from there.", flush=True)
             raise SystemExit(128 + signal)
-        if self.already_over:  # rates and losses are those of the steps of this process, and there were none
-            output.metrics.clear()
+        if self.already_over:  # rates are those of the steps of this process, and there were none
+            for name in [name for name in output.metrics if name != "train_loss" or not self.has_sums]:
+                del output.metrics[name]
         output.metrics["skipped_steps"] = sum(SKIPPED in row for row in self.state.log_history)
         return output
 
@@ -118,6 +121,14 @@ class ExactTrainer(Trainer):
             generator=torch.Generator(),  # its own, so that workers take no number from the model's
         )
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Of evaluation, which reads every row: `dataloader_drop_last` is for training, whose loader stands above."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler | None:
         """Rows in their order: Trainer shuffles them with group_by_length, and predictions then fit no input."""
         return SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
@@ -133,7 +144,10 @@ class ExactTrainer(Trainer):
         # Called when the batches are there; to count on the device is to count without waiting for it.
         batch_samples[:] = [self._prepare_inputs(batch) for batch in batch_samples]
         self.clock.mark("data")
-        return super()._get_num_items_in_batch(batch_samples, device)
+        if self.count_targets is None or "labels" not in batch_samples[0]:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total = sum(self.count_targets(batch["labels"]) for batch in batch_samples)
+        return self.accelerator.gather(total.to(device)).sum()
 
     def _prepare_input(self, data: Any) -> Any:
         if isinstance(data, torch.Tensor):
@@ -265,13 +279,7 @@ class ExactTrainer(Trainer):
         with self._writing(folder / "model.safetensors", staging):
             super().save_model(str(staging), _internal_call=True)
             if self.args.should_save:
-                flush_tree(staging)
-                for file in [path for path in staging.rglob("*") if path.is_file()]:
-                    target = folder / file.relative_to(staging)
-                    target.parent.mkdir(exist_ok=True)
-                    file.replace(target)
-                shutil.rmtree(staging)
-                flush(folder)
+                move_files(staging, folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
@@ -297,6 +305,7 @@ class ExactTrainer(Trainer):
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         self.store_flos()
+        losses = sums_to_keep(self)
         with self._writing(folder, staging):
             if self.args.should_save:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -307,7 +316,7 @@ class ExactTrainer(Trainer):
             self._save_scaler(str(staging))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                self.state.stateful_callbacks = self._callback_states()
+                self.state.stateful_callbacks = self._callback_states(losses)
                 self.state.save_to_json(str(staging / "trainer_state.json"))
                 seal(staging, folder, self.identity)
                 rotate(output, self.args.save_total_limit, self.state.best_model_checkpoint)
@@ -327,30 +336,26 @@ class ExactTrainer(Trainer):
                 "checkpoints are untouched; make room and start the same command again"
             ) from error
 
-    def _callback_states(self) -> dict[str, Any]:
-        """As Trainer reads them: by class name, a list where there are several of one class."""
+    def _callback_states(self, losses: dict[str, Any]) -> dict[str, Any]:
+        """As Trainer reads them: by class name, a list where there are several of one class; and sums of losses."""
         states: dict[str, Any] = {}
         for callback in (*self.callback_handler.callbacks, self.control):
             if isinstance(callback, ExportableState):
                 states.setdefault(type(callback).__name__, []).append(callback.state())
         if self.state.global_step >= self.state.max_steps:  # so that a run that is prolonged later goes on
             states["TrainerControl"][0]["args"]["should_training_stop"] = False
+        states["TrainerControl"][0]["losses"] = losses
         return {name: found[0] if len(found) == 1 else found for name, found in states.items()}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Trainer does; with `accept_changes` the settings are the new ones, where Trainer goes on with the old."""
-        groups = [{k: group[k] for k in OPTIMIZER_SETTINGS if k in group} for group in self.optimizer.param_groups]
-        lambdas = getattr(self.lr_scheduler, "lr_lambdas", None)
-        rates = list(self.lr_scheduler.base_lrs) if lambdas else []
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if lambdas and checkpoint is not None and self.args.accept_changes and not self.is_deepspeed_enabled:
-            scheduler = self.lr_scheduler
-            scheduler.base_lrs = rates
-            scheduler._last_lr = [rate * at(scheduler.last_epoch) for rate, at in zip(rates, lambdas, strict=True)]
-            for group, settings, first, now in zip(
-                self.optimizer.param_groups, groups, rates, scheduler._last_lr, strict=True
-            ):
-                group.update(settings | {"initial_lr": first, "lr": now})
+        changed = checkpoint is not None and self.args.accept_changes and not self.is_deepspeed_enabled
+        with keep_settings(self.optimizer, self.lr_scheduler) if changed else nullcontext():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepare_mean(self, self.has_sums)
+        return super()._finalize_training(*args, **kwargs)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Say nothing of a weight that is tied to one that was loaded; refuse any other that does not fit."""
