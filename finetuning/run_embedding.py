@@ -19,16 +19,17 @@ from typing import Any, Literal
 
 from transformers import set_seed
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import tokenizer_of
 from finetuning.common.data import LabelledDataArguments, Split, choose_splits, load_splits, split_off
 from finetuning.common.error_analysis import write_error_analysis, write_json_lines
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.embedding.encoder import LIBRARY, EmbeddingTrainer, Evaluator, collator, load_encoder, similarities
-from finetuning.embedding.losses import BY_ROW, LOSSES, MAIN_METRIC, check_arguments, choose_loss
+from finetuning.embedding.losses import BY_ROW, LOSSES, MEASURES, check_arguments, choose_loss
 from finetuning.embedding.pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.training.arguments import choose_best_by
 
 USAGE = """from sentence_transformers import SentenceTransformer
 
@@ -142,7 +143,7 @@ def main(
     splits, rows, form, tokenizer, hashes, said = load_data(model_args, data_args, training_args)
     record_data(record, hashes, tokenizer, library=LIBRARY)
     record.print(said)
-    choose_best_by(training_args, MAIN_METRIC[form.name])
+    choose_best_by(training_args, MEASURES[form.name], MEASURES[form.name][0])
 
     # 3. Model and Trainer.
     def load() -> Any:
@@ -167,7 +168,7 @@ def main(
 
     if training_args.search_trials:
         parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
-        search_settings(build_trainer, parts, f"eval_{MAIN_METRIC[form.name]}", record)
+        search_settings(build_trainer, parts, f"eval_{MEASURES[form.name][0]}", record)
     if training_args.dry_run:
         return dry_run(build_trainer, rows["train"], record, can_be_split=data_args.loss in BY_ROW)
     trainer = build_trainer(training_args)

@@ -13,23 +13,27 @@ from shared.early import answer_early
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import evaluate
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
-from finetuning.common.data import LabelledDataArguments, Split, check_columns, choose_splits, load_splits, split_off
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, load_config, load_model, read_head, tokenizer_of
+from finetuning.common.classes import ClassArguments, choose_loss
+from finetuning.common.data import Split, check_columns, choose_splits, load_splits, split_off
 from finetuning.common.length_order import as_before, longest_first
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
-from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, encode_labels, find_names, find_problem_type, read_labels
-from finetuning.glue.predictions import as_predictions, write_errors, write_for_server, write_predictions
+from finetuning.glue.labels import RENAME, choose_problem_type, encode_labels, find_names, read_labels
+from finetuning.glue.predictions import write_split
+from finetuning.glue.scores import names_of_measures, score
+from finetuning.glue.thresholds import check_tuning, score_and_tune
 from finetuning.metrics.glue_tasks import main_metric
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.loss import cross_entropy_loss, multi_label_loss, regression_loss
+from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent / "metrics" / "glue_tasks.py")
@@ -46,17 +50,20 @@ PAIRS = {  # the text columns of GLUE's tasks
     "wnli": ("sentence1", "sentence2"),
 }
 MNLI = {"validation_matched": "validation", "test_matched": "test"}
-LOSSES = {SINGLE: cross_entropy_loss, MULTI: multi_label_loss, REGRESSION: regression_loss}
 
 
 @dataclass
-class DataArguments(LabelledDataArguments):
+class DataArguments(ClassArguments):
     task_name: str | None = field(default=None, metadata={"help": f"A task of GLUE: {', '.join(PAIRS)}."})
     text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
     text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
     label_column: str = field(default="label", metadata={"help": "The column of the label, number or list of labels."})
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
         default=None, metadata={"help": "What the labels are. Default: as the task or the type of the column says."}
+    )
+    tune_thresholds: bool = field(
+        default=False,
+        metadata={"help": "Choose, on the validation split, the probability from which on a label is given, for F1."},
     )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of a text or pair; longer ones are cut."})
 
@@ -97,41 +104,40 @@ def load_data(
         check_columns(split, data_args.text_columns, "text")
         if not name.startswith("test"):
             check_columns(split, [data_args.label_column])
-    first = next(iter(splits.values()))
-    kind = data_args.problem_type = data_args.problem_type or find_problem_type(first, data_args.label_column)
+    head = read_head(model_args, AutoModelForSequenceClassification, training_args.do_train)
+    kind = data_args.problem_type = choose_problem_type(data_args, head, next(iter(splits.values())))
     labels = {name: read_labels(split, data_args.label_column, kind) for name, split in splits.items()}
     names = None
     if training_args.do_train:
         names = find_names(labels["train"], splits["train"], data_args.label_column, kind)
-    config = load_config(model_args, AutoModelForSequenceClassification, names, problem_type=kind)
+    config = load_config(model_args, AutoModelForSequenceClassification, names, data_args.class_names, kind)
+    check_tuning(data_args.tune_thresholds, config, training_args.do_train, "validation" in splits)
     tokenizer = tokenizer_of(model_args)
     rows = {}
     for name, split in splits.items():
         if labels[name] is not None:
-            labels[name] = encode_labels(labels[name], config.label2id, split, kind)
+            labels[name] = encode_labels(labels[name], config.label2id, split, kind, "" if names else RENAME)
         rows[name] = tokenize(split, labels[name], data_args, tokenizer)
     return splits, rows, config, tokenizer, hashes
 
 
 def predict_split(
-    trainer: Any, record: Any, name: str, split: Split, rows: Any, data_args: DataArguments
+    trainer: Any, record: Any, name: str, split: Split, rows: Any, metric: Any, data_args: DataArguments
 ) -> dict[str, float]:
-    """The metrics of a split. Writes its predictions: of a test split also for GLUE's server, of others with an error
-    analysis."""
+    """The metrics of a split, with scores if it has labels. Writes its predictions: of a test split also for GLUE's
+    server, of others with an error analysis. Thresholds are tuned on the first validation split."""
     ordered, order = longest_first(rows)
-    prefix, kind = name.replace("validation", "eval"), data_args.problem_type
+    prefix, found = name.replace("validation", "eval"), {}
+    trainer.compute_metrics = None  # scored here, with more to say
     output = trainer.predict(ordered, metric_key_prefix=prefix)
-    if not record.is_writer:
-        return output.metrics
-    logits, names = as_before(output.predictions, order), list(trainer.model.config.label2id)
-    if name.startswith("test"):
-        write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", logits, names, kind)
-        if data_args.task_name:
-            record.print(write_for_server(record.folder, name.replace("test", data_args.task_name), logits, names))
-        return output.metrics
-    texts = split.rows.select_columns(data_args.text_columns)
-    errors = write_errors(record.folder / prefix.replace("eval", "errors"), logits, names, kind, texts, rows)
-    return output.metrics | {f"{prefix}_{key}": value for key, value in errors.items()}
+    logits = as_before(output.predictions, order)
+    if "labels" in rows.column_names:
+        is_tuned = data_args.tune_thresholds and name == "validation"
+        found = score_and_tune(trainer, metric, rows["labels"], logits, is_tuned)
+    if record.is_writer:
+        texts = split.rows.select_columns(data_args.text_columns)
+        found |= write_split(record, name, logits, trainer.model.config, texts, rows, data_args.task_name)
+    return output.metrics | {f"{prefix}_{key}": value for key, value in found.items()}
 
 
 def main(
@@ -146,18 +152,18 @@ def main(
     with training_args.main_process_first(desc="preparing data"):
         splits, rows, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
     record_data(record, hashes, tokenizer)
-    kind = config.problem_type
+    kind, names = config.problem_type, list(config.label2id)
     task = data_args.task_name or {SINGLE: "single_label", MULTI: "multi_label", REGRESSION: "regression"}[kind]
     metric = evaluate.load(METRICS, task, keep_in_memory=True)  # or it writes into the user's cache
-    choose_best_by(training_args, main_metric(task))
+    choose_best_by(training_args, names_of_measures(metric, rows.get("validation"), names, kind), main_metric(task))
+    loss = choose_loss(data_args, training_args, kind, names, rows.get("train"))
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        predictions = as_predictions(prediction.predictions, kind)
-        return metric.compute(predictions=predictions, references=prediction.label_ids)
+        return score(metric, prediction.label_ids, prediction.predictions, names, kind)
 
     # 3. Model and Trainer.
-    def load() -> Any:
-        return load_model(model_args, AutoModelForSequenceClassification, config, tokenizer, data_args.max_seq_length)
+    most = data_args.max_seq_length
+    load = partial(load_model, record, model_args, AutoModelForSequenceClassification, config, tokenizer, most)
 
     def build_trainer(args: FineTuningArguments, *parts: Any) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
@@ -171,7 +177,7 @@ def main(
             train_dataset=train,
             eval_dataset=None if held_out is None else longest_first(held_out)[0],
             processing_class=tokenizer,
-            compute_loss_func=LOSSES[kind],
+            compute_loss_func=loss,
             compute_metrics=compute_metrics,
             callbacks=args.callbacks,
             identity=record.identity,
@@ -189,7 +195,7 @@ def main(
 
     # 5. Evaluate, predict and report.
     for name in [name for name in rows if name != "train"]:
-        found = predict_split(trainer, record, name, splits[name], rows[name], data_args)
+        found = predict_split(trainer, record, name, splits[name], rows[name], metric, data_args)
         trainer.save_metrics(name.replace("validation", "eval"), found)
         metrics |= found
     source = data_args.task_name or data_args.source

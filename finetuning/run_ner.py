@@ -19,28 +19,28 @@ from typing import Any, Literal
 
 import evaluate
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, EvalPrediction, set_seed
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
-from finetuning.common.data import LabelledDataArguments, choose_splits, load_splits
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.checkpoint import SINGLE, load_config, load_model, tokenizer_of
+from finetuning.common.classes import ClassArguments, choose_loss
+from finetuning.common.data import choose_splits, load_splits
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.ner.report import write_report
 from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_file, read_sentences
 from finetuning.ner.tags import check_labels, labels_of, types_of
-from finetuning.ner.windows import encode, merge_windows
+from finetuning.ner.windows import encode, keep_classes, merge_windows
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.loss import cross_entropy_loss
+from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
 
 METRICS = str(Path(__file__).parent / "metrics" / "entities.py")
 
 
 @dataclass
-class DataArguments(LabelledDataArguments):
+class DataArguments(ClassArguments):
     text_column_name: str | None = field(
         default=None,
         metadata={"help": "The column of the words. Default: tokens or words; in a file of columns the first (1)."},
@@ -82,13 +82,13 @@ def load_data(
     chosen = choose_splits(splits, data_args, training_args)
     columns = {name: find_columns(split, *names, needs_tags=name != "test") for name, split in chosen.items()}
     sentences = {name: read_sentences(split, *columns[name], data_args.repair_tags) for name, split in chosen.items()}
-    labels, fields = None, {}
+    labels, scheme = None, None
     if training_args.do_train:  # the types of the whole split, though --max_train_samples may take a part of it
         types = find_types(splits["train"], columns["train"][1])
         check_types(sentences, chosen, types)
-        labels, fields = labels_of(types, data_args.tag_scheme), {"tag_scheme": data_args.tag_scheme}
-    config = load_config(model_args, AutoModelForTokenClassification, labels, **fields)
-    config.tag_scheme = check_labels(list(config.label2id), getattr(config, "tag_scheme", None))
+        labels, scheme = labels_of(types, data_args.tag_scheme), data_args.tag_scheme
+    config = load_config(model_args, AutoModelForTokenClassification, labels, data_args.class_names)
+    config.tag_scheme = check_labels(list(config.label2id), scheme or getattr(config, "tag_scheme", None))
     check_types(sentences, chosen, types_of(list(config.label2id)))
     sentences = {name: some.in_scheme(config.tag_scheme) for name, some in sentences.items()}
     tokenizer = tokenizer_of(model_args)
@@ -103,12 +103,6 @@ def cut_windows(some: Sentences, tokenizer: Any, config: Any, data_args: DataArg
     return encode(tokenizer, some.words, some.tags, config.label2id, *sizes, for_training, all_tokens)
 
 
-def keep_classes(logits: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reduce logits to what evaluation keeps: the class of each token, (batch, tokens) int32, and its probability."""
-    probability, label = logits.float().softmax(-1).max(-1)
-    return label.int(), probability
-
-
 def read_tags(classes: np.ndarray, windows: Dataset, sentences: Sentences, config: Any) -> list[list[str]]:
     """The predicted tags of each sentence from the classes of the windows' tokens, (windows, tokens)."""
     return [[config.id2label[label] for label in row] for row in merge_windows(classes, windows, sentences.words)]
@@ -120,6 +114,11 @@ def score(metric: Any, found: list[list[str]], sentences: Sentences, config: Any
     types = scores.pop("types")
     scores["outside_accuracy"] = float(np.mean([tag == "O" for tags in sentences.tags for tag in tags]))
     return scores | {f"f1_{kind}": of_type["f1"] for kind, of_type in types.items()}, types
+
+
+def names_of_measures(metric: Any, some: Sentences | None, config: Any) -> list[str] | None:
+    """What `score` will measure, known before a model is."""
+    return ["loss", *score(metric, some.tags, some, config)[0]] if some and some.tags else None
 
 
 def compute_metrics(
@@ -157,14 +156,14 @@ def main(
         sentences, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
     record_data(record, hashes, tokenizer)
     metric = evaluate.load(METRICS, keep_in_memory=True)  # or it writes into the user's cache
-    choose_best_by(training_args, "f1")
-
+    choose_best_by(training_args, names_of_measures(metric, sentences.get("validation"), config), "f1")
     windows_of = partial(cut_windows, tokenizer=tokenizer, config=config, data_args=data_args)
     windows = {name: windows_of(some, for_training=name == "train") for name, some in sentences.items()}
+    loss = choose_loss(data_args, training_args, SINGLE, list(config.label2id), windows.get("train"))
 
     # 3. Model and Trainer.
-    def load() -> Any:
-        return load_model(model_args, AutoModelForTokenClassification, config, tokenizer, data_args.max_seq_length)
+    most = data_args.max_seq_length
+    load = partial(load_model, record, model_args, AutoModelForTokenClassification, config, tokenizer, most)
 
     def build_trainer(args: FineTuningArguments, train: Any = None, held_out: Sentences | None = None) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""
@@ -179,7 +178,7 @@ def main(
             train_dataset=windows_of(train, for_training=True) if train else windows.get("train"),
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            compute_loss_func=cross_entropy_loss,
+            compute_loss_func=loss,
             compute_metrics=lambda found: compute_metrics(found, eval_dataset, some, metric, config),
             preprocess_logits_for_metrics=keep_classes,
             callbacks=args.callbacks,

@@ -21,8 +21,8 @@ from typing import Any
 import evaluate
 from transformers import AutoModelForQuestionAnswering, set_seed
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, choose_best_by
-from finetuning.common.checkpoint import load_config, load_model, tokenizer_of
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.checkpoint import load_config, load_model, read_head, tokenizer_of
 from finetuning.common.data import LabelledDataArguments, choose_splits, load_splits, split_off
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.qa.answers import write_answer_errors, write_misplaced, write_predictions
@@ -32,6 +32,7 @@ from finetuning.qa.usage import USAGE
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import rule_out_padding, span_loss
+from shared.training.arguments import choose_best_by, refuse_flags
 from shared.training.trainer import ExactTrainer
 
 METRIC = str(Path(__file__).parent / "metrics" / "squad_answers.py")
@@ -64,6 +65,8 @@ def load_data(
 ) -> tuple[dict[str, Questions], Any, Any, dict[str, str]]:
     """The questions of the splits that are asked for, the configuration, the tokenizer, and the hashes of what was
     read."""
+    refuse_flags(model_args, {"ignore_mismatched_sizes": "a head that answers questions has no labels"})
+    refuse_flags(training_args, {"label_smoothing_factor": "not for the first and last token of an answer"})
     splits, hashes = load_splits(data_args, read_file=read_questions)
     questions = {}
     for name, split in choose_splits(splits, data_args, training_args).items():
@@ -72,7 +75,8 @@ def load_data(
         if with_negative and name != "test":
             check_both_kinds(split)
         questions[name] = split
-    names = ["LABEL_0", "LABEL_1"] if training_args.do_train else None  # as checkpoints call start and end
+    head = read_head(model_args, AutoModelForQuestionAnswering, training_args.do_train)
+    names = ["LABEL_0", "LABEL_1"] if training_args.do_train and head is None else None  # as checkpoints call them
     config = load_config(model_args, AutoModelForQuestionAnswering, names)
     if data_args.version_2_with_negative and "validation" not in questions and not hasattr(config, THRESHOLD):
         raise InputError(
@@ -101,9 +105,14 @@ def score(metric: Any, questions: Any, best: Any, threshold: float | None = None
     return tuned | {"untuned_f1": result["f1"], THRESHOLD: threshold}
 
 
-def load_answerer(model_args: CheckpointArguments, config: Any, tokenizer: Any, max_seq_length: int) -> Any:
+def names_of_measures(metric: Any, part: Windows | None) -> list[str] | None:
+    """What `score` will measure, known before a model is."""
+    return None if part is None else ["loss", *score(metric, part.questions, part.no_answers())]
+
+
+def load_answerer(record: Any, model_args: CheckpointArguments, *parts: Any) -> Any:
     """A model that gives what `span_loss` and `keep_best_spans` need."""
-    model = load_model(model_args, AutoModelForQuestionAnswering, config, tokenizer, max_seq_length)
+    model = load_model(record, model_args, AutoModelForQuestionAnswering, *parts)
     rule_out_padding(model)
     pass_context_on(model)
     return model
@@ -155,11 +164,11 @@ def main(
     record_data(record, hashes, tokenizer)
     write_misplaced(record, questions)
     metric = evaluate.load(METRIC, "v2.0" if data_args.version_2_with_negative else "v1.1", keep_in_memory=True)
-    choose_best_by(training_args, "f1")
+    choose_best_by(training_args, names_of_measures(metric, parts.get("validation")), "f1")
     reduce = partial(keep_best_spans, n_best_size=data_args.n_best_size, max_answer_length=data_args.max_answer_length)
 
     # 3. Model and Trainer.
-    load = partial(load_answerer, model_args, config, tokenizer, data_args.max_seq_length)
+    load = partial(load_answerer, record, model_args, config, tokenizer, data_args.max_seq_length)
 
     def build_trainer(args: FineTuningArguments, *halves: Windows) -> ExactTrainer:
         """On the training data, or on two parts of it: then the model is made anew for each trial of the search."""

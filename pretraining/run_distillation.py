@@ -37,7 +37,7 @@ from shared.errors import InputError
 from shared.loss import project_masked_only
 from shared.model_config import ModelArguments, build_model
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
-from shared.training.arguments import RunArguments
+from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import plan_steps
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
@@ -146,6 +146,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     if record.finished:
         return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
+    choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):

@@ -28,7 +28,7 @@ from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
 from shared.model_config import ModelArguments, build_model
-from shared.training.arguments import RunArguments
+from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import describe_training, plan_steps
 from shared.training.card import ModelCardFacts
 from shared.training.data_order import lengths_of
@@ -87,6 +87,11 @@ class DataArguments(MaskingArguments):
             if sentence.count("<mask>") != 1:
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
 
+    @property
+    def source(self) -> str:
+        """What the model was trained on, for readers."""
+        return self.dataset_name or Path(self.packed_dataset or self.train_file[0]).name
+
 
 def make_datasets(
     tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int, say: Callable[[str], None]
@@ -142,6 +147,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     if record.finished:
         return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
+    choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
@@ -189,9 +195,10 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_metrics("eval", evaluation)
     trainer.save_state()
     metrics |= evaluation
-    source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
     title = f"A {trainer.model.config.model_type} encoder pretrained by masked-language modelling."
-    record.finish(trainer, metrics, ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path))
+    record.finish(
+        trainer, metrics, ModelCardFacts(title, "fill-mask", data_args.source, RESULTS, model_args.model_name_or_path)
+    )
     record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)

@@ -158,7 +158,7 @@ class WeightedLoss(torch.nn.Module):
         self, weights: Sequence[float] | None = None, smoothing: float = 0.0, gamma: float = 0.0, multi: bool = False
     ) -> None:
         super().__init__()
-        self.register_buffer("weights", None if weights is None else torch.tensor(weights))
+        self.weights = None if weights is None else torch.tensor(weights)
         self.smoothing, self.gamma, self.multi = smoothing, gamma, multi
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:

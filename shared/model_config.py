@@ -284,6 +284,14 @@ def check_fits(
         )
 
 
+def plain_outputs(config: Any) -> Any:
+    """The configuration, made to ask for logits alone: what a checkpoint may ask for beside them (hidden states,
+    attentions, a tuple) would be gathered in evaluation, and taken for logits."""
+    config.output_hidden_states = config.output_attentions = False
+    config.return_dict = True
+    return config
+
+
 def read_overrides(args: ModelArguments) -> dict[str, Any]:
     """The fields of `config_overrides` with their types. Raises InputError as `build_config` does."""
     from transformers import AutoConfig

@@ -13,8 +13,9 @@ import numpy as np
 from evaluation.cpu.processes import Worker
 from finetuning import run_glue
 from finetuning.common.arguments import CheckpointArguments
+from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE
 from finetuning.common.data import FORMATS, check_columns, load_splits
-from finetuning.glue.labels import MULTI, REGRESSION, SINGLE
+from finetuning.glue.predictions import as_predictions
 from finetuning.metrics.glue_tasks import main_metric
 from shared.documents import Documents
 from shared.errors import InputError, RunError
@@ -45,7 +46,7 @@ class Rows:
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """What is compared: classes, numbers, or rows of zeros and ones."""
-        return run_glue.as_predictions(logits, self.problem_type)
+        return as_predictions(logits, self.problem_type)
 
     def score(self, logits: np.ndarray) -> float | None:
         """The first metric of the task."""

@@ -24,6 +24,7 @@ class CheckpointArguments:
         default=False, metadata={"help": "Replace the head of a checkpoint that was fine-tuned for other labels."}
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
+    new_head: bool = field(init=False, default=False)  # set by load_config, where labels are no longer the same
 
 
 @dataclass
@@ -57,11 +58,15 @@ class FineTuningArguments(RunArguments):
         default=0, metadata={"help": "The seed of the search and its trials: runs with --seeds share one search."}
     )
 
+    smooths_labels = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.search_folder = self.output_dir  # runs with other seeds share it, see run_seeds
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"--seeds {' '.join(map(str, self.seeds))}: one is named twice")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise InputError(f"--early_stopping_patience {self.early_stopping_patience}: must be at least 1")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise InputError("--early_stopping_patience: needs --load_best_model_at_end, to keep the best epoch")
         if bool(self.search_trials) != bool(self.search_space):
@@ -81,12 +86,6 @@ class FineTuningArguments(RunArguments):
     def callbacks(self) -> list[Any]:
         """Early stopping, if it is asked for."""
         return [EarlyStoppingCallback(self.early_stopping_patience)] if self.early_stopping_patience else []
-
-
-def choose_best_by(args: FineTuningArguments, metric: str) -> None:
-    """Let the task's metric, the higher the better, decide which epoch is best, unless a flag names another."""
-    if args.given["metric_for_best_model"] is None:
-        args.metric_for_best_model, args.greater_is_better = metric, True
 
 
 def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float] | None]:

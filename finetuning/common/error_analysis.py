@@ -191,6 +191,7 @@ def write_error_analysis(
     predicted: np.ndarray,
     names: Sequence[str] = (),
     title: str = "Error analysis",
+    answers: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Write errors.md, worst_mistakes.jsonl and reliability.png or scatter.png into `folder`.
 
@@ -198,6 +199,7 @@ def write_error_analysis(
     keys of their texts. `lengths`: (rows,) tokens of each. `gold` and `predicted` are, by problem type, classes
     (rows,) and probabilities (rows, labels); zeros and ones (rows, labels) and probabilities (rows, labels), of which
     those above 0.5 are predicted; numbers (rows,) and numbers (rows,). `names`: the labels in the model's order.
+    `answers`, of the form of `gold`: what is predicted, where other thresholds decide.
     Returns what is worth reporting beside the metrics: `expected_calibration_error`, for multi-label sets that of all
     decisions, or `mean_absolute_error`. Raises ValueError for arrays of other shapes or without rows.
     """
@@ -209,7 +211,7 @@ def write_error_analysis(
     if (predicted.shape, gold.shape, lengths.shape) != (shape, gold_shape, shape[:1]) or not len(rows):
         raise ValueError(f"{len(rows)} rows, {gold.shape} gold, {predicted.shape} predicted, {lengths.shape} lengths")
     folder.mkdir(parents=True, exist_ok=True)
-    found = ANALYSES[problem_type](folder, gold, predicted, names)
+    found = ANALYSES[problem_type](folder, gold, predicted, names, answers)
     found.sections[f"{found.score} by length"] = length_table(
         score_by_length(lengths, found.scores), found.score.lower()
     )
@@ -237,11 +239,14 @@ class _Found(NamedTuple):
     describe: Callable[[int], dict[str, Any]]
 
 
-def _single_label(folder: Path, gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> _Found:
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right, losses = answers == gold, -np.log(np.maximum(probabilities[np.arange(len(gold)), gold], LEAST))
+def _single_label(
+    folder: Path, gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str], answers: np.ndarray | None
+) -> _Found:
+    answers, all_rows = probabilities.argmax(axis=1) if answers is None else answers, np.arange(len(gold))
+    confidence, right = probabilities[all_rows, answers], answers == gold
+    losses = -np.log(np.maximum(probabilities[all_rows, gold], LEAST))
     matrix = confusion_matrix(gold, answers, len(names))
-    error = expected_calibration_error(probabilities, gold)
+    error = _calibration_error(*reliability(confidence, right))
     draw_reliability(confidence, right, folder / "reliability.png")
     of_gold, of_answers = matrix.sum(axis=1), matrix.sum(axis=0)
     most = int(of_gold.argmax())
@@ -268,9 +273,11 @@ def _single_label(folder: Path, gold: np.ndarray, probabilities: np.ndarray, nam
     return _Found({"expected_calibration_error": error}, sections, "Accuracy", right, losses, ~right, describe)
 
 
-def _multi_label(folder: Path, gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> _Found:
-    gold, answers = gold.astype(bool), probabilities > 0.5
-    right, confidence = gold == answers, np.maximum(probabilities, 1 - probabilities)
+def _multi_label(
+    folder: Path, gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str], answers: np.ndarray | None
+) -> _Found:
+    gold, answers = gold.astype(bool), probabilities > 0.5 if answers is None else answers.astype(bool)
+    right, confidence = gold == answers, np.where(answers, probabilities, 1 - probabilities)
     losses = -np.log(np.maximum(np.where(gold, probabilities, 1 - probabilities), LEAST)).sum(axis=1)
     counts, mean_confidence, accuracy = reliability(confidence.ravel(), right.ravel())
     error = _calibration_error(counts, mean_confidence, accuracy)
@@ -299,7 +306,7 @@ def _multi_label(folder: Path, gold: np.ndarray, probabilities: np.ndarray, name
     return _Found(summary, sections, "Share of rows with all labels right", ~wrong, losses, wrong, describe)
 
 
-def _regression(folder: Path, gold: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> _Found:
+def _regression(folder: Path, gold: np.ndarray, predicted: np.ndarray, *_: Any) -> _Found:
     errors = predicted - gold
     draw_scatter(gold, predicted, folder / "scatter.png")
     absolute, chance = abs(errors), abs(gold - np.median(gold))
@@ -325,7 +332,7 @@ def _regression(folder: Path, gold: np.ndarray, predicted: np.ndarray, names: Se
     return _Found(summary, sections, "Mean absolute error", absolute, absolute, absolute > 0, describe)
 
 
-ANALYSES: dict[str, Callable[[Path, np.ndarray, np.ndarray, Sequence[str]], _Found]] = {
+ANALYSES: dict[str, Callable[..., _Found]] = {
     "single_label_classification": _single_label,
     "multi_label_classification": _multi_label,
     "regression": _regression,

@@ -18,7 +18,12 @@ FITTING = {
     NLI: ("negatives",),
 }  # the first is the default
 BY_ROW = ("cosine",)  # a sum over rows; in the others the rows of a batch are compared with each other
-MAIN_METRIC = {SCORES: "spearman", PAIRS: "mrr_at_10", TRIPLETS: "accuracy", NLI: "accuracy"}
+MEASURES = {  # the first is that of the best epoch
+    SCORES: ("spearman", "pearson"),
+    PAIRS: ("mrr_at_10", "accuracy_at_1"),
+    TRIPLETS: ("accuracy",),
+    NLI: ("accuracy",),
+}
 
 
 def check_arguments(model_args: CheckpointArguments, training_args: FineTuningArguments) -> None:
@@ -31,6 +36,7 @@ def check_arguments(model_args: CheckpointArguments, training_args: FineTuningAr
     for wrong, why in (
         (training_args.torch_compile, "--torch_compile: not for sentence encoders"),
         (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
+        (training_args.label_smoothing_factor, "--label_smoothing_factor: similarities are no classes"),
         (training_args.dry_run and not training_args.do_train, "--no_do_train: --dry_run says what training would be"),
     ):
         if wrong:

@@ -1,13 +1,38 @@
 """The labels of sentences: what kind they are, their names in the order of the model, and as numbers for the loss."""
 
+import re
 from typing import Any
 
 from datasets import ClassLabel, Value
 
+from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, problem_type_of, stock_name
 from finetuning.common.data import Split
 from shared.errors import InputError
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+RENAME = (  # the way out where nothing is trained
+    "; if the checkpoint has other names for the labels of this data, say these in the order of the checkpoint with "
+    "--class_names"
+)
+
+
+def choose_problem_type(data_args: Any, head: Any | None, split: Split) -> str:
+    """What the labels are: what a fine-tuned checkpoint knows, whose configuration is `head`; or else what a flag, and
+    or else what the data say. Raises InputError where these contradict each other."""
+    asked, column = data_args.problem_type, data_args.label_column
+    is_there = column in split.rows.column_names
+    if head is None:
+        return asked or (find_problem_type(split, column) if is_there else SINGLE)
+    known = problem_type_of(head)
+    if known == REGRESSION and head.num_labels > 1:
+        raise InputError(f"--model_name_or_path: gives {head.num_labels} numbers for a text, where one is supported")
+    if asked and (asked != known if known else asked == REGRESSION):
+        flag = f"--task_name {data_args.task_name}" if data_args.task_name else f"--problem_type {asked}"
+        raise InputError(
+            f"{flag}: this checkpoint was fine-tuned for {known or SINGLE}; remove the flag, name the pretrained "
+            "checkpoint, or train a new head with --ignore_mismatched_sizes"
+        )
+    has_lists = is_there and not isinstance(split.rows.features[column], (ClassLabel, Value))
+    return known or asked or (MULTI if has_lists else SINGLE)
 
 
 def find_problem_type(split: Split, column: str) -> str:
@@ -18,6 +43,8 @@ def find_problem_type(split: Split, column: str) -> str:
     if isinstance(feature, ClassLabel) or feature.dtype in ("string", "large_string", "bool"):
         return SINGLE
     if feature.dtype.startswith("float"):
+        if set(split.rows.unique(column)) <= {0, 1, None}:
+            raise InputError(f"{split.where}: column {column} holds 0.0 and 1.0: say by --problem_type what they mean")
         return REGRESSION
     if set(split.rows.unique(column)) <= {0, 1}:
         return SINGLE
@@ -36,12 +63,18 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
     names = [*feature.names, None] if isinstance(feature, ClassLabel) else None  # -1 is no label
 
     def name_of(value: Any) -> str | None:
-        return names[value] if names and value is not None else None if value in (None, "", -1) else str(value)
+        return (
+            names[value]
+            if names and value is not None
+            else None
+            if value in (None, "", -1)
+            else plain_number(str(value))
+        )
 
     labels: list[Any] = []
     for number, value in enumerate(split.rows[column][:], 1):
         where = f"{split.where}: row {number}: column {column}"
-        if problem_type == MULTI:
+        if problem_type == MULTI and value is not None:
             if not isinstance(value, list):
                 raise InputError(f"{where} holds {value!r}, not a list of labels")
             labels.append(list(map(name_of, value)))
@@ -73,19 +106,33 @@ def find_names(labels: list[Any], split: Split, column: str, problem_type: str) 
     )
 
 
-def encode_labels(labels: list[Any], ids: dict[str, int], split: Split, problem_type: str) -> list[Any]:
+def encode_labels(
+    labels: list[Any], ids: dict[str, int], split: Split, problem_type: str, way_out: str = ""
+) -> list[Any]:
     """Labels as the loss wants them: the id of a class, zeros and ones for each class, or the number.
 
-    Raises InputError for a name that is not among `ids`.
+    A class without a name, LABEL_1, is also called by its number. Raises InputError for a name that is none of `ids`.
     """
     if problem_type == REGRESSION:
         return labels
-    for number, label in enumerate(labels, 1):
-        for name in label if problem_type == MULTI else [label]:
-            if name not in ids:
-                raise InputError(
-                    f"{split.where}: row {number}: label {name} is not one of the model's: {', '.join(ids)}"
-                )
+    others = {plain_number(name): i for name, i in ids.items()}
+    others |= {str(i): i for name, i in ids.items() if name == stock_name(str(i))}
+
+    def id_of(name: str, row: int) -> int:
+        found = ids.get(name, others.get(plain_number(name)))
+        if found is None:
+            raise InputError(
+                f"{split.where}: row {row}: label {name} is not one of the model's: {', '.join(ids)}{way_out}"
+            )
+        return found
+
     if problem_type == MULTI:
-        return [[float(name in label) for name in ids] for label in labels]
-    return [ids[label] for label in labels]
+        sets = ({id_of(name, row) for name in label} for row, label in enumerate(labels, 1))
+        return [[float(i in found) for i in ids.values()] for found in sets]
+    return [id_of(label, row) for row, label in enumerate(labels, 1)]
+
+
+def plain_number(name: str) -> str:
+    """The name, or a whole number without the zeros behind its point, which tables add to a column with gaps: "1.0"
+    is "1"."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", name)

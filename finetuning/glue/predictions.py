@@ -1,21 +1,31 @@
 """What a model says of sentences: logits as predictions and probabilities, and the files that hold them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finetuning.common.checkpoint import MULTI, REGRESSION
 from finetuning.common.error_analysis import write_error_analysis
-from finetuning.glue.labels import MULTI, REGRESSION
 from finetuning.glue.server import why_not_for_server, write_server_file
 from shared.files import atomic_file
 
+THRESHOLDS = "decision_thresholds"  # in the model's configuration: of each label, or of the second of two classes
 
-def as_predictions(logits: np.ndarray, problem_type: str) -> np.ndarray:
-    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,)."""
+
+def as_predictions(logits: np.ndarray, problem_type: str, thresholds: Sequence[float] | None = None) -> np.ndarray:
+    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,).
+
+    `thresholds`: of each of several labels, or of the second of two classes, the least probability that is a yes.
+    """
     if problem_type == REGRESSION:
         return logits[:, 0]
+    if thresholds is not None:
+        probabilities = as_probabilities(logits, problem_type)
+        found = (probabilities if problem_type == MULTI else probabilities[:, 1]) >= np.asarray(thresholds)
+        return found.astype(int)
     return (logits > 0).astype(int) if problem_type == MULTI else logits.argmax(1)
 
 
@@ -29,11 +39,17 @@ def as_probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
 
 
 def write_predictions(
-    path: Path, logits: np.ndarray, names: list[str], problem_type: str, gold: list[Any] | None = None
+    path: Path,
+    logits: np.ndarray,
+    names: list[str],
+    problem_type: str,
+    thresholds: Sequence[float] | None = None,
+    gold: list[Any] | None = None,
 ) -> None:
     """One JSON line for each row, in the order of the set: the prediction, the probability of each label, and the
     right label where `gold`, as the loss takes it, is given."""
-    predictions, probabilities = as_predictions(logits, problem_type), as_probabilities(logits, problem_type)
+    predictions = as_predictions(logits, problem_type, thresholds)
+    probabilities = as_probabilities(logits, problem_type)
 
     def named(label: Any) -> Any:
         if problem_type == MULTI:
@@ -50,7 +66,13 @@ def write_predictions(
 
 
 def write_errors(
-    folder: Path, logits: np.ndarray, names: list[str], problem_type: str, texts: Any, rows: Any
+    folder: Path,
+    logits: np.ndarray,
+    names: list[str],
+    problem_type: str,
+    thresholds: Sequence[float] | None,
+    texts: Any,
+    rows: Any,
 ) -> dict[str, float]:
     """Write the error analysis of labelled rows, and all predictions beside it; returns what the analysis measures.
 
@@ -59,17 +81,35 @@ def write_errors(
     lengths, labels = rows["length"][:], rows["labels"][:]
     predicted = logits[:, 0] if problem_type == REGRESSION else as_probabilities(logits, problem_type)
     facts = (texts, texts.column_names, lengths, labels, predicted, names)
-    errors = write_error_analysis(folder, problem_type, *facts)
-    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, labels)
+    answers = None if thresholds is None else as_predictions(logits, problem_type, thresholds)
+    errors = write_error_analysis(folder, problem_type, *facts, answers=answers)
+    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, thresholds, labels)
     return errors
 
 
-def write_for_server(folder: Path, task: str, logits: np.ndarray, names: list[str]) -> str:
+def write_for_server(
+    folder: Path, task: str, logits: np.ndarray, names: list[str], kind: str, thresholds: Sequence[float] | None = None
+) -> str:
     """Write what GLUE's server reads, if this is a whole test set of it; say what was done."""
-    found = logits[:, 0].tolist() if task == "stsb" else [names[index] for index in logits.argmax(1)]
+    predictions = as_predictions(logits, kind, thresholds).tolist()
+    found = predictions if kind == REGRESSION else [names[index] for index in predictions]
     reason = why_not_for_server(task, names, len(found))
     return (
         f"Not for GLUE's server: {reason}"
         if reason
         else f"For GLUE's server: {write_server_file(folder, task, found)}"
     )
+
+
+def write_split(
+    record: Any, name: str, logits: np.ndarray, config: Any, texts: Any, rows: Any, task: str | None
+) -> dict[str, float]:
+    """Write the predictions of a split, of a test split of GLUE also as its server reads them, and for other splits an
+    error analysis; returns what that measures."""
+    facts = (logits, list(config.label2id), config.problem_type, getattr(config, THRESHOLDS, None))
+    if not name.startswith("test"):
+        return write_errors(record.folder / name.replace("validation", "errors"), *facts, texts, rows)
+    write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", *facts)
+    if task:
+        record.print(write_for_server(record.folder, name.replace("test", task), *facts))
+    return {}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 
 from finetuning.common.length_order import longest_first
@@ -120,6 +121,12 @@ def label_tokens(word_ids: Sequence[int], labels: Sequence[int], inner_labels: S
     for position in first_tokens(word_ids):
         result[position] = labels[word_ids[position]]
     return result
+
+
+def keep_classes(logits: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reduce logits to what evaluation keeps: the class of each token, (batch, tokens) int32, and its probability."""
+    probability, label = logits.float().softmax(-1).max(-1)
+    return label.int(), probability
 
 
 def merge_windows(values: np.ndarray, windows: Any, words: Sequence[Sequence[str]]) -> list[np.ndarray]:

@@ -21,6 +21,7 @@ from finetuning.common.length_order import as_before, longest_first
 from shared.errors import InputError
 
 NULL = 0  # the position of [CLS], where start and end of "no answer" are
+WHITE_SPACE = np.array([code for code in range(0x3001) if chr(code).isspace()])  # there is none above
 NO_CANDIDATE = 1e6  # the odds of no answer where nothing in the context can be one
 
 
@@ -89,15 +90,32 @@ def make_windows(
         sides = encoding.sequence_ids
         first = sides.index(1) if 1 in sides else 0
         end = len(sides) - sides[::-1].index(1) if 1 in sides else 0
+        if rows[number] not in windows["row"][-1:]:
+            edges = bare_edges(batch["context"][number])
         places = np.array(encoding.offsets[first:end], dtype=np.int32).reshape(-1, 2)
+        starts, ends = (edge[column].astype(np.int32) for edge, column in zip(edges, places.T, strict=True))
         windows["row"].append(rows[number])
         windows["context"].append([first, end])
         if spans:
-            windows["labels"].append(label_window(places[:, 0], places[:, 1], spans[number], first))
+            windows["labels"].append(label_window(starts, ends, spans[number], first))
         if not for_training:
-            windows["token_starts"].append(places[:, 0])
-            windows["token_ends"].append(places[:, 1])
+            windows["token_starts"].append(starts)
+            windows["token_ends"].append(ends)
     return windows
+
+
+def bare_edges(context: str) -> tuple[np.ndarray, np.ndarray]:
+    """For each place in a context, from 0 to its end, where the next character that is no white space stands, and
+    where the one before ends: (characters + 1,) int64 each.
+
+    SentencePiece takes the space before a word into its first token. With these a token that begins with white space
+    begins behind it, and one of white space alone ends before it begins: no answer begins or ends with it.
+    """
+    is_space = np.isin(np.frombuffer(context.encode("utf-32-le", "surrogatepass"), "<u4"), WHITE_SPACE)
+    places = np.arange(len(is_space))
+    following = np.minimum.accumulate(np.where(is_space, len(is_space), places)[::-1])[::-1]
+    behind = np.maximum.accumulate(np.where(is_space, 0, places + 1))
+    return np.append(following, len(is_space)), np.insert(behind, 0, 0)
 
 
 def answer_span(answers: dict[str, list[Any]]) -> tuple[int, int] | None:
@@ -135,6 +153,11 @@ class Windows:
         """The best answers from what `keep_best_spans` kept of the windows, longest first."""
         found = [as_before(part, self.order) for part in predictions]
         return merge_windows(self.windows, found, len(self.questions))
+
+    def no_answers(self) -> "BestAnswers":
+        """What is known of the answers before there is a model."""
+        none = np.zeros((len(self.questions), 1), dtype=np.int64)
+        return BestAnswers(none, none, np.full(none.shape, -np.inf, np.float32), np.zeros(len(none), np.float32))
 
 
 def cut_windows(questions: Any, tokenizer: Any, settings: WindowSettings, for_training: bool) -> Windows:
@@ -319,6 +342,8 @@ def _merge(rows: np.ndarray, tokens: Any, spans: np.ndarray, scores: np.ndarray,
     window, scores, spans = window[order], scores[order], spans[order]
     question = rows[window]
     starts, ends = (_take(tokens[name], window, spans[:, i]) for i, name in enumerate(("token_starts", "token_ends")))
+    is_text = starts < ends  # not white space alone
+    question, starts, ends, scores = question[is_text], starts[is_text], ends[is_text], scores[is_text]
 
     alike = np.lexsort((ends, starts, question))  # stable: the first of equal spans is the best one
     repeats = (np.diff(question[alike]) == 0) & (np.diff(starts[alike]) == 0) & (np.diff(ends[alike]) == 0)

@@ -10,4 +10,4 @@ outputs = model(**inputs)
 scores = (outputs.start_logits[0, :, None] + outputs.end_logits[0]).detach()  # of first and last token; [0, 0]: none
 pairs = [(i, j) for i in range(len(sides)) for j in range(i, min(i + 30, len(sides))) if sides[i] == sides[j] == 1]
 start, end = max(pairs, key=lambda pair: scores[pair])
-print(context[places[start, 0] : places[end, 1]], float(scores[start, end] - scores[0, 0]))"""
+print(context[places[start, 0] : places[end, 1]].strip(), float(scores[start, end] - scores[0, 0]))"""

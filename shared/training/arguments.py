@@ -1,12 +1,24 @@
 """Trainer's arguments with what every script of this repository adds to them."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.utils import is_torch_cuda_available
 
 from shared.errors import InputError
+
+REFUSED = {  # flags of Trainer that no script here can follow, and why
+    "ignore_data_skip": "a resumed run would read the first samples again",
+    "auto_find_batch_size": "the gradient would depend on the memory that is free",
+    "save_only_model": "such a checkpoint cannot be resumed; the final model is saved alone anyway",
+    "save_on_each_node": "give all machines one --output_dir on a shared file system",
+    "prediction_loss_only": "the scores need what the model predicts",
+    "batch_eval_metrics": "the scores need the whole split, not a batch",
+}
+LOWER_IS_BETTER = ("loss", "error", "perplexity", "bits_per_byte")  # metrics by the end of their names
 
 
 @dataclass
@@ -51,6 +63,8 @@ class RunArguments(TrainingArguments):
         default=True, metadata={"help": "Restore callbacks, early stopping among them, at resume."}
     )
 
+    smooths_labels = False  # no field: whether the script has a loss with --label_smoothing_factor
+
     def __post_init__(self) -> None:
         self.given = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, asked in (
@@ -92,14 +106,13 @@ class RunArguments(TrainingArguments):
                 f"--load_best_model_at_end, --eval_steps {self.eval_steps:g}, --save_steps {self.save_steps:g}: the "
                 "best step may have no checkpoint; make these numbers equal, or set --save_strategy best"
             )
-        for name, why in {
-            "ignore_data_skip": "a resumed run would read the first samples again",
-            "auto_find_batch_size": "the gradient would depend on the memory that is free",
-            "save_only_model": "such a checkpoint cannot be resumed; the final model is saved alone anyway",
-            "save_on_each_node": "give all machines one --output_dir on a shared file system",
-        }.items():
-            if getattr(self, name):
-                raise InputError(f"--{name}: {why}; remove the flag")
+        refuse_flags(self, REFUSED)
+        if not self.eval_do_concat_batches:
+            raise InputError("--eval_do_concat_batches false: the scores need the whole split; remove the flag")
+        if not self.smooths_labels:
+            refuse_flags(self, {"label_smoothing_factor": "only run_glue.py and run_ner.py have a loss that smooths"})
+        elif not 0 <= self.label_smoothing_factor < 1:
+            raise InputError(f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1")
         if not self.average_tokens_across_devices:
             raise InputError("--average_tokens_across_devices false: the gradient would depend on the processes")
         if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
@@ -113,3 +126,27 @@ class RunArguments(TrainingArguments):
     def samples_per_step(self) -> int:
         """Samples that all processes together read in one optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+
+def refuse_flags(args: Any, reasons: dict[str, str]) -> None:
+    """Raise InputError for the first of these flags that is set, with the reason."""
+    for name, why in reasons.items():
+        if getattr(args, name):
+            raise InputError(f"--{name}: {why}; remove the flag")
+
+
+def choose_best_by(args: RunArguments, names: Collection[str] | None, default: str | None = None) -> None:
+    """Let `--metric_for_best_model`, or the metric of the task, decide which evaluation is best; losses and errors are
+    best when they are low. `names`: those of all metrics, None where nothing is evaluated.
+
+    Raises InputError for a name that is none: Trainer would find out at the first evaluation.
+    """
+    given = args.given["metric_for_best_model"]
+    if given is None and default is None:
+        return
+    name = (given or default or "").removeprefix("eval_")
+    if given and names is not None and name not in names:
+        raise InputError(f"--metric_for_best_model {given}: not measured here; there are {', '.join(sorted(names))}")
+    args.metric_for_best_model = name
+    if args.given["greater_is_better"] is None:
+        args.greater_is_better = not name.endswith(LOWER_IS_BETTER)
