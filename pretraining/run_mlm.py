@@ -87,11 +87,6 @@ class DataArguments(MaskingArguments):
             if sentence.count("<mask>") != 1:
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
 
-    @property
-    def source(self) -> str:
-        """What the model was trained on, for readers."""
-        return self.dataset_name or Path(self.packed_dataset or self.train_file[0]).name
-
 
 def make_datasets(
     tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int, say: Callable[[str], None]
@@ -131,6 +126,13 @@ def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[
         "most_frequent_token_accuracy": np.bincount(targets).max().item() / len(targets),
         "bits_per_byte": loss / math.log(2) * tokens_per_byte,
     }
+
+
+def describe(config: Any, model_args: ModelArguments, data_args: DataArguments) -> ModelCardFacts:
+    """Title, task, source of the text and results, for the model card."""
+    title = f"A {config.model_type} encoder pretrained by masked-language modelling."
+    source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
+    return ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path)
 
 
 def fill_masks(model_path: str, sentences: list[str]) -> None:
@@ -195,10 +197,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_metrics("eval", evaluation)
     trainer.save_state()
     metrics |= evaluation
-    title = f"A {trainer.model.config.model_type} encoder pretrained by masked-language modelling."
-    record.finish(
-        trainer, metrics, ModelCardFacts(title, "fill-mask", data_args.source, RESULTS, model_args.model_name_or_path)
-    )
+    record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args))
     record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)

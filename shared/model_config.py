@@ -129,10 +129,11 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
                 start_from_vectors(model, args.word_vectors, tokenizer)
         else:
             settings = {"dtype": "float32", "attn_implementation": args.attn_implementation}
-            model = load_weights(AutoModelForMaskedLM, args.model_name_or_path, say, **settings)
+            name = args.model_name_or_path
+            model = load_weights(AutoModelForMaskedLM, name, say, config=plain_outputs(config), **settings)
             if len(tokenizer) > config.vocab_size:
-                model.resize_token_embeddings(len(tokenizer))  # new rows are drawn around the mean of the others
                 say(f"--extend_vocabulary: {len(tokenizer) - config.vocab_size} entries of the vocabulary are new")
+                model.resize_token_embeddings(len(tokenizer))  # new rows are drawn around the mean of the others
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         source = "model_name_or_path" if args.model_name_or_path else "model_type"
         names = (source, "config_overrides", "attn_implementation")
@@ -145,9 +146,9 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
 def load_weights(task_class: Any, name: str, say: Callable[[str], None], **settings: Any) -> Any:
     """`task_class.from_pretrained(name, **settings)`, whose weights are those of the checkpoint.
 
-    A head or pooler that the checkpoint has no weights for is new, and `say` is told. Raises InputError when weights
-    of the encoder are missing, do not fit or are left over, where the library begins with random ones and a warning;
-    and when there is nothing but a pickle to read.
+    A head or pooler that the checkpoint has no weights for is new, and `say` is told. Raises InputError as
+    `check_weights` does, where the library begins with random ones and a warning; and when there is nothing but a
+    pickle to read.
     """
     try:
         model, info = task_class.from_pretrained(name, use_safetensors=True, output_loading_info=True, **settings)
@@ -159,20 +160,33 @@ def load_weights(task_class: Any, name: str, say: Callable[[str], None], **setti
             f"{CONVERT}{name}"
         ) from error
 
+    absent = check_weights(model, info, name)
+    if absent:
+        say(f"{name} has no fitting weights for {_first(absent)}: they are new, and are to be trained")
+    return model
+
+
+def check_weights(model: Any, info: dict[str, Any], name: str) -> list[str]:
+    """The weights of a model, loaded with `output_loading_info`, that its checkpoint does not bring: those of a head.
+
+    Raises InputError if weights of the encoder are among them, or left over: it would be random.
+    """
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+
     def in_encoder(key: str) -> bool:
-        return key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key
+        return key.startswith(prefix) and "pooler" not in key.split(".")
 
     absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    lost, unused = [k for k in absent if in_encoder(k)], sorted(info["unexpected_keys"])
-    if lost or any(in_encoder(key) and not key.endswith(BUFFERS) for key in unused):
+    lost, unused = [key for key in absent if in_encoder(key)], sorted(info["unexpected_keys"])
+    # The weights of a head are left over where an encoder alone is loaded, and have no prefix.
+    wrong = bool(prefix) and any(in_encoder(key) and not key.endswith(BUFFERS) for key in unused)
+    if lost or wrong:
         raise InputError(
             f"--model_name_or_path {name}: its weights do not fit the model: {len(lost)} of the encoder's are "
             f"missing ({_first(lost)}), {len(unused)} are left over ({_first(unused)}); "
             f"if the names only begin with a wrapper's (module., _orig_mod., model.), {CONVERT}{name}"
         )
-    if absent:
-        say(f"{name} has no fitting weights for {_first(absent)}: they are new, and are to be trained")
-    return model
+    return absent
 
 
 def shorten(error: Exception) -> str:

@@ -130,8 +130,8 @@ def test_a_problem_type_that_is_not_the_checkpoints_is_refused(classifier, regre
         InputError, match=r"--problem_type single_label.* fine-tuned for regression.*--ignore_mismatch"
     ):
         run(regressor, tmp_path / "b", *files, *classes)
-    with pytest.raises(InputError, match=r"--task_name stsb: .* fine-tuned for single_label_classification"):
-        run(trained, tmp_path / "c", "--task_name", "stsb", *files)
+    with pytest.raises(InputError, match=r"--task_name cola: .* fine-tuned for regression"):
+        run(regressor, tmp_path / "c", "--task_name", "cola", *files)
     run(regressor, tmp_path / "d", *files, *classes, "--ignore_mismatched_sizes", "--max_steps", 1)
     config = AutoConfig.from_pretrained(tmp_path / "d")
     assert config.problem_type == "single_label_classification" and set(config.label2id) == {"blame", "praise"}

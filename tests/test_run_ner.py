@@ -444,3 +444,30 @@ def test_real_sets(name, types, checkpoint, tmp_path):
     found = main(*parse_arguments(KINDS, words))
     assert AutoConfig.from_pretrained(tmp_path / "out").num_labels == 2 * types + 1
     assert len(read_predictions(tmp_path / "out")) == 40 and 0 <= found["test_f1"] <= 1
+
+
+def test_smoothing_and_weights_of_classes(checkpoint, tmp_path):
+    """The loss of evaluation is torch's, of what the saved model says of each word."""
+    words = ["Anna", "sings", "in", "Paris", "."] * 2
+    tags = ["B-PER", "O", "O", "B-LOC", "O"] * 2
+    file = tmp_path / "words.conll"
+    file.write_text("".join(f"{word} {tag}\n" for word, tag in zip(words, tags, strict=True)))
+    flags = ("--train_file", file, "--validation_file", file, "--max_steps", 1, "--learning_rate", 1e-12)
+    run(checkpoint, tmp_path / "base", *flags)
+    base = tmp_path / "base"
+    model = AutoModelForTokenClassification.from_pretrained(base).eval()
+    encoded = AutoTokenizer.from_pretrained(base)(" ".join(words), return_offsets_mapping=True, return_tensors="pt")
+    places = encoded.pop("offset_mapping")[0].tolist()
+    starts = np.cumsum([0, *(len(word) + 1 for word in words[:-1])]).tolist()
+    firsts = [places.index(place) for start in starts for place in places if place[0] == start < place[1]]
+    with torch.no_grad():
+        logits = model(**encoded).logits[0][firsts]
+    labels = torch.tensor([model.config.label2id[tag] for tag in tags])
+    weights = torch.ones(len(model.config.label2id))
+    weights[model.config.label2id["B-PER"]] = 3.0
+    for name, more, settings in (
+        ("smoothed", ("--label_smoothing_factor", 0.2), {"label_smoothing": 0.2}),
+        ("weighted", ("--class_weights", "B-PER=3"), {"weight": weights}),
+    ):
+        found = run(str(base), tmp_path / name, *flags, *more)["eval_loss"]
+        assert found == pytest.approx(torch.nn.functional.cross_entropy(logits, labels, **settings).item(), rel=1e-4)

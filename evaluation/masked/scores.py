@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from pretraining.masking import Masker
 from shared.errors import InputError
 from shared.loss import IGNORED, project_masked_only
-from shared.model_config import check_fits
+from shared.model_config import check_fits, plain_outputs
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
 
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")  # architectures that were saved with a head for masked words
@@ -93,6 +93,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise InputError(f"--models {checkpoint.name}: has no weights for {missing}; name the pretrained checkpoint")
+    plain_outputs(model.config)
     project_masked_only(model)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 

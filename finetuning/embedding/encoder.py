@@ -16,7 +16,7 @@ from finetuning.common.arguments import CheckpointArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError
-from shared.model_config import check_fits, check_vocabulary
+from shared.model_config import check_fits, check_vocabulary, check_weights, plain_outputs
 from shared.tokenizer import load_tokenizer
 from shared.training.checkpoints import verify
 from shared.training.trainer import ExactTrainer
@@ -49,6 +49,10 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
             f"--model_name_or_path {name}: {config.model_type} is no encoder, whose tokens see the whole text; name "
             "one that was trained on masked tokens, as run_mlm.py does"
         )
+    plain_outputs(config)
+    if not args.random_weights:  # the library does not say which weights are missing
+        load = {"config": config, "use_safetensors": True, "output_loading_info": True}
+        check_weights(*AutoModel.from_pretrained(model[0].model.name_or_path, **load), str(name))
     if args.tokenizer_name:
         model.tokenizer = load_tokenizer(args.tokenizer_name)
     if args.random_weights:
