@@ -1,9 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from conftest import SENTENCES
 from datasets import Dataset
 from tasks import make_model
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from evaluation.bench.answers import BenchArguments, answers_at_once, answers_by_loops, main, same_answers
 from finetuning.qa.spans import (
@@ -203,6 +207,44 @@ def test_the_largest_stride_works(wordpiece):
 def test_white_space_around_an_answer_is_no_part_of_it():
     assert answer_span({"text": ["  a b "], "answer_start": [10]}) == (12, 15)
     assert answer_span({"text": [], "answer_start": []}) is None
+
+
+TEXT_WITH_GAPS = "  In 1968,  Hülsen-Ärmel met\u00a0Ada Lovelace  in Paris .\n Then\t(at last) she left.\u3000 "
+
+
+@pytest.fixture(scope="module", params=["always", "first", "never"])
+def sentencepiece(request):
+    """A tokenizer as SentencePiece makes them, which takes the space before a word into its token."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=request.param)
+    special = ["[CLS]", "[SEP]", "[PAD]", "[UNK]"]
+    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]")
+    tokenizer.train_from_iterator(SENTENCES.read_text().splitlines(), trainer)
+    ends = [(name, tokenizer.token_to_id(name)) for name in special[:2]]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ends)
+    names = dict(zip(("cls_token", "sep_token", "pad_token", "unk_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.mark.parametrize("text", [TEXT_WITH_GAPS, CONTEXT[:250]])
+def test_no_answer_begins_or_ends_with_a_space(sentencepiece, text):
+    """transformers#14418. Right is what the data say, and the text itself."""
+    settings = WindowSettings(max_seq_length=400, doc_stride=20, max_question_length=16)
+    words = [(found[0], found.start()) for found in re.finditer(r"\S+", text)]
+    rows = [{"text": [word], "answer_start": [start]} for word, start in words]
+    data = Dataset.from_dict({"question": ["Where?"] * len(rows), "context": [text] * len(rows), "answers": rows})
+    parts = cut_windows(data, sentencepiece, settings, for_training=False)
+    assert len(parts.windows) == len(words)  # one window holds all of the text
+    logits = torch.zeros(2, len(words), max(parts.windows["length"]))
+    for row, (first, last) in enumerate(parts.windows["labels"]):
+        logits[0, row, first] = logits[1, row, last] = 9.0
+    found = keep_best_spans(*logits, torch.tensor(parts.windows["context"]), n_best_size=20, max_answer_length=30)
+    best = merge_windows(parts.windows, [part.numpy() for part in found], len(words))
+    for (word, start), answers in zip(words, best.n_best(data["context"], with_null=False), strict=True):
+        assert (answers[0]["text"], answers[0]["answer_start"]) == (word, start) and len(answers) > 1
+        for answer in answers:
+            assert answer["text"] == answer["text"].strip()
+            assert text.startswith(answer["text"], answer["answer_start"])
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])

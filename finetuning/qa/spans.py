@@ -342,7 +342,7 @@ def _merge(rows: np.ndarray, tokens: Any, spans: np.ndarray, scores: np.ndarray,
     window, scores, spans = window[order], scores[order], spans[order]
     question = rows[window]
     starts, ends = (_take(tokens[name], window, spans[:, i]) for i, name in enumerate(("token_starts", "token_ends")))
-    is_text = starts < ends  # not white space alone
+    is_text = starts <= ends  # not white space alone, see `bare_edges`
     question, starts, ends, scores = question[is_text], starts[is_text], ends[is_text], scores[is_text]
 
     alike = np.lexsort((ends, starts, question))  # stable: the first of equal spans is the best one
