@@ -51,9 +51,9 @@ def choose_loss(
     if not any(flags):
         return multi_label_loss if multi else cross_entropy_loss
     weights = None
-    if args.class_weights and rows is None:
-        raise InputError("--class_weights: weigh what is trained on, and --do_train is off; remove the flag")
     if args.class_weights:
+        if rows is None:
+            raise InputError("--class_weights: weigh what is trained on, and --do_train is off; remove the flag")
         balanced = args.class_weights == ["balanced"]
         weights = balanced_weights(rows["labels"], len(names), multi) if balanced else _read_weights(args, names)
     return WeightedLoss(weights, training_args.label_smoothing_factor, args.focal_gamma, multi)
