@@ -477,3 +477,9 @@ def test_the_gradient_of_a_weighted_loss_does_not_depend_on_how_a_step_is_split(
         trainer.train()
         found.append([[r["loss"], r["grad_norm"]] for r in trainer.state.log_history if "grad_norm" in r])
     assert np.allclose(found[0], found[1], rtol=1e-5) and np.allclose(found[0], found[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("flag", ["label_smoothing_factor", "prediction_loss_only", "batch_eval_metrics"])
+def test_flags_that_no_loss_or_score_here_can_follow_are_refused(tmp_path, flag):
+    with pytest.raises(InputError, match=f"--{flag}: .*; remove the flag"):
+        make_arguments(tmp_path, **{flag: 0.1})
