@@ -81,6 +81,14 @@ SENTENCE = "The committee met again in the spring, and nobody was absent from th
         ("Before\n{| class=x\n|-\n! a\n| b {{!}} c\n{|\n| inner\n|}\n|}\nAfter", "Before\n\nAfter"),
         (":{|\n| a\n|}\nAfter", "After"),
         ("{|\n| a\n{{end}}\nText after a table that a template closes.", "Text after a table that a template closes."),
+        # tables that are not closed, or closed by HTML: </table> ends both kinds in the HTML that MediaWiki writes
+        ('Text.\n\n{| class="wikitable" style="width:100%"\n|-\n| a || b\n\nMore.', "Text.\n\nMore."),
+        ("Text.\n\n{| class=x\n|-\n| a || b\n</table>\nMore.", "Text.\n\nMore."),
+        ("Text.\n{| class=x\n| a\n{| class=y\n| b\n|}\nMore.\n\nEnd.", "Text.\n\nMore.\n\nEnd."),
+        ("{| class=x\n|+ Caption\n! h\n|-\n| a\nb\n* c\n\nMore.\n|-\n| d\n== Next ==\nEnd!", "More.\n\nNext\n\nEnd!"),
+        ("{| class=x\n| a\n\nOne.\n\n{|\n| b\n|}\n\nTwo.", "One.\n\nTwo."),
+        ("<table border=1><tr><td>a</td>\n<td>b\n</td></tr>\n\nMore.\n\n<tr><td>c", "More."),
+        ("<table>\n{| class=x\n| a\n</table>\nMore.", "More."),
         # lists and lines
         ("* one\n** two\n# three\n*\n* {{x}}", "- one\n  - two\n- three"),
         ("; Term : meaning\n: indented", "Term: meaning\n\nindented"),

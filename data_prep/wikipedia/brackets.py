@@ -2,7 +2,7 @@
 
 import re
 
-from data_prep.wikipedia.marks import REMOVED
+from data_prep.wikipedia.marks import REMOVED, TABLE
 from data_prep.wikipedia.names import Names
 from data_prep.wikipedia.templates import render_template
 from data_prep.wikipedia.words import LANGUAGES, PROJECTS
@@ -15,6 +15,7 @@ _TOKEN = re.compile(
 _PLAIN_LINK = re.compile(r"\[\[(?:[^\[\]{}|\n:]++\|([^\[\]{}|\n]++)|([^\[\]{}|\n:]++))\]\]")
 _OPEN_LINK = re.compile(r"[^\[\]|\n]*(?:\|([^\[\]|\n]*))?\]")
 _FIRST_LINE = re.compile(r"[^\n}]*\}?")
+_TABLE_LINE = re.compile(r"\s*(?:[|!]|</?(?:t[rdh]|thead|tbody|tfoot|caption)\b)", re.IGNORECASE)
 
 
 def resolve_brackets(text: str, title: str, names: Names) -> str:
@@ -29,7 +30,26 @@ def resolve_brackets(text: str, title: str, names: Names) -> str:
     brackets.out.append(text[position:])
     while brackets.kinds:
         brackets.abandon()
-    return "".join(brackets.out)
+    text = "".join(brackets.out)
+    return _drop_open_tables(text) if TABLE in text else text
+
+
+def _drop_open_tables(text: str) -> str:
+    """Without the rows of tables that were never closed. A cell ends with its paragraph: MediaWiki shows all that
+    follows such a table in its last cell, and most of that is the article."""
+    before, *tables = text.split(TABLE)
+    kept = [before]
+    for table in tables:
+        in_cell = True
+        for number, line in enumerate(table.split("\n")):
+            in_cell = number == 0 or bool(_TABLE_LINE.match(line)) or (in_cell and not _ends_cell(line))
+            if not in_cell:
+                kept.append("\n" + line)
+    return "".join(kept)
+
+
+def _ends_cell(line: str) -> bool:
+    return not line.strip(f" \t{REMOVED}") or line.startswith("=")
 
 
 class _Brackets:
@@ -74,7 +94,9 @@ class _Brackets:
             elif match := _OPEN_LINK.match(piece):
                 label = match[1] if match[1] is not None else match[0][:-1]
                 self.out[start] = label + piece[match.end() :]
-        elif kind == "{":
+        elif kind in "|t":
+            self.out[start] = TABLE + piece
+        else:
             self.out[start] = _FIRST_LINE.sub("", piece, count=1)
 
     def _open_links(self, length: int) -> None:
@@ -115,6 +137,8 @@ class _Brackets:
                 self._pop()
 
     def _close_table(self, kind: str) -> None:
+        if kind == "t" and not self.opened[kind]:
+            kind = "|"  # both are one <table> of HTML, which </table> ends; "|}" ends those of "{|" alone
         if not self.opened[kind]:
             return
         while self.kinds[-1] != kind:
