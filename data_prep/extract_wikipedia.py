@@ -7,7 +7,8 @@ Reads the files pages-articles*.xml*.bz2 of https://dumps.wikimedia.org (or of -
 like it), which it downloads to --dump_dir, or with --input any dump files, compressed or not, Special:Export too; of
 a folder the articles once, where it holds them in parts, in one piece and as multistream. Drops redirects, other
 namespaces and disambiguation pages, and writes the stage's parquet shards, `dropped/` and `manifest.json`; `offset` is
-the number of pages before an article in its dump file. See wikipedia/wikitext.py for what becomes of the markup.
+the number of pages before an article in its dump file. See wikipedia/wikitext.py for what becomes of the markup, and
+wikipedia/expansion.py for templates; those that are removed from within lines of text are counted in the manifest.
 """
 
 import json
@@ -21,15 +22,18 @@ from data_prep.engine.downloads import server_at
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from data_prep.wikipedia.dump import Page, Site, read_pages
+from data_prep.wikipedia.expansion import Expansion
 from data_prep.wikipedia.files import DAY, fetch_dump, find_dumps
 from data_prep.wikipedia.names import Names, names_of
 from data_prep.wikipedia.pages import is_disambiguation, is_redirect, language_of, source_of, title_url
+from data_prep.wikipedia.template_pages import load_templates, template_phase
 from data_prep.wikipedia.wikitext import clean_wikitext
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.rows import NAMES, Source, clean_text
 
-CLEANING = 3  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
+REMOVED = "removed_templates"  # in the manifest's counts: from within lines of text, by name
+CLEANING = 4  # raise it when the cleaning changes, so that a half-made folder is not continued with other text
 
 
 @dataclass
@@ -47,6 +51,13 @@ class WikipediaArguments:
     )
     max_page_bytes: int = field(
         default=8 * 2**20, metadata={"help": "Larger pages of the XML are dropped (MediaWiki's own limit is 2 MiB)."}
+    )
+    expand_templates: bool = field(
+        default=True,
+        metadata={
+            "help": "Read the dump's own templates first, so that those inside sentences show their words. Without it "
+            "the dump is read once, and only the templates of our tables show theirs."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -67,10 +78,12 @@ class ReadArticles:
     source_name: str | None
     disambiguation: str
     max_page_bytes: int
+    templates: str | None = None  # a folder of template_pages.py
 
     def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
         file_name = Path(source.path).name
         known: tuple[Site, Names, str, str] | None = None
+        pages = load_templates(self.templates) if self.templates else {}
         for after, share, page, problem, site in read_pages(source, position, self.max_page_bytes):
             if known is None or known[0] is not site:
                 language, code = language_of(site, file_name)
@@ -93,11 +106,13 @@ class ReadArticles:
                 "language": language or None,
                 "metadata": json.dumps({"revision": page.revision}) if page.revision else None,
             }
+            expansion = Expansion(title, names, pages)
             reason, bad = self.judge(page, title, site)
             if not reason:
-                document["text"] = clean_wikitext(page.text or "", title, names)
+                document["text"] = clean_wikitext(page.text or "", title, names, expansion)
                 reason = "" if document["text"] else "no prose"
-            yield Outcome(after, share, document, reason, bad, title if reason else "")
+            counts = {REMOVED: dict(expansion.removed)} if expansion.removed else {}
+            yield Outcome(after, share, document, reason, bad, title if reason else "", counts=counts)
 
     def judge(self, page: Page, title: str, site: Site) -> tuple[str, bool]:
         """(why a page is dropped or "", whether that is damage)."""
@@ -127,11 +142,23 @@ def main(stage_args: StageArguments, args: WikipediaArguments) -> dict[str, Any]
         inputs = fetch_dump(server_at(args.base_url, 8, 2.0), args.wiki, args.date, args.dump_dir)
     sources = find_dumps(inputs)
     name = f"{args.wiki}-{args.date}" if args.wiki else None
-    step = ReadArticles(name, args.disambiguation, args.max_page_bytes)
+    phases, folder = [], None
+    if args.expand_templates:
+        phase, folder = template_phase(stage_args.output_dir, sources, args.max_page_bytes)
+        phases.append(phase)
+    step = ReadArticles(name, args.disambiguation, args.max_page_bytes, folder)
     settings = settings_of(stage_args, args) | {"cleaning": CLEANING}
     for flag in ("dump_dir", "base_url"):  # where a dump came from changes nothing in it
         del settings[flag]
-    return run_stage("extract_wikipedia", stage_args, settings, sources, [document_phase(stage_args, sources, step)])
+    phases.append(document_phase(stage_args, sources, step))
+    manifest = run_stage("extract_wikipedia", stage_args, settings, sources, phases)
+    if removed := manifest and manifest["counts"].get(REMOVED):
+        most = sorted(removed.items(), key=lambda item: (-item[1], item[0]))[:5]
+        print(
+            f"extract_wikipedia: {sum(removed.values()):,} unknown templates were removed from within lines of text "
+            f"({', '.join(f'{name} {count:,}' for name, count in most)}); see counts.{REMOVED} in manifest.json"
+        )
+    return manifest
 
 
 if __name__ == "__main__":

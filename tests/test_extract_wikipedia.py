@@ -101,6 +101,29 @@ def outcomes(path, position=0, max_page_bytes=8 * 2**20):
     return list(ReadArticles(None, "drop", max_page_bytes)(Source(0, str(path), path.stat().st_size), position))
 
 
+TEMPLATES = [
+    page(30, "Шаблон:Език-ру", "<noinclude>[[Категория:X]]</noinclude>[[Руски език|рус.]] {{{1}}}", ns="10"),
+    page(31, "Template:Скок", "#виж [[Шаблон:Език-ру]]", ns="10"),
+    page(32, "Шаблон:Lua", "{{#invoke:x|y}}", ns="10"),
+]
+USES = "Пушкин ({{Език-ру|Пушкин}}, {{Скок|А}}) е {{lua|x}} поет {{няма го}} и {{шаблон:език-ру|Б}}."
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_template_shows_what_its_page_in_the_dump_says(tmp_path, parts):
+    names = ["bgwiki-20261101-pages-articles1.xml-p1p9.bz2", "bgwiki-20261101-pages-articles2.xml-p10p40.bz2"]
+    head = HEAD.replace("</namespaces>", '<namespace key="10">Шаблон</namespace></namespaces>')
+    article = page(1, "Пушкин", USES)
+    content = [[article, *TEMPLATES]] if parts == 1 else [[article], TEMPLATES]
+    dumps = [write_dump(tmp_path / name, some, head) for name, some in zip(names, content, strict=False)]
+    manifest = run(tmp_path, *dumps)
+    assert [row["text"] for row in rows(tmp_path / "out")] == ["Пушкин (рус. Пушкин, рус. А) е поет и рус. Б."]
+    assert manifest["counts"]["removed_templates"] == {"lua": 1, "няма го": 1}
+    manifest = run(tmp_path, *dumps, output="once", expand_templates=False)
+    assert [row["text"] for row in rows(tmp_path / "once")] == ["Пушкин е поет и."]
+    assert manifest["counts"]["removed_templates"] == {"език-ру": 2, "скок": 1, "lua": 1, "няма го": 1}
+
+
 @pytest.fixture
 def special(tmp_path):
     return write_dump(tmp_path / "bgwiki-20261101-pages-articles.xml.bz2", SPECIAL)

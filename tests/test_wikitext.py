@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.wikipedia.expansion import BUDGET, Expansion, prepare_template
 from data_prep.wikipedia.inline import strip_quotes
 from data_prep.wikipedia.names import names_of
 from data_prep.wikipedia.wikitext import clean_wikitext
@@ -38,7 +39,8 @@ SENTENCE = "The committee met again in the spring, and nobody was absent from th
         ("{{Audio|a.ogg|Vädersolstavlan}} (Swedish)", "Vädersolstavlan (Swedish)"),
         ("a{{nbsp}}b{{snd}}c{{'}}s 10{{sup|6}} H{{sub|2}}O", "a b – c's 10⁶ H2O"),
         ("{{As of|2010|5}}, and {{as of|2011|lc=y}}", "As of May 2010, and as of 2011"),
-        ("{{formatnum:12345}} {{lc:ABC}} {{#if:a|b|c}}d {{PAGENAME}}", "12345 abc d The title"),
+        ("{{formatnum:12345}} {{lc:ABC}} {{#if:a|b|c}}d {{PAGENAME}}", "12345 abc bd The title"),
+        ("{{#if: |a|b}}, {{#ifeq:x|x|y|z}}, {{#switch: b | a = 1 | b | c = 2 | 3}} a {{|x}}", "b, y, 2 a x"),
         ("{{frac|1|2}}, {{frac|3|1|2}}, {{val|5.0|u=m}}", "1/2, 3 1/2, 5.0 m"),
         ("{{nihongo|Tokyo|東京|Tōkyō}}", "Tokyo (東京, Tōkyō)"),
         ("{{quote|Words (a = b).|An author}}", "Words (a = b)."),
@@ -101,6 +103,108 @@ SENTENCE = "The committee met again in the spring, and nobody was absent from th
 )
 def test_markup_becomes_prose(wikitext, prose):
     assert clean_wikitext(wikitext, "The title") == prose
+
+
+# What each shows stands on the page of the template in its own Wikipedia.
+@pytest.mark.parametrize(
+    ("wikitext", "prose"),
+    [
+        ("Il voit {{lien|langue=en|trad=Dog|fr=Chien|texte=le chien}} ici.", "Il voit le chien ici."),
+        ("Il voit {{lien|Chien|en|Dog}} ici.", "Il voit Chien ici."),
+        (
+            "Né le {{date|1|janvier|2000}}, le {{date|12|6|1998|en football}}.",
+            "Né le 1er janvier 2000, le 12 juin 1998 en football.",
+        ),
+        ("Au {{s|XIX|e}}, au {{s-|XX|e}} et au {{XVIIIe siècle}}.", "Au XIXe siècle, au XXe et au XVIIIe siècle."),
+        (
+            "Du {{sp|XVI|e|au|XIX|e}}, {{unité|12|km}}, {{n°|5}}, {{1er}} {{M.}} X",
+            "Du XVIe au XIXe siècle, 12 km, n° 5, 1er M. X",
+        ),
+        ("Это {{нп5|Кот||en|Cat}} и {{Не переведено|Кот|коты|en|Cat}}.", "Это Кот и коты."),
+        ("これは{{仮リンク|犬|en|Dog}}と{{仮リンク|犬|en|Dog|label=猫}}。", "これは犬と猫。"),
+        ("{{読み仮名|東京|とうきょう}}は{{by|1868}}から。", "東京（とうきょう）は1868年から。"),
+        (
+            "他（{{bd|1950年|1月2日|2000年|3月4日|x}}）是{{link-en|甲|A}}和{{tsl|en|A|甲|乙}}。",
+            "他（1950年1月2日－2000年3月4日）是甲和乙。",
+        ),
+        (
+            "An {{w|a|b}} in C{{music|sharp}} minor, {{music|flat}} and {{music|time|3|4}}",
+            "An b in C♯ minor, ♭ and 3/4",
+        ),
+        (
+            "A {{sclass|Nimitz|aircraft carrier}}, the {{USS|Nimitz}}",
+            "A Nimitz-class aircraft carrier, the USS Nimitz",
+        ),
+        (
+            "Born {{birth date|1950|1|2}}, {{birth date and age|1950|1|2|df=y}}.",
+            "Born January 2, 1950, 2 January 1950.",
+        ),
+        ("The {{ill|Dog|de|Hund|lt=dogs}}, a {{ill|Cat|de|Katze}}.", "The dogs, a Cat."),
+        ("Nació el {{fecha|1|1|2000}} en el siglo {{siglo|XIX}}.", "Nació el 1 de enero de 2000 en el siglo XIX."),
+        ("Nasceu em {{dni|lang=br|4|7|1970}}.", "Nasceu em 4 de julho de 1970."),
+        ("Der Hund ({{enS|dog}}, {{grcS|κύων}})", "Der Hund (dog, κύων)"),
+        ("يقع في {{وإو|عر=المدينة|تر=City|لغ=en}} هنا", "يقع في المدينة هنا"),
+        ("Puiškins ({{Vol-ru|Пушкин}}) beja", "Puiškins (Пушкин) beja"),
+    ],
+)
+def test_templates_of_large_editions_show_their_words(wikitext, prose):
+    expansion = Expansion()
+    assert clean_wikitext(wikitext, expansion=expansion) == prose
+    assert not expansion.removed
+
+
+def test_templates_removed_from_within_lines_are_counted_by_name():
+    text = (
+        "{{Infobox}}\n{{Stub}}''It'' met {{odd one|x}} a ({{odd one}}, {{Other_one|{{inner}}}}) day{{sfn|A}}.\n{{z}}"
+    )
+    expansion = Expansion()
+    assert clean_wikitext(text, expansion=expansion) == "It met a day."
+    assert expansion.removed == {"odd one": 2, "other one": 1}
+    expansion = Expansion()
+    assert clean_wikitext("{{Odd}} is {{nowrap|a {{#invoke:x|y}} b}} {{#expr:1+1}}", expansion=expansion) == "is a b"
+    assert expansion.removed == {"odd": 1, "#invoke:x": 1, "#expr": 1}
+
+
+# The rules are those of https://www.mediawiki.org/wiki/Help:Templates; each text is what that page describes.
+PAGES = {
+    "in": "[[Language|lang.]] ''{{{1}}}''<noinclude>Documentation {{{1}}}</noinclude>",
+    "named": "<includeonly>{{{who|{{{2|nobody}}}}}}{{#if:{{{1|}}}|, of {{{1}}}}}</includeonly>",
+    "only": "Page text <onlyinclude>shown {{In|{{{1}}}}}</onlyinclude> and more",
+    "choice": "{{#switch:{{{1}}}\n| a = A\n| b\n| c = BC\n| #default = D\n}}<ref>r</ref>",
+    "loop": "x{{loop}}",
+    "twice": "{{twice2}}{{twice2}}", "twice2": "{{twice3}}{{twice3}}", "twice3": "{{{1|a}}}",
+    "long": "word " * 100,
+    "lines": "a\n\nb",
+    "lua": "{{#invoke:m|f}}",
+    "box": "{|\n| x\n|}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "prose", "removed"),
+    [
+        ("It is ({{in|kaķis}}).", "It is (lang. kaķis).", {}),
+        ("By {{named}} or {{Named|x|y}} or {{template:named|who=z}}.", "By nobody or y, of x or z.", {}),
+        ("It {{only|[[a|b]]}} now", "It shown lang. b now", {}),
+        ("{{choice|a}}, x {{choice|b}}{{choice|q}}.", "A, x BCD.", {}),
+        ("It {{twice}} is", "It aaaa is", {}),
+        ("It {{loop}} is {{lua}} and {{lines}} so.", "It x is and so.", {"loop": 1, "lua": 1, "lines": 1}),
+        ("It {{box}} is{{long}}.", "It is.", {"box": 1, "long": 1}),
+        ("{{in|a}}\n\n{{lines}}Text.\n* {{in|b}}", "Text.", {}),
+    ],
+)  # fmt: skip
+def test_templates_of_the_wiki_are_expanded_within_lines(wikitext, prose, removed):
+    pages = {name: body for name, page in PAGES.items() if (body := prepare_template(page))}
+    expansion = Expansion("Title", pages=pages)
+    assert clean_wikitext(wikitext, expansion=expansion) == prose
+    assert expansion.removed == removed
+
+
+def test_templates_that_grow_are_expanded_up_to_a_budget():
+    pages = {f"t{number}": f"{{{{t{number + 1}|{{{{{{1}}}}}}}}}}" * 80 for number in range(7)} | {"t7": "{{{1}}}"}
+    expansion = Expansion(pages=pages)
+    assert clean_wikitext("It is {{t0|" + "a" * 900 + "}} so.", expansion=expansion) == "It is so."
+    assert -10 * BUDGET < expansion.left <= 0
 
 
 def test_titles_of_empty_sections_go_and_those_above_prose_stay():

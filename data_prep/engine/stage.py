@@ -25,6 +25,7 @@ from shared.files import atomic_file, sha256_of, write_json
 from shared.rows import SCHEMA, STATE, Source, write_rows
 
 FORMAT = 1  # of the state folder
+MOST_NAMES = 1000  # in one count of a manifest
 PART_BYTES = 64 * 2**20  # of text, after which a part is written early: bounds memory
 DROPPED = pa.schema(
     {
@@ -125,6 +126,7 @@ class Outcome:
     bad: bool = False  # it was damaged, rather than unwanted
     detail: str = ""
     extra: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # rows for other folders
+    counts: dict[str, Any] = field(default_factory=dict)  # more to count, see `add_counts`
 
 
 class Step(Protocol):
@@ -145,6 +147,14 @@ def add_counts(total: dict[str, Any], more: dict[str, Any]) -> None:
             add_counts(total.setdefault(name, {}), value)
         else:
             total[name] = total.get(name, 0) + value
+
+
+def most_frequent(counts: dict[str, int], most: int = MOST_NAMES) -> dict[str, int]:
+    """The `most` most frequent of counts by name, and the sum of all others."""
+    if len(counts) <= most:
+        return counts
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ordered[:most]) | {"(all others)": sum(count for _, count in ordered[most:])}
 
 
 def file_facts(path: Path, rows: int) -> dict[str, Any]:
@@ -172,6 +182,7 @@ class MapDocuments:
         for outcome in self.step(task.source, position):
             position, share = outcome.position, outcome.share
             counts["in"] += 1
+            add_counts(counts, outcome.counts)
             records += 1
             if outcome.reason:
                 counts["bad" if outcome.bad else "dropped"][outcome.reason] += 1
@@ -288,7 +299,9 @@ class Stage:
                 for part in parts:
                     add_counts(counts, part["counts"])
                     files.update(part["files"])
-        counts |= {name: dict(sorted(counts[name].items())) for name in ("dropped", "bad")}
+        for name, value in counts.items():
+            if isinstance(value, dict):
+                counts[name] = dict(sorted(most_frequent(value).items()))
         manifest = {
             "format": FORMAT,
             "stage": self.name,

@@ -1,10 +1,12 @@
 """Templates, tables and links: everything that nests. Each is replaced by what it shows, innermost first."""
 
 import re
+from functools import partial
 
+from data_prep.wikipedia.expansion import Expansion
 from data_prep.wikipedia.marks import REMOVED, TABLE
 from data_prep.wikipedia.names import Names
-from data_prep.wikipedia.templates import render_template
+from data_prep.wikipedia.templates import Arguments
 from data_prep.wikipedia.words import LANGUAGES, PROJECTS
 
 MAX_DEPTH = 40  # MediaWiki's own limit for templates
@@ -18,10 +20,17 @@ _FIRST_LINE = re.compile(r"[^\n}]*\}?")
 _TABLE_LINE = re.compile(r"\s*(?:[|!]|</?(?:t[rdh]|thead|tbody|tfoot|caption)\b)", re.IGNORECASE)
 
 
-def resolve_brackets(text: str, title: str, names: Names) -> str:
-    """Replace templates, tables and links by what they show. `title` is the page's."""
+def resolve_brackets(text: str, names: Names, expansion: Expansion) -> str:
+    """Replace templates, tables and links by what they show, on the page of `expansion`."""
+    resolve = partial(_resolve, names=names, expansion=expansion)
+    text = expansion.settle(resolve(text, arguments=None), resolve)
+    return _drop_open_tables(text) if TABLE in text else text
+
+
+def _resolve(text: str, names: Names, expansion: Expansion, arguments: Arguments | None) -> str:
+    """Of an article, or with `arguments` of a template's own page; unknown templates are marked."""
     text = _PLAIN_LINK.sub(lambda link: link[link.lastindex or 0], text)  # most links; the loop has the others
-    brackets = _Brackets(title, names)
+    brackets = _Brackets(names, expansion, arguments)
     position = 0
     for match in _TOKEN.finditer(text):
         brackets.out.append(text[position : match.start()])
@@ -30,8 +39,7 @@ def resolve_brackets(text: str, title: str, names: Names) -> str:
     brackets.out.append(text[position:])
     while brackets.kinds:
         brackets.abandon()
-    text = "".join(brackets.out)
-    return _drop_open_tables(text) if TABLE in text else text
+    return "".join(brackets.out)
 
 
 def _drop_open_tables(text: str) -> str:
@@ -55,8 +63,8 @@ def _ends_cell(line: str) -> bool:
 class _Brackets:
     """What is open at a place in the text: links `[`, templates and parameters `{`, tables `|`, HTML tables `t`."""
 
-    def __init__(self, title: str, names: Names) -> None:
-        self.title, self.names = title, names
+    def __init__(self, names: Names, expansion: Expansion, arguments: Arguments | None) -> None:
+        self.names, self.expansion, self.arguments = names, expansion, arguments
         self.out: list[str] = []  # pieces; the content of an open bracket starts at its place in `starts`
         self.kinds: list[str] = []
         self.starts: list[int] = []
@@ -125,16 +133,22 @@ class _Brackets:
             shallow = len(self.kinds) <= MAX_DEPTH
             content = self._take(self.starts[-1])
             used = 3 if count >= 3 and left >= 3 else 2
-            if used == 3:  # a parameter, which shows its default
-                shown = content.partition("|")[2] if shallow else ""
+            if used == 3:
+                shown = self._parameter(content) if shallow else ""
             else:
-                shown = render_template(content, self.title) if shallow else REMOVED
+                shown = self.expansion.show(content) if shallow else REMOVED
             self.out.append(shown)
             left -= used
             if count - used >= 2:
                 self.braces[-1] = count - used
             else:
                 self._pop()
+
+    def _parameter(self, content: str) -> str:
+        """What a parameter shows: its argument, or its default."""
+        name, _, default = content.partition("|")
+        value = self.arguments.find(name.strip()) if self.arguments else None
+        return default if value is None else value
 
     def _close_table(self, kind: str) -> None:
         if kind == "t" and not self.opened[kind]:

@@ -50,10 +50,13 @@ class Damaged(Exception):
     """The file ends before it should; the message is the reason."""
 
 
-def read_pages(source: Source, start: int, max_page_bytes: int) -> Iterator[tuple[int, float, Page | None, str, Site]]:
+def read_pages(
+    source: Source, start: int, max_page_bytes: int, only: bytes = b""
+) -> Iterator[tuple[int, float, Page | None, str, Site]]:
     """Yield (position after it, share of the file read, page or None, what is wrong or "", site).
 
-    A position is the number of pages before it; `start` is one. Pages before it are passed over without being parsed.
+    A position is the number of pages before it; `start` is one. Pages before it are passed over without being parsed,
+    and so are pages in whose XML `only` does not stand.
     """
     pieces = _Pieces(source)
     site, position = Site(), 0
@@ -64,7 +67,7 @@ def read_pages(source: Source, start: int, max_page_bytes: int) -> Iterator[tupl
                 if b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
                     continue
                 problem, page = "document type declaration, not read", None
-            elif position < start:
+            elif position < start or only not in content:
                 position += 1
                 continue
             elif kind == "page":

@@ -5,6 +5,7 @@ them loses them first.
 import re
 
 REMOVED = "\ufdd0"  # where something was taken out, until the punctuation around it is tidied
+UNKNOWN = ("\ufded", "\ufdee")  # around the number of a template that is not known, until it is expanded or removed
 TABLE = "\ufdef"  # where a table begins that is never closed
 BREAK = "\ufdd1"  # an end of line inside a paragraph
 LITERAL = {ord(char): 0xFDD2 + number for number, char in enumerate("[]{}|<>'=*#:;-_~!")}  # what would be markup

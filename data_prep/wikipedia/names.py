@@ -8,11 +8,12 @@ from data_prep.wikipedia.words import CATEGORY_ALIASES, FILE_ALIASES
 
 @dataclass(frozen=True)
 class Names:
-    """The prefixes of links that show nothing or a picture, in lower case."""
+    """The prefixes of links that show nothing or a picture, and of templates, in lower case."""
 
     files: frozenset[str] = FILE_ALIASES
     media: frozenset[str] = frozenset({"media"})
     categories: frozenset[str] = CATEGORY_ALIASES
+    templates: frozenset[str] = frozenset({"template"})
     spaced: bool = True  # words of the language stand apart, so that joined lines need a space
 
 
@@ -29,5 +30,6 @@ def names_of(namespaces: dict[int, str], language: str | None = None) -> Names:
         FILE_ALIASES | own(6),
         frozenset({"media"} | own(-2)),
         CATEGORY_ALIASES | own(14),
+        frozenset({"template"} | own(10)),
         language not in WITHOUT_SPACES,
     )

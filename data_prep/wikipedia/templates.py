@@ -1,7 +1,6 @@
-"""Templates whose content is prose, and what they show. All others are removed.
+"""Templates whose content is prose, and what they show: those of English and those that most languages share.
 
-`TEMPLATES` maps a name in lower case to a function of the arguments. The list is short on purpose: templates that
-stand inside sentences, in English and those that most languages share.
+`GROUPS` gives for names in lower case a function of the arguments. Templates stand here that stand inside sentences.
 """
 
 import re
@@ -18,13 +17,16 @@ class Arguments:
     positional: list[str] = field(default_factory=list)
     named: dict[str, str] = field(default_factory=dict)
 
+    def find(self, name: str) -> str | None:
+        """The argument of this name or number, which may be empty, or None."""
+        if name.isdigit() and 1 <= int(name[:9]) <= len(self.positional):
+            return self.positional[int(name) - 1]
+        return self.named.get(name.lower())
+
     def get(self, *names: str) -> str:
         """The first of these that is there and not empty; numbers count from 1."""
         for name in names:
-            value = self.named.get(name, "")
-            if not value and name.isdigit() and int(name) <= len(self.positional):
-                value = self.positional[int(name) - 1]
-            if value:
+            if value := self.named.get(name) or self.find(name):
                 return value
         return ""
 
@@ -88,7 +90,7 @@ def _convert(arguments: Arguments) -> str:
     return text.replace("+", " ")
 
 
-_MONTHS = [
+MONTHS = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 ]  # fmt: skip
@@ -99,7 +101,7 @@ def _as_of(arguments: Arguments) -> str:
         return arguments.get("alt")
     date = [arguments.get("3"), arguments.get("2"), arguments.get("1")]
     if date[1].isdigit() and 1 <= int(date[1]) <= 12:
-        date[1] = _MONTHS[int(date[1]) - 1]
+        date[1] = MONTHS[int(date[1]) - 1]
     if arguments.get("df").lower() == "us" and date[0]:
         date = [date[1], f"{date[0]},", date[2]]
     start = "since" if arguments.get("since") else "as of"
@@ -135,7 +137,7 @@ def _chinese(arguments: Arguments) -> str:
     return "; ".join(dict.fromkeys(text for text in shown if text)) or arguments.get("1") or REMOVED
 
 
-def _quotation(arguments: Arguments) -> str:
+def quotation(arguments: Arguments) -> str:
     text = arguments.get("text", "quote", "1", "content")
     return f"\n\n{text}\n\n" if text else REMOVED
 
@@ -144,73 +146,157 @@ def _sort_name(arguments: Arguments) -> str:
     return f"{arguments.get('1')} {arguments.get('2')}".strip()
 
 
-def _nth(*names: str) -> Callable[[Arguments], str]:
+def nothing(arguments: Arguments) -> str:
+    """What references, anchors, pronunciations and icons show in a text."""
+    return REMOVED
+
+
+def joined(arguments: Arguments) -> str:
+    return "".join(arguments.positional) or REMOVED
+
+
+def spaced(arguments: Arguments) -> str:
+    return " ".join(filter(None, arguments.positional)) or REMOVED
+
+
+def _english_date(arguments: Arguments) -> str:
+    """`{{birth date and age|1950|1|2}}` as "January 2, 1950": year, month and day, whatever follows."""
+    year, month, day = (arguments.get(number) for number in "123")
+    if not (year.isdigit() and month.isdigit() and 1 <= int(month) <= 12):
+        return year or REMOVED
+    name = MONTHS[int(month) - 1]
+    if not day.isdigit():
+        return f"{name} {year}"
+    day_first = arguments.get("df").lower() in ("y", "yes")
+    return f"{int(day)} {name} {year}" if day_first else f"{name} {int(day)}, {year}"
+
+
+def _old_style_date(arguments: Arguments) -> str:
+    day, year, old = (arguments.get(number) for number in "123")
+    return f"{day} [O.S. {old}] {year}" if old else f"{day} {year}".strip()
+
+
+_MUSIC = {
+    "sharp": "♯", "#": "♯", "flat": "♭", "b": "♭", "natural": "♮", "n": "♮", "doublesharp": "𝄪", "x": "𝄪", "##": "𝄪",
+    "doubleflat": "𝄫", "bb": "𝄫", "dim": "°", "o": "°", "diminished": "°", "halfdim": "ø", "aug": "+", "delta": "Δ",
+}  # fmt: skip
+
+
+def _music(arguments: Arguments) -> str:
+    words = arguments.positional or [""]
+    if words[0] == "time" and len(words) == 3:
+        return f"{words[1]}/{words[2]}"
+    return _MUSIC.get(words[0].lower(), words[-1]) or REMOVED
+
+
+def _ship_class(arguments: Arguments) -> str:
+    name, kind = arguments.get("1"), arguments.get("2")
+    return f"{name}-class {kind}" if kind else f"{name} class"
+
+
+def _height(arguments: Arguments) -> str:
+    shown = [f"{arguments.get(unit)} {unit}" for unit in ("ft", "in", "m", "cm") if arguments.get(unit)]
+    return " ".join(shown) or REMOVED
+
+
+def _ordinal(arguments: Arguments) -> str:
+    number = arguments.get("1")
+    ending = {"1": "st", "2": "nd", "3": "rd"}.get(number[-1:], "th") if number[-2:-1] != "1" else "th"
+    return number + ending if number.isdigit() else number or REMOVED
+
+
+def nth(*names: str) -> Callable[[Arguments], str]:
     return lambda arguments: arguments.get(*names) or REMOVED
 
 
-def _constant(text: str) -> Callable[[Arguments], str]:
+def constant(text: str) -> Callable[[Arguments], str]:
     return lambda arguments: text
 
 
-def _with(before: str, after: str = "") -> Callable[[Arguments], str]:
+def around(before: str, after: str = "") -> Callable[[Arguments], str]:
     return lambda arguments: f"{before}{arguments.get('1')}{after}"
 
 
+_SHIPS = ("HMS", "USS", "SS", "HMCS", "HMAS", "HMNZS", "SMS", "MV", "RMS", "MS", "USNS", "USCGC", "CSS", "INS", "RFA")
+
 # Names, and what templates of these names show. Of two that share a name the first counts.
-_GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
+GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     # spaces and signs
     (
         "nbsp, space, spaces, nb5, nbsp5, thin space, thinsp, hair space, hairsp, ensp, emsp, gap",
-        _constant(" "),
+        constant(" "),
     ),
-    ("snd, spnd, spaced ndash, spaced en dash, ndash spaced, sndash, spaced en dash space", _constant(" – ")),
-    ("ndash, en dash, –", _constant("–")),
-    ("mdash, em dash, —", _constant("—")),
-    ("snds, spaced mdash, spaced em dash", _constant(" — ")),
-    ("dot, ·, middot, spaced middot", _constant(" · ")),
-    ("bull, bullet, •", _constant(" • ")),
-    ("', `, apos, 's-", _constant("'")),
-    ("'s", _constant("'s")),
-    ('"', _with('"', '"')),
-    ("!", _constant("|")),
-    ("=", _constant("=")),
-    ("times", _constant("×")),
-    ("minus", _constant("−")),
-    ("pm, +-, ±", _constant("±")),
-    ("deg", _constant("°")),
-    ("...", _constant("...")),
-    ("shy, zwsp, zwj, zwnj, wbr, word joiner, wj, lrm, rlm", _constant("")),
-    ("sharp, music sharp", _constant("♯")),
-    ("flat, music flat", _constant("♭")),
-    ("cent", _with("", "¢")),
-    ("usd, us$", _with("US$")),
-    ("gbp, £, pound sterling", _with("£")),
-    ("eur, euro, €", _with("€")),
-    ("inr, indian rupee, ₹", _with("₹")),
-    ("jpy, yen, ¥", _with("¥")),
-    ("a$, aud", _with("A$")),
-    ("c$, cad", _with("C$")),
-    ("nz$", _with("NZ$")),
+    ("snd, spnd, spaced ndash, spaced en dash, ndash spaced, sndash, spaced en dash space", constant(" – ")),
+    ("ndash, en dash, –", constant("–")),
+    ("mdash, em dash, —", constant("—")),
+    ("snds, spaced mdash, spaced em dash", constant(" — ")),
+    ("dot, ·, middot, spaced middot", constant(" · ")),
+    ("bull, bullet, •", constant(" • ")),
+    ("', `, apos, 's-", constant("'")),
+    ("'s", constant("'s")),
+    ('"', around('"', '"')),
+    ("!", constant("|")),
+    ("=", constant("=")),
+    ("times", constant("×")),
+    ("minus", constant("−")),
+    ("pm, +-, ±", constant("±")),
+    ("deg", constant("°")),
+    ("...", constant("...")),
+    ("shy, zwsp, zwj, zwnj, wbr, word joiner, wj, lrm, rlm", constant("")),
+    ("sharp, music sharp", constant("♯")),
+    ("flat, music flat", constant("♭")),
+    ("cent", around("", "¢")),
+    ("usd, us$", around("US$")),
+    ("gbp, £, pound sterling", around("£")),
+    ("eur, euro, €", around("€")),
+    ("inr, indian rupee, ₹", around("₹")),
+    ("jpy, yen, ¥", around("¥")),
+    ("a$, aud", around("A$")),
+    ("c$, cad", around("C$")),
+    ("nz$", around("NZ$")),
     # text in another shape
     (
         "nowrap, nobr, nobreak, nobold, noitalic, normal, small, smaller, smalldiv, big, larger, large, huge, em, "
         "strong, code, tt, mono, kbd, var, samp, mvar, math, smallcaps, small caps, sc, sc2, allcaps, nocaps, "
-        "sic, not a typo, as written, typo, abbr, abbrv, tooltip, hover title, hover, ill, interlanguage link, "
-        "interlanguage link multi, link-interwiki, illm, flag, flagu, flagcountry, flagdeco, visible anchor, "
+        "abbr, abbrv, abbrlink, tooltip, hover title, hover, flag, flagu, flagcountry, flagdeco, visible anchor, "
         "vanchor, linktext, nts, unbulleted, plain link, keypress, key press, angbr, overline, underline, "
         "strikethrough, title case, center, centre, block indent, blockindent, unicode, hebrew, arab, polytonic, "
-        "greek, iast, iast2, ship class",
-        _nth("1"),
+        "greek, iast, iast2, birth-date, death-date, birth date text, b-da, d-da, birth year and age, "
+        "track gauge, railgauge, gauge, abbreviation, sortname text, bold, italic, strong, dfn, pslink, no wrap",
+        nth("1"),
     ),
     (
         "lang, langx, font color, color, colour, resize, font, size, lang-x, text, tlang, wikt-lang",
-        _nth("2", "text"),
+        nth("2", "text"),
     ),
-    ("color box, legend, background color, bg, highlight", _nth("2", "1")),
-    ("audio, audio-nohelp", _nth("2")),
+    ("color box, legend, background color, bg, highlight", nth("2", "1")),
+    ("audio, audio-nohelp", nth("2")),
+    ("ill, interlanguage link, interlanguage link multi, link-interwiki, illm", nth("lt", "tekst", "1")),
+    ("w, wp", nth("2", "1")),
+    ("sic, not a typo, as written, typo", joined),
+    ("citation needed span, cn span, clarify span, cnspan, refnec span", nth("text", "1")),
+    ("music, music symbol", _music),
+    ("sclass, sclass-, sclass2, sclass2-", _ship_class),
+    ("ship class", nth("1")),
+    (
+        "birth date, birth date and age, bda, dob, death date, death date and age, death year and age, dda, "
+        "start date, start-date, start date and age, end date, film date, launch date, opening date, dts",
+        _english_date,
+    ),
+    ("oldstyledate, old style date", _old_style_date),
+    ("height", _height),
+    ("ordinal, nth", _ordinal),
+    ("gaps", joined),
+    ("bibleverse, bibleref, bibleref2, bible", lambda arguments: " ".join(filter(None, arguments.positional[:3]))),
+    ("section link, slink, section-link", lambda arguments: " § ".join(filter(None, arguments.positional))),
+    ("hlist, flatlist, ubl, unbulleted list, cslist", lambda arguments: ", ".join(filter(None, arguments.positional))),
+    ("okina, ʻokina", constant("ʻ")),
+    ("hamza", constant("ʼ")),
+    ("ayin", constant("ʿ")),
+    ("natural", constant("♮")),
     ("transl, transliteration, translit", lambda arguments: (arguments.positional or [REMOVED])[-1]),
     ("sup, superscript", lambda arguments: superscript(arguments.get("1"))),
-    ("sub, subscript", _nth("1")),
+    ("sub, subscript", nth("1")),
     ("su", lambda arguments: f"{arguments.get('p')}{arguments.get('b')}"),
     ("chem, chem2, chemical formula", lambda arguments: "".join(arguments.positional)),
     ("e", lambda arguments: f" × 10{superscript(arguments.get('1'))}"),
@@ -225,39 +311,21 @@ _GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("as of, asof", _as_of),
     ("nihongo, nihongo2, nihongo3, nihongo krt", _nihongo),
     ("zh, zh-cn, zh-t, zh-s, zh-tw, lang-zh", _chinese),
-    ("hms", _with("HMS ")),
-    ("uss", _with("USS ")),
-    ("ss", _with("SS ")),
+    *((name.lower(), around(f"{name} ")) for name in _SHIPS),
     ("ship", _sort_name),
     # paragraphs
-    ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", _quotation),
+    ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", quotation),
     (
         "poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita",
-        _quotation,
+        quotation,
     ),
-    # other languages
-    ("unité, unidad, nombre, nb, num, число, unit", lambda arguments: " ".join(arguments.positional[:2])),
-    ("siècle, s-, s", lambda arguments: "".join(arguments.positional[:2]) or REMOVED),
-    ("n°, numéro", _constant("n° ")),
+    # what stands in a sentence and is none of its words
+    (
+        "sfn, sfnp, sfnm, harv, harvnb, harvtxt, refn, efn, efn-ua, efn-lr, r, rp, ref, ref label, note, note label, "
+        "citation needed, cn, fact, cite web, cite book, cite news, cite journal, better source needed, "
+        "clarify, when, who, which, by whom, according to whom, vague, dubious, dubious - discuss, "
+        "failed verification, page needed, verify source, vn, dead link, anchor, anchors, coord, ipa, respell, "
+        "pronunciation, pron, flagicon, flag icon, clear, -, #tag:ref, update inline, original research inline",
+        nothing,
+    ),
 ]
-TEMPLATES = {name: function for names, function in reversed(_GROUPS) for name in names.split(", ")}
-
-
-def render_template(content: str, title: str) -> str:
-    """What `{{content}}` shows, or the mark of a removed thing. Templates and links in it are plain text already."""
-    name, bar, rest = content.partition("|")
-    key = name.replace("_", " ").strip().lower()
-    function = TEMPLATES.get(key)
-    if function is not None:
-        return function(parse_arguments(rest) if bar else Arguments())
-    if key.startswith("lang-"):
-        arguments = parse_arguments(rest)
-        return arguments.get("text", "1") or REMOVED
-    if ":" in key:
-        word, _, text = name.strip().partition(":")
-        word = word.lower()
-        if word in ("formatnum", "lc", "uc", "lcfirst", "ucfirst", "nowrap"):
-            return {"lc": str.lower, "uc": str.upper}.get(word, str)(text.strip())
-    if name.strip() in ("PAGENAME", "FULLPAGENAME", "SUBJECTPAGENAME"):
-        return title
-    return REMOVED

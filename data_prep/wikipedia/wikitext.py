@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from data_prep.wikipedia.brackets import resolve_brackets
+from data_prep.wikipedia.expansion import Expansion
 from data_prep.wikipedia.extensions import take_out_extensions
 from data_prep.wikipedia.inline import SPACES, show_inline, strip_quotes
 from data_prep.wikipedia.marks import BREAK, RESERVED, put_back
@@ -20,11 +21,14 @@ MIN_PROSE = 60  # characters of a line that may be a sentence rather than the na
 _BRACKETS, _DOUBLE = re.compile(r"[\[\]{}]{2,}"), re.compile(r"\[\[|\]\]|\{\{|\}\}")
 
 
-def clean_wikitext(text: str, title: str = "", names: Names = DEFAULT) -> str:
-    """The prose of a page: paragraphs, lists and section titles, with an empty line between them."""
+def clean_wikitext(text: str, title: str = "", names: Names = DEFAULT, expansion: Expansion | None = None) -> str:
+    """The prose of a page: paragraphs, lists and section titles, with an empty line between them.
+
+    `expansion` brings the templates of the wiki, and counts those that are removed from within sentences.
+    """
     text = RESERVED.sub("", clean_text(text)).replace("\r", "")
     text = take_out_extensions(text)
-    text = resolve_brackets(text, title, names)
+    text = resolve_brackets(text, names, expansion or Expansion(title, names))
     text = show_inline(text)
     text = _BRACKETS.sub(lambda match: "" if _DOUBLE.search(match[0]) else match[0], _sections(text, names))
     return put_back(text)
