@@ -1,10 +1,13 @@
 import json
 import math
+import re
 
 import evaluate
 import numpy as np
 import pytest
 
+from data_prep.languages import IDEOGRAPHS, LETTERS, TIBETAN
+from finetuning.metrics import squad_answers
 from finetuning.metrics.squad_answers import best_threshold, normalize, score_answer
 
 METRIC = "finetuning/metrics/squad_answers.py"
@@ -127,6 +130,37 @@ def test_the_best_threshold_is_better_than_every_other():
         assert best == pytest.approx(max(reached(t) for t in np.arange(-6, 6, 0.5)))
         assert math.isfinite(threshold) and threshold not in odds
         assert json.loads(json.dumps(threshold)) == threshold
+
+
+@pytest.mark.parametrize(
+    ("found", "gold", "exact", "f1"),
+    [
+        ("北京大學", "北京大学", 0, 75.0),  # three of four characters, by hand
+        ("《北京大学》。", "北京大学", 100, 100),  # MLQA removes all punctuation of Unicode
+        ("NBA 总决赛", "NBA总决赛2", 0, 200 * 4 / 9),  # 4 words of 4 and 5
+        ("กรุงเทพ", "กรุงเทพฯ", 0, 200 * 7 / 15),
+        ("東京", "とうきょう", 0, 0),
+    ],
+)
+def test_f1_of_scripts_without_spaces_compares_characters(v1, found, gold, exact, f1):
+    predictions = [{"id": "1", "prediction_text": found, "no_answer_probability": 0.0}]
+    references = [{"id": "1", "answers": {"text": [gold], "answer_start": [0]}}]
+    scores = v1.compute(predictions=predictions, references=references)
+    assert scores["exact_match"] == exact and scores["f1"] == pytest.approx(f1)
+    assert scores["word_f1"] == 0
+
+
+def test_f1_of_scripts_with_spaces_stays_that_of_squad(v1):
+    predictions = [{"id": "1", "prediction_text": "the 北京 opera", "no_answer_probability": 0.0}]
+    references = [{"id": "1", "answers": {"text": ["Peking opera"], "answer_start": [0]}}]
+    assert v1.compute(predictions=predictions, references=references) == {"exact_match": 0, "f1": 50}
+
+
+def test_the_scripts_are_those_of_the_list_of_languages():
+    every = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    ours = [char for char in squad_answers._UNSPACED.findall(every) if char.isalpha()]
+    listed = re.findall(f"[{IDEOGRAPHS}{LETTERS}{TIBETAN}]", every)
+    assert ours == [char for char in listed if char.isalpha()]
 
 
 def test_wrong_input(v2):

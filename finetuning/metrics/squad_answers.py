@@ -10,6 +10,11 @@ best counts; values are in percent. The two differ in a rare case. A right answe
 in v1.1 an exact match for every other such text and has an F1 of 0; in v2.0 it is passed over, and where no other is
 left, no answer is right. Configuration v2.0 scores questions with and without an answer also apart.
 
+Where the right answers are written without spaces between words (Chinese, Japanese, Thai), F1 of words would be nearly
+exact match. Then texts are compared as MLQA's script compares Chinese (mlqa_evaluation_v1.py, Lewis et al. 2020, after
+that of CMRC 2018): without any punctuation of Unicode, each character of such a script a word of its own. `word_f1` is
+what SQuAD's words would have given, and is there for such sets alone.
+
 `no_answer_probability` is any number that grows with it, such as log-odds; where it is above `no_answer_threshold`, by
 default nowhere, a prediction counts as no answer. The best threshold for each of the two measures is found as by the
 official script, but it lies halfway between the numbers of two questions, and never between equal ones.
@@ -17,6 +22,7 @@ official script, but it lies halfway between the numbers of two questions, and n
 
 import re
 import string
+import unicodedata
 from collections import Counter
 
 import datasets
@@ -25,12 +31,34 @@ import numpy as np
 
 CONFIGURATIONS = ("v1.1", "v2.0")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+# The scripts of data_prep/languages.py; this file stands alone, so that `evaluate` can load it from anywhere.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u19e0-\u19ff\u1a20-\u1aaf\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303b"
+    "\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\uff66-\uff9f"
+    "\U000116d0-\U000116ff\U00011700-\U0001174f\U00016fe2-\U00016ff6\U0001aff0-\U0001b16f\U00020000-\U0003ffff])"
+)
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> str:
     """Lower case, without ASCII punctuation and then articles, with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def normalize_characters(text: str) -> str:
+    """Lower case, without punctuation, with spaces around each character of a script that has none."""
+    kept = "".join(" " if char == "\u200b" else char for char in text.lower() if not _is_punctuation(char))
+    return " ".join(_UNSPACED.sub(r" \1 ", kept).split())
+
+
+def _is_punctuation(char: str) -> bool:
+    return char in string.punctuation or unicodedata.category(char)[0] == "P"
+
+
+def is_unspaced(texts: list[str]) -> bool:
+    """Whether most letters of these texts are of scripts without spaces between words."""
+    letters = sum(map(str.isalpha, "".join(texts)))
+    return 2 * sum(char.isalpha() for char in _UNSPACED.findall("".join(texts))) > letters
 
 
 def exact_match(found: str, gold: str) -> float:
@@ -47,9 +75,10 @@ def f1(found: str, gold: str, version_2: bool) -> float:
     return 2 * common / (len(words) + len(right)) if common else 0.0
 
 
-def score_answer(found: str, golds: list[str], version_2: bool) -> tuple[float, float]:
+def score_answer(found: str, golds: list[str], version_2: bool, characters: bool = False) -> tuple[float, float]:
     """Exact match and F1 of one prediction against the right answers; without any, "" alone is right."""
-    found, golds = normalize(found), [normalize(gold) for gold in golds]
+    normal = normalize_characters if characters else normalize
+    found, golds = normal(found), [normal(gold) for gold in golds]
     if version_2:
         golds = [gold for gold in golds if gold] or [""]
     return max(exact_match(found, gold) for gold in golds), max(f1(found, gold, version_2) for gold in golds)
@@ -100,20 +129,26 @@ class SquadAnswers(evaluate.Metric):
         odds = np.array([prediction["no_answer_probability"] for prediction in predictions], dtype=np.float64)
         is_answerable = np.array([bool(gold) for gold in golds])
         version_2 = self.config_name == "v2.0"
+        characters = is_unspaced([text for gold in golds for text in gold])
+        result: dict[str, float] = {}
+        if characters:
+            by_words = [score_answer(text, gold, version_2)[1] for text, gold in zip(texts, golds, strict=True)]
+            result["word_f1"] = 100 * float(np.mean(by_words))
         if not version_2:
             if not is_answerable.all():
                 row = int(np.argmin(is_answerable))
                 raise ValueError(f"squad_answers: question {ids[row]} has no answer, which v1.1 does not know")
-            scores = np.array([score_answer(text, gold, False) for text, gold in zip(texts, golds, strict=True)])
-            return dict(zip(("exact_match", "f1"), (100 * scores.mean(axis=0)).tolist(), strict=True))
+            pairs = zip(texts, golds, strict=True)
+            scores = np.array([score_answer(text, gold, False, characters) for text, gold in pairs])
+            return result | dict(zip(("exact_match", "f1"), (100 * scores.mean(axis=0)).tolist(), strict=True))
         if np.isnan(odds).any():
             raise ValueError(
                 f"squad_answers: the no_answer_probability of {ids[int(np.argmax(np.isnan(odds)))]} is NaN"
             )
-        answered = np.array([score_answer(text, gold, True) for text, gold in zip(texts, golds, strict=True)])
-        nothing = np.array([score_answer("", gold, True) for gold in golds])
+        pairs = zip(texts, golds, strict=True)
+        answered = np.array([score_answer(text, gold, True, characters) for text, gold in pairs])
+        nothing = np.array([score_answer("", gold, True, characters) for gold in golds])
         scores = np.where((odds > no_answer_threshold)[:, None], nothing, answered)
-        result: dict[str, float] = {}
         for column, name in enumerate(("exact_match", "f1")):
             result[name] = 100 * float(scores[:, column].mean())
             for part, rows in (("has_answer", is_answerable), ("no_answer", ~is_answerable)):
