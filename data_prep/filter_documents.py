@@ -5,7 +5,9 @@
 Reads the output folder of a stage, parquet or JSON lines. Writes what is kept to OUTPUT/*.parquet and the rest, with
 the rule that dropped it and what it measured, to OUTPUT/dropped/; with --explain what every rule measured to
 OUTPUT/explain/. `--why URL` prints that for one document and writes nothing. The rules stand in quality/rules.py. C4's
-rules remove lines and BigScience's words: the text that is kept is the text as they leave it.
+rules remove lines and BigScience's words: the text that is kept is the text as they leave it. The rules are published
+for English: other languages have thresholds of their own (quality/by_language.py) or skip a rule, which the manifest
+counts (`skipped_rules`). Rows without `language` are judged as English if their letters are Latin.
 """
 
 import importlib.metadata
@@ -16,6 +18,7 @@ from typing import Any
 
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import StageArguments, document_phase, settings_of
+from data_prep.quality.by_language import THRESHOLDS
 from data_prep.quality.models import closest
 from data_prep.quality.rules import RULE_SETS, RULES
 from data_prep.quality.step import EXPLAIN, Filter, tell_why
@@ -38,10 +41,15 @@ class FilterArguments:
     )
     disable: list[str] = field(default_factory=list, metadata={"help": "Rules of these sets to leave out."})
     thresholds: list[str] = field(
-        default_factory=list, metadata={"help": "Thresholds other than the published ones: gopher_min_words=30 ..."}
+        default_factory=list,
+        metadata={"help": "Thresholds other than the published ones, for all languages: gopher_min_words=30 ..."},
     )
     languages: list[str] = field(
-        default_factory=list, metadata={"help": "Languages (column `language`) to keep. Default: all."}
+        default_factory=list,
+        metadata={
+            "help": "Languages (column `language`) to keep. Default: all. Rows without one are judged as English "
+            "if their letters are Latin, else by rules that hold for any language."
+        },
     )
     min_language_score: float | None = field(
         default=None, metadata={"help": "Least `language_score`; FineWeb's is 0.65. Rows without one are kept."}
@@ -141,11 +149,13 @@ def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]
         kenlm = (str(Path(args.kenlm_model).absolute()), str(Path(pieces).absolute()) if pieces else None)
     elif args.max_perplexity is not None or args.sentencepiece_model:
         raise InputError("--max_perplexity and --sentencepiece_model: name the --kenlm_model")
-    step = Filter(limits, tuple(args.languages), lists, args.mask_pii, args.explain, fasttext, kenlm)
+    own = frozenset(entry.partition("=")[0] for entry in args.thresholds)
+    step = Filter(limits, tuple(args.languages), lists, args.mask_pii, args.explain, fasttext, kenlm, own)
     step.models()
     for module in [name for name, used in (("fasttext", fasttext), ("kenlm", kenlm)) if used]:
         packages += importlib.metadata.packages_distributions()[module][:1]
     settings: dict[str, Any] = {"rules": limits, "languages": args.languages, "mask_pii": args.mask_pii}
+    settings["by_language"] = {"own": sorted(own), "thresholds": THRESHOLDS}
     settings |= {"explain": args.explain, "fasttext_label": args.fasttext_label}
     for name in ("fasttext_model", "kenlm_model", "sentencepiece_model"):
         path = getattr(args, name)

@@ -223,6 +223,24 @@ POLISH = "Rzeka wzbierała przez trzy dni, a czwartego ludzie zanieśli książk
 JAPANESE = "川は三日間増水し、四日目に町の人々は本を丘に運んだ。" * 9
 
 
+@pytest.mark.parametrize("codec", ["iso2022_jp", "iso2022_jp_2", "iso2022_jp_ext", "iso2022_kr", "hz"])
+@pytest.mark.parametrize("label", [None, "utf-8", "windows-1252"])
+def test_encodings_of_seven_bits_are_known_without_their_label(codec, label):
+    text = {"iso2022_kr": "모든 인간은 태어날 때부터", "hz": "人人生而自由，\n在尊严和权利上"}.get(codec, JAPANESE)
+    assert decode(text.encode(codec), label, False) == text
+    cut = text.encode("iso2022_jp" if codec == "hz" else codec, "ignore")[:-4]
+    assert text.startswith(decode(cut, label, False)[:3])
+
+
+@pytest.mark.parametrize(
+    "content", [b"a \x1b$)A\x0e1\x22\x0f b", b"\x1b$B\x22\x7f!\x1b(B and more", b"\x1b$Bzzzz\x1b(B"]
+)
+def test_escape_sequences_that_cannot_be_read_are_no_text(content):
+    with pytest.raises(Unwanted, match="encoding that cannot be read"):
+        decode(content, "utf-8", True)
+    assert decode(b"\x1b[31mred\x1b[0m ~{ a } ~", None, False) == "\x1b[31mred\x1b[0m ~{ a } ~"
+
+
 @pytest.mark.parametrize(
     ("text", "encoding", "label", "declared"),
     [

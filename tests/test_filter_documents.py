@@ -90,6 +90,17 @@ def test_sets_named_in_another_order_are_the_same():
     assert next(iter(chosen_rules(named))) == "gopher_min_words"
 
 
+def test_the_manifest_says_which_rules_were_skipped_and_in_which_language_rows_were_judged(run):
+    rows = [{"id": "1", "text": GOOD}, {"id": "2", "text": "Ясно."}, {"id": "3", "text": GOOD, "language": "de"}]
+    manifest, _, _ = run([*rows, {"id": "4", "text": "東京。", "language": "ja"}], "--rules", "gopher_quality")
+    assert manifest["counts"]["judged_as"] == {"de": 1, "en": 1, "ja": 1, "unknown": 1}
+    skipped = manifest["counts"]["skipped_rules"]
+    assert (
+        skipped["gopher_stop_words"] == 3 and skipped["gopher_max_word_length"] == 2
+    )  # not of German: it has its own
+    assert skipped["gopher_min_words"] == 1
+
+
 def test_language_is_a_rule(run):
     _, kept, dropped = run(ROWS, "--languages", "en", "--min_language_score", "0.65", "--rules", "language")
     assert [row["id"] for row in kept] == ["1", "3", "5"]  # row 3 has no score

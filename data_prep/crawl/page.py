@@ -18,6 +18,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
+from data_prep.languages import tidy_zero_width_spaces
 from shared.rows import clean_text
 
 HTML = ("text/html", "application/xhtml+xml")
@@ -44,14 +45,21 @@ BOMS = (
 )
 LATIN: tuple[str, ...] = ("utf-8", "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "macintosh", "mac_roman")
 LATIN += tuple(f"iso8859-{part}" for part in (1, 2, 3, 4, 9, 10, 13, 14, 15, 16))
+# Encodings of 7 bits, whose bytes are all valid UTF-8: what announces them, and Python's codecs in which to read them.
+SEVEN_BITS = (
+    (re.compile(rb"\x1b\$\)C"), ("iso2022_kr",)),
+    (re.compile(rb"\x1b\$(?:[@B]|\([@-DOPQ])|\x1b\([IJ]"), ("iso2022_jp_2", "iso2022_jp_ext", "iso2022_jp_2004")),
+    (re.compile(rb"\x1b\$[)*+][A-M]"), ()),  # ISO-2022-CN, which Python does not know
+    (re.compile(rb"~\{(?:[!-w][!-~])+~\}.*~\{(?:[!-w][!-~])+~\}", re.DOTALL), ("hz",)),
+)
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
 _HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
 _BODY = re.compile(r"<body\b[^<>]{0,4000}>", re.IGNORECASE)
 _TOO_DEEP = " > ".join("*" * MAX_DEPTH)
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width space, word joiner, byte order mark
+_INVISIBLE = re.compile("[\u00ad\u2060\ufeff]")  # soft hyphen, word joiner, byte order mark
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _ODD_LINE_ENDS = re.compile("[\u2028\u2029\u0085]")
-_ODD = re.compile(f"{_ODD_LINE_ENDS.pattern}|{_INVISIBLE.pattern}|{_ODD_SPACES.pattern}")
+_ODD = re.compile(f"\u200b|{_ODD_LINE_ENDS.pattern}|{_INVISIBLE.pattern}|{_ODD_SPACES.pattern}")
 _RUNS = re.compile(r"(?:  |\t | \t|\t\t)[ \t]*")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
@@ -142,12 +150,14 @@ def _decode_body(block: bytes, raw: bytes, max_bytes: int) -> bytes:
 
 def decode(content: bytes, label: str | None, is_html: bool) -> str:
     """Text from bytes in an unknown encoding: a byte order mark, then UTF-8 if all of it is, then what the server and
-    the page say, then a guess. Bytes that do not fit are left out."""
+    the page say, then a guess. Bytes that do not fit are left out. Raises Unwanted."""
     for bom, name in BOMS:
         if content.startswith(bom):
             return content[len(bom) :].decode(name, "ignore")
     if b"\0" in content[:200] and (wide := _wide_encoding(content[:200])):
         return content.decode(wide, "ignore")
+    if (text := _decode_seven_bits(content)) is not None:
+        return text
     declared = _DECLARED.search(content[:4096]) if is_html else None
     labels = (label, declared[1].decode() if declared else None)
     names = [name for said in labels if said and (name := _known_encoding(said)) and not name.startswith("utf-16")]
@@ -171,6 +181,22 @@ def decode(content: bytes, label: str | None, is_html: bool) -> str:
     return content.decode("cp1252", "ignore")
 
 
+def _decode_seven_bits(content: bytes) -> str | None:
+    """Text in an encoding that shifts by escape sequences, whatever its label; None if it is in none. Raises Unwanted
+    if it cannot be read: as UTF-8 it would pass for text."""
+    if not content.isascii():
+        return None
+    for announced, names in SEVEN_BITS:
+        if not announced.search(content):
+            continue
+        for name in names:
+            with suppress(UnicodeDecodeError):
+                return codecs.getincrementaldecoder(name)().decode(content)  # the last character may be cut
+        if content.count(b"\x1b"):
+            raise Unwanted("encoding that cannot be read", "escape sequences of ISO 2022", bad=True)
+    return None
+
+
 def _known_encoding(label: str) -> str | None:
     name = map_encoding_to_html5(label, False)
     # GBK's superset, and Microsoft's variants, are what browsers read under these names.
@@ -191,6 +217,7 @@ def tidy(text: str) -> str:
     text = clean_text(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.isascii() and _ODD.search(text):
         text = _ODD_SPACES.sub(" ", _INVISIBLE.sub("", _ODD_LINE_ENDS.sub("\n", text)))
+        text = tidy_zero_width_spaces(text)
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     if "  " in text or "\t" in text:
         text = _RUNS.sub(_one_space, text)

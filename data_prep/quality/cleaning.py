@@ -5,11 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_prep.quality.splitter import SPECIAL_ENDS
+from data_prep.quality.splitter import SENTENCE_END, SPECIAL_ENDS
 
 POLICY_PHRASES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 LINK_MARKS = ("http", "www", ".com", "href", "//")
 
+_ENGLISH_ENDS = (".", "?", "!", '"', "'")
+_ENDS = (*SENTENCE_END, *"\"'»«”“’』」）)")
 _CITATION = re.compile(r"\[[0-9]*\]|\[edit\]|\[citation needed\]")
 _LINKS = re.compile("|".join(map(re.escape, LINK_MARKS)))
 
@@ -25,17 +27,18 @@ class C4Lines:
     curly_brackets: int
 
 
-def clean_as_c4(text: str, limits: Mapping[str, float], spaces: bool = True) -> C4Lines:
+def clean_as_c4(text: str, limits: Mapping[str, float], spaces: bool = True, english: bool = True) -> C4Lines:
     """Remove the lines that C4's rules (those named in `limits`) do not want; lines lose the spaces at their ends.
 
     Marks of citation are removed from the lines that stay. Without spaces between words, lines are not judged by
-    their words or by English marks at their end.
+    their words or by marks at their end. C4's marks are English; in other languages all that end a sentence count.
     """
     kept: list[str] = []
     lower = text.lower()
     longest = limits.get("c4_long_words", math.inf) if spaces else math.inf
     least = int(limits.get("c4_words_per_line", 0)) if spaces else 0
     citations = "c4_citations" in limits and "[" in text
+    marks = _ENGLISH_ENDS if english else _ENDS
     ends = "c4_terminal_punctuation" in limits and spaces
     javascript = "c4_javascript" in limits and "javascript" in lower
     policy = "c4_policy" in limits and any(phrase in lower for phrase in POLICY_PHRASES)
@@ -48,7 +51,7 @@ def clean_as_c4(text: str, limits: Mapping[str, float], spaces: bool = True) -> 
         few = least > 0 and len(line.split(None, least - 1)) < least
         if citations:
             line = _CITATION.sub("", line)
-        if few or (ends and (not line.endswith((".", "?", "!", '"', "'")) or line.endswith("..."))):
+        if few or (ends and (not line.endswith(marks) or line.endswith("..."))):
             continue
         lorem += latin and "lorem ipsum" in line.lower()
         if javascript and "javascript" in line.lower():

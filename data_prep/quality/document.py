@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from data_prep.languages import WITHOUT_SPACES
+from data_prep.languages import is_latin, language_of_code, puts_spaces
 from data_prep.quality.cleaning import C4Lines, clean_as_c4
 from data_prep.quality.repetition import duplicate_shares, ngram_shares
 from data_prep.quality.splitter import WordTable
@@ -23,6 +23,7 @@ class Document:
     text: str
     table: WordTable
     limits: Mapping[str, float]  # thresholds of the rules that are on, by name
+    own: frozenset[str] = field(default=frozenset(), kw_only=True)  # the rules whose thresholds hold for any language
     language: str | None = None
     language_score: float | None = None
     languages: tuple[str, ...] = ()  # those that are wanted; none: all
@@ -34,16 +35,24 @@ class Document:
         """The same document after a rule has changed its text; itself if it has not."""
         if text == self.text:
             return self
-        return replace(self, text=text)
+        changed = replace(self, text=text)
+        changed.judged_as, changed.spaces = self.judged_as, self.spaces
+        return changed
 
-    @property
+    @cached_property
     def spaces(self) -> bool:
-        """Whether its language puts spaces between words; if the language is unknown, it does."""
-        return self.language not in WITHOUT_SPACES
+        """Whether its language puts spaces between words; if the language is unknown, its script tells."""
+        return puts_spaces(self.language, self.text)
+
+    @cached_property
+    def judged_as(self) -> str:
+        """The language by whose rules it is judged: without one English, if its letters are Latin, else ""."""
+        return language_of_code(self.language) if self.language else "en" if is_latin(self.text) else ""
 
     def list_of(self, kind: str) -> WordList | None:
-        """The word list of a kind for its language, English if that is unknown."""
-        return self.lists.get(kind, {}).get(self.language or "en")
+        """The word list of a kind for its language."""
+        lists = self.lists.get(kind, {})
+        return lists.get(self.language or "", lists.get(self.judged_as))
 
     @cached_property
     def words(self) -> np.ndarray:
@@ -95,4 +104,4 @@ class Document:
 
     @cached_property
     def c4(self) -> C4Lines:
-        return clean_as_c4(self.text, self.limits, self.spaces)
+        return clean_as_c4(self.text, self.limits, self.spaces, self.judged_as == "en")

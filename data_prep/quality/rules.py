@@ -7,19 +7,23 @@ were published. Pure functions of one document.
 - BigScience: Laurençon et al. 2022 (ROOTS), https://arxiv.org/abs/2303.03915, the thresholds for English in
   bigscience-workshop/data-preparation (01b_oscar_cleaning_and_filtering), which OLM ran.
 
+Where the published threshold holds for English alone, other languages have theirs in by_language.py.
+
 Where papers leave room (what a word is, which n-gram counts), the reading is datatrove's, with which FineWeb was made.
 """
 
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import regex
 
+from data_prep.languages import language_of_code
+from data_prep.quality.by_language import limits_for
 from data_prep.quality.cleaning import clean_as_bigscience
 from data_prep.quality.document import Document
 from data_prep.quality.repetition import duplicate_shares, group_sizes, rolling_hashes
@@ -143,6 +147,13 @@ def _ends_in_ellipsis(line: str) -> bool:
     return line.rstrip().endswith(("...", "…"))
 
 
+# Rules that need words of the language.
+LISTS = {
+    "gopher_stop_words": "gopher_stop_words", "bigscience_stop_words": "stop_words",
+    "bigscience_flagged_words": "flagged_words", "c4_bad_words": "bad_words",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Rule:
     """One rule: a document stays if its measure is at least, or at most, the threshold.
@@ -157,6 +168,12 @@ class Rule:
     threshold: float | None = None
     measure: Callable[[Document], float | None] | None = None
     spaces_only: bool = False  # says nothing of languages that put no spaces between words
+
+    def is_silent(self, document: Document) -> bool:
+        """Whether it says nothing of the language of a document: there are no spaces, or no list of words."""
+        return (self.spaces_only and not document.spaces) or (
+            self.name in LISTS and document.list_of(LISTS[self.name]) is None
+        )
 
     def value(self, document: Document) -> float | None:
         """What is measured, or None where the rule does not apply."""
@@ -264,6 +281,8 @@ class Judgement:
     text: str  # as the rules leave it
     reason: str = ""  # the first rule that drops it, in words; empty: it stays
     detail: str = ""
+    judged_as: str = ""  # the language
+    skipped: tuple[str, ...] = ()  # rules that say nothing of that language
     values: dict[str, tuple[Any, Any, bool]] = field(default_factory=dict)  # rule -> value, threshold, accepted
 
 
@@ -271,8 +290,13 @@ def judge(document: Document) -> Judgement:
     """Apply the rules that `document.limits` names, in the order of RULE_SETS; stop at the first that drops it, unless
     `document.exact`. What a set of rules changes in the text is changed for all that follow."""
     verdict = Judgement(document.text)
+    wanted = {language_of_code(language) for language in document.languages}
+    verdict.judged_as = document.judged_as or "unknown"
+    asked = document.limits
+    document = replace(document, limits=limits_for(asked, document.own, document.judged_as))
+    verdict.skipped = tuple(name for name in asked if name not in document.limits or RULES[name].is_silent(document))
     if document.languages:
-        accepted = document.language in document.languages
+        accepted = document.language is not None and language_of_code(document.language) in wanted
         verdict.values["language"] = (document.language, " ".join(document.languages), accepted)
         if not accepted:
             verdict.reason, verdict.detail = "language: not one of those wanted", f"language {document.language}"

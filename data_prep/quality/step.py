@@ -34,6 +34,7 @@ class Filter:
     explain: bool = False
     fasttext: tuple[str, str] | None = None  # model, label
     kenlm: tuple[str, str | None] | None = None  # model, SentencePiece model
+    own: frozenset[str] = frozenset()  # rules whose thresholds hold for any language, since the user has set them
 
     def models(self) -> dict[str, Callable[[str], float]]:
         """The models that were named, loaded once a process."""
@@ -52,7 +53,16 @@ class Filter:
         table.trim()
         language, score = row["language"], row["language_score"]
         document = Document(
-            text, table, self.limits, language, score, self.languages, exact or self.explain, self.lists, models
+            text,
+            table,
+            self.limits,
+            language,
+            score,
+            self.languages,
+            exact or self.explain,
+            self.lists,
+            models,
+            own=self.own,
         )
         verdict = judge(document)
         if self.mask_pii and not verdict.reason:
@@ -68,7 +78,8 @@ class Filter:
             verdict = self.judge(row, table, models)
             extra = {"explain": [explanation(row, verdict)]} if self.explain else {}
             row["text"] = verdict.text
-            yield Outcome(place, share, row, verdict.reason, detail=verdict.detail, extra=extra)
+            counts = {"judged_as": {verdict.judged_as: 1}, "skipped_rules": dict.fromkeys(verdict.skipped, 1)}
+            yield Outcome(place, share, row, verdict.reason, detail=verdict.detail, extra=extra, counts=counts)
 
 
 def explanation(row: dict[str, Any], verdict: Judgement) -> dict[str, Any]:
@@ -94,6 +105,10 @@ def tell_why(step: Filter, sources: list[Source], key: str) -> None:
                 shown = "does not apply" if value is None else f"{value:.4g}" if isinstance(value, float) else value
                 limit = f"{RULES[rule].keep} {threshold:g}" if rule in RULES else f"one of {threshold}"
                 print(f"  {rule:40} {shown!s:>15}   {limit:18}{'' if accepted else ' drops it'}")
+            if verdict.skipped:
+                print(
+                    f"  skipped, since they say nothing of language {verdict.judged_as}: {' '.join(verdict.skipped)}"
+                )
             if verdict.reason:
                 print(f"dropped: {verdict.reason} ({verdict.detail})")
             else:

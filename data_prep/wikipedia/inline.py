@@ -5,6 +5,7 @@ things leave.
 import html
 import re
 
+from data_prep.languages import tidy_zero_width_spaces
 from data_prep.wikipedia.marks import BREAK, LITERAL, REMOVED
 from data_prep.wikipedia.templates import superscript
 from shared.rows import clean_text
@@ -35,7 +36,7 @@ _WIDE_SPACES = re.compile("[\t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 SPACES = re.compile("  +")
 _OPENING, _CLOSING, _PAUSES = frozenset("([«“"), frozenset(",.;:!?)]»”"), frozenset(",;:")
 _EMPTY_QUOTES = re.compile(f"(?<!')('{{2,5}}){REMOVED} ?\\1(?!')")
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile("[\u00ad\u200e\u200f\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 
 
 def show_inline(text: str) -> str:
@@ -51,7 +52,7 @@ def show_inline(text: str) -> str:
     text = _EXTERNAL_LINK.sub(lambda match: (match[1] or match[2] or "").strip() or REMOVED, text)
     if "&" in text:
         text = _ENTITY.sub(_decode, text)
-    text = _INVISIBLE.sub("", text)
+    text = tidy_zero_width_spaces(_INVISIBLE.sub("", text))
     text = SPACES.sub(" ", _WIDE_SPACES.sub(" ", text))
     return _close_gaps(_EMPTY_QUOTES.sub(REMOVED, text))
 

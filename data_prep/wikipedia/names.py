@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data_prep.languages import WITHOUT_SPACES
+from data_prep.languages import puts_spaces
 from data_prep.wikipedia.words import CATEGORY_ALIASES, FILE_ALIASES
 
 
@@ -31,5 +31,5 @@ def names_of(namespaces: dict[int, str], language: str | None = None) -> Names:
         frozenset({"media"} | own(-2)),
         CATEGORY_ALIASES | own(14),
         frozenset({"template"} | own(10)),
-        language not in WITHOUT_SPACES,
+        puts_spaces(language, ""),
     )

@@ -3,8 +3,9 @@
 import re
 from urllib.parse import quote, urlsplit
 
+from data_prep.languages import LANGUAGE_CODES
 from data_prep.wikipedia.dump import Page, Site
-from data_prep.wikipedia.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGE_CODES, LANGUAGES, REDIRECT
+from data_prep.wikipedia.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, LANGUAGES, REDIRECT
 
 _TEMPLATE = re.compile(r"\{\{\s{0,9}+([^\s{}|][^{}|\n]{1,60})")
 _REDIRECT = re.compile(r"\s*+#\s{0,9}([^\[\]\n:#|]{2,30}):?\s{0,9}\[\[")

@@ -143,11 +143,6 @@ LANGUAGES = _words(
     """,
     None,
 )
-# Wikipedia's own codes that are not the language's.
-LANGUAGE_CODES = {
-    "als": "gsw", "bat-smg": "sgs", "be-x-old": "be", "be-tarask": "be", "fiu-vro": "vro", "map-bms": "jv",
-    "roa-rup": "rup", "roa-tara": "nap", "simple": "en", "zh-classical": "lzh", "zh-min-nan": "nan", "zh-yue": "yue",
-}  # fmt: skip
 # Prefixes of links to the sister projects, which the text shows without them.
 PROJECTS = _words(
     """
