@@ -150,14 +150,14 @@ def test_other_labels_want_a_new_head_or_other_names(classifier, tmp_path, capsy
     assert same["eval_accuracy"] == metrics["eval_accuracy"]
     capsys.readouterr()
     run(trained, tmp_path / "new", *files, "--ignore_mismatched_sizes")
-    assert "classifier.bias, classifier.weight are new" in capsys.readouterr().out
+    assert "classifier.weight, classifier.bias are new" in capsys.readouterr().out
     folders = (trained, tmp_path / "same", tmp_path / "new")
     before, renamed, new = (load_file(folder / "model.safetensors") for folder in folders)
     assert torch.allclose(renamed["classifier.weight"], before["classifier.weight"], atol=1e-9)
     assert not torch.allclose(new["classifier.weight"], before["classifier.weight"], atol=1e-3)
     assert torch.allclose(new["bert.pooler.dense.weight"], before["bert.pooler.dense.weight"], atol=1e-9)
     manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
-    assert any("classifier.bias, classifier.weight are new" in note for note in manifest["notes"])
+    assert any("classifier.weight, classifier.bias are new" in note for note in manifest["notes"])
     assert AutoConfig.from_pretrained(tmp_path / "new").label2id == {"bad": 0, "good": 1}
 
 
