@@ -182,7 +182,8 @@ class WeightedLoss(torch.nn.Module):
         if self.gamma:
             losses = losses * (1 - torch.exp(-plain)).clamp_min(1e-8) ** self.gamma
         total = (losses * (known != IGNORED)).sum()
-        return total / (self.count(labels) if num_items_in_batch is None else num_items_in_batch)
+        count = torch.as_tensor(self.count(labels) if num_items_in_batch is None else num_items_in_batch)
+        return total / count.where(count > 0, 1)  # where weights are small the count is a fraction of 1
 
 
 def regression_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Count = None) -> torch.Tensor:

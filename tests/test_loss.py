@@ -225,3 +225,12 @@ def test_focal_loss_is_that_of_the_paper():
     expected = (-((1 - p) ** 2) * p.log()).mean()
     found = WeightedLoss(gamma=2.0, multi=True)(SimpleNamespace(logits=logits), several.float())
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_weighted_loss_without_a_target_is_zero_and_small_weights_are_no_ones():
+    logits, weights = torch.randn(2, 3), torch.tensor([0.1, 0.2, 0.3])
+    loss = WeightedLoss(weights.tolist())
+    assert loss(SimpleNamespace(logits=logits), torch.full((2,), IGNORED)) == 0
+    labels = torch.tensor([0, IGNORED])
+    wanted = cross_entropy(logits, labels, weights, ignore_index=IGNORED)
+    torch.testing.assert_close(loss(SimpleNamespace(logits=logits), labels), wanted)

@@ -161,7 +161,7 @@ class ExactTrainer(Trainer):
         elif self.eval_sums is not None:  # Trainer multiplies by the processes, for a mean over them
             loss = (result[0] if isinstance(result, tuple) else result).detach().double() / self.args.world_size
             count = torch.as_tensor(kwargs["num_items_in_batch"], dtype=torch.float64, device=loss.device)
-            self.eval_sums = self.eval_sums + torch.stack([loss * count.clamp(min=1), count])
+            self.eval_sums = self.eval_sums + torch.stack([loss * count.where(count > 0, 1.0), count])
         return result
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
