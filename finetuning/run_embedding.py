@@ -23,6 +23,7 @@ from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import tokenizer_of
 from finetuning.common.data import LabelledDataArguments, Split, choose_splits, load_splits, split_off
 from finetuning.common.error_analysis import write_error_analysis, write_json_lines
+from finetuning.common.held_out import hold_out
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.embedding.encoder import LIBRARY, EmbeddingTrainer, Evaluator, collator, load_encoder, similarities
 from finetuning.embedding.losses import BY_ROW, LOSSES, MEASURES, check_arguments, choose_loss
@@ -90,8 +91,11 @@ def load_data(
     A test split may lack labels: then it has no columns, and its first two texts are compared.
     """
     splits, hashes = load_splits(data_args)
-    splits = choose_splits(splits, data_args, training_args)
     chosen = (data_args.text_column, data_args.text_pair_column, data_args.negative_column, data_args.label_column)
+    if data_args.validation_fraction:
+        texts = find_form(splits["train"], data_args.data_format, chosen).texts[:1] if "train" in splits else ()
+        splits = hold_out(splits, data_args, texts)
+    splits = choose_splits(splits, data_args, training_args)
     form = find_form(next(iter(splits.values())), data_args.data_format, chosen)
     data_args.loss = choose_loss(data_args.loss, form, training_args)
     columns, said = {}, []

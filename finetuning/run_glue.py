@@ -15,17 +15,19 @@ answer_early(__file__, __name__)  # --help and wrong flags, before the seconds t
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import evaluate
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, load_config, load_model, read_head, tokenizer_of
-from finetuning.common.classes import ClassArguments, choose_loss
-from finetuning.common.data import Split, check_columns, choose_splits, load_splits, split_off
+from finetuning.common.classes import choose_loss
+from finetuning.common.data import Split, choose_splits, load_splits, split_off
+from finetuning.common.held_out import hold_out
 from finetuning.common.length_order import as_before, longest_first
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
+from finetuning.glue.columns import LabelArguments, about_rows, count_left_out, settle_columns
 from finetuning.glue.labels import RENAME, choose_problem_type, encode_labels, find_names, read_labels
 from finetuning.glue.predictions import write_split
 from finetuning.glue.scores import names_of_measures, score
@@ -53,14 +55,10 @@ MNLI = {"validation_matched": "validation", "test_matched": "test"}
 
 
 @dataclass
-class DataArguments(ClassArguments):
+class DataArguments(LabelArguments):
     task_name: str | None = field(default=None, metadata={"help": f"A task of GLUE: {', '.join(PAIRS)}."})
-    text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
+    text_column: str = field(default="sentence", metadata={"help": "The column of the text, if not that of the task."})
     text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
-    label_column: str = field(default="label", metadata={"help": "The column of the label, number or list of labels."})
-    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
-        default=None, metadata={"help": "What the labels are. Default: as the task or the type of the column says."}
-    )
     tune_thresholds: bool = field(
         default=False,
         metadata={"help": "Choose, on the validation split, the probability from which on a label is given, for F1."},
@@ -68,16 +66,23 @@ class DataArguments(ClassArguments):
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of a text or pair; longer ones are cut."})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.task_name is not None:
             if self.task_name not in PAIRS:
                 raise InputError(f"--task_name {self.task_name}: must be one of {', '.join(PAIRS)}")
-            self.text_column, self.text_pair_column = PAIRS[self.task_name]
+            if self.text_columns == ["sentence"]:
+                self.text_column, self.text_pair_column = PAIRS[self.task_name]
             self.problem_type = REGRESSION if self.task_name == "stsb" else SINGLE
+        super().__post_init__()
+
+    @property
+    def text_flags(self) -> dict[str, str]:
+        """The columns of text, each with the flag that names it."""
+        both = {self.text_column: "text_column", self.text_pair_column: "text_pair_column"}
+        return {name: flag for name, flag in both.items() if name}
 
     @property
     def text_columns(self) -> list[str]:
-        return [name for name in (self.text_column, self.text_pair_column) if name]
+        return list(self.text_flags)
 
 
 def tokenize(split: Split, labels: list[Any] | None, data_args: DataArguments, tokenizer: Any) -> Any:
@@ -99,11 +104,8 @@ def load_data(
     """The splits that are asked for, as text and as tokens, the configuration with their labels, the tokenizer, and
     the hashes of what was read."""
     splits, hashes = load_splits(data_args, data_args.task_name, renamed=MNLI)
-    splits = choose_splits(splits, data_args, training_args)
-    for name, split in splits.items():
-        check_columns(split, data_args.text_columns, "text")
-        if not name.startswith("test"):
-            check_columns(split, [data_args.label_column])
+    splits = hold_out(splits, data_args, data_args.text_flags, data_args.sources_of_labels)
+    splits = settle_columns(choose_splits(splits, data_args, training_args), data_args)
     head = read_head(model_args, AutoModelForSequenceClassification, training_args.do_train)
     kind = data_args.problem_type = choose_problem_type(data_args, head, next(iter(splits.values())))
     labels = {name: read_labels(split, data_args.label_column, kind) for name, split in splits.items()}
@@ -135,8 +137,8 @@ def predict_split(
         is_tuned = data_args.tune_thresholds and name == "validation"
         found = score_and_tune(trainer, metric, rows["labels"], logits, is_tuned)
     if record.is_writer:
-        texts = split.rows.select_columns(data_args.text_columns)
-        found |= write_split(record, name, logits, trainer.model.config, texts, rows, data_args.task_name)
+        texts, about = split.rows.select_columns(data_args.text_columns), about_rows(split, data_args)
+        found |= write_split(record, name, logits, trainer.model.config, about, texts, rows, data_args.task_name)
     return output.metrics | {f"{prefix}_{key}": value for key, value in found.items()}
 
 
@@ -191,7 +193,7 @@ def main(
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics = train_and_save(trainer, record)
+    metrics = train_and_save(trainer, record, count_left_out(splits))
 
     # 5. Evaluate, predict and report.
     for name in [name for name in rows if name != "train"]:

@@ -1,11 +1,12 @@
-"""Fine-tune an encoder to find named entities: to give each word of a sentence a tag such as B-PER, I-PER or O.
+"""Fine-tune an encoder to tag words: named entities (B-PER, I-PER, O), chunks, or parts of speech.
 
     accelerate launch finetuning/run_ner.py --config finetuning/recipes/ner.yaml --model_name_or_path runs/tiny_modern
 
-Reads a dataset of the Hub, a local folder, parquet and JSON files with a list of words and one of tags in each row, or
-files of columns as CoNLL has them. Writes a model that plain `AutoModelForTokenClassification.from_pretrained` loads,
-its tags in the configuration, results for each type of entity, an error analysis, and with --do_predict
-predictions.conll. Reports precision, recall and F1 of entities, in seqeval's default and strict mode.
+Reads a dataset of the Hub, a local folder, parquet and JSON files with a list of words and one of tags in each row,
+files of columns as CoNLL has them, or CSV with a word in each row. Writes a model that plain
+`AutoModelForTokenClassification.from_pretrained` loads, its tags in the configuration, results for each type of
+entity, an error analysis, and with --do_predict predictions.conll. Reports precision, recall and F1 of entities, in
+seqeval's default and strict mode; of parts of speech (--tag_scheme POS) accuracy and F1.
 """
 
 from shared.early import answer_early
@@ -15,7 +16,7 @@ answer_early(__file__, __name__)  # --help and wrong flags, before the seconds t
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import evaluate
 import numpy as np
@@ -24,12 +25,22 @@ from transformers import AutoModelForTokenClassification, DataCollatorForTokenCl
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import SINGLE, load_config, load_model, tokenizer_of
-from finetuning.common.classes import ClassArguments, choose_loss
+from finetuning.common.classes import choose_loss
 from finetuning.common.data import choose_splits, load_splits
+from finetuning.common.held_out import hold_out
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.ner.report import write_report
-from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_file, read_sentences
-from finetuning.ner.tags import check_labels, labels_of, types_of
+from finetuning.ner.scores import main_metric, score
+from finetuning.ner.sentences import (
+    Sentences,
+    TagArguments,
+    check_types,
+    find_columns,
+    find_types,
+    read_file,
+    read_sentences,
+)
+from finetuning.ner.tags import as_tag, check_labels, labels_of, model_scheme, types_of
 from finetuning.ner.windows import encode, keep_classes, merge_windows
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -40,21 +51,7 @@ METRICS = str(Path(__file__).parent / "metrics" / "entities.py")
 
 
 @dataclass
-class DataArguments(ClassArguments):
-    text_column_name: str | None = field(
-        default=None,
-        metadata={"help": "The column of the words. Default: tokens or words; in a file of columns the first (1)."},
-    )
-    label_column_name: str | None = field(
-        default=None,
-        metadata={"help": "The column of the tags. Default: ner_tags or tags; in a file of columns the last."},
-    )
-    tag_scheme: Literal["IOB1", "IOB2", "BIOES"] = field(
-        default="IOB2", metadata={"help": "The scheme that the model learns, whatever that of the data."}
-    )
-    repair_tags: bool = field(
-        default=False, metadata={"help": "Read tags of no scheme as the entities that they seem to mean; count them."}
-    )
+class DataArguments(TagArguments):
     label_all_tokens: bool = field(
         default=False,
         metadata={"help": "Train on all tokens of a word. Default: on its first, which decides the word."},
@@ -77,19 +74,26 @@ def load_data(
 ) -> tuple[dict[str, Sentences], Any, Any, dict[str, str]]:
     """The sentences of the splits that are asked for, with tags in the model's scheme, the configuration with the
     model's tags, the tokenizer, and the hashes of what was read."""
-    names = (data_args.text_column_name, data_args.label_column_name)
-    splits, hashes = load_splits(data_args, read_file=lambda path: read_file(path, *names))
+    names, scheme, labels = (data_args.text_column, data_args.label_column), data_args.tag_scheme, None
+    if not training_args.do_train:  # the model has its own
+        config = load_config(model_args, AutoModelForTokenClassification, None, data_args.class_names)
+        scheme = model_scheme(config, scheme)
+    more = (names, data_args.sentence_column, scheme)
+    splits, hashes = load_splits(data_args, read_file=lambda *file: read_file(*file, *more))
+    if data_args.validation_fraction:
+        texts = find_columns(splits["train"], *names, needs_tags=False)[:1] if "train" in splits else ()
+        splits = hold_out(splits, data_args, texts)
     chosen = choose_splits(splits, data_args, training_args)
     columns = {name: find_columns(split, *names, needs_tags=name != "test") for name, split in chosen.items()}
-    sentences = {name: read_sentences(split, *columns[name], data_args.repair_tags) for name, split in chosen.items()}
-    labels, scheme = None, None
+    read = partial(read_sentences, repair=data_args.repair_tags, scheme=scheme)
+    sentences = {name: read(split, *columns[name]) for name, split in chosen.items()}
     if training_args.do_train:  # the types of the whole split, though --max_train_samples may take a part of it
-        types = find_types(splits["train"], columns["train"][1])
+        types = find_types(splits["train"], columns["train"][1], scheme)
         check_types(sentences, chosen, types)
-        labels, scheme = labels_of(types, data_args.tag_scheme), data_args.tag_scheme
+        labels = labels_of(types, scheme)
     config = load_config(model_args, AutoModelForTokenClassification, labels, data_args.class_names)
-    config.tag_scheme = check_labels(list(config.label2id), scheme or getattr(config, "tag_scheme", None))
-    check_types(sentences, chosen, types_of(list(config.label2id)))
+    config.tag_scheme = check_labels(list(config.label2id), scheme)
+    check_types(sentences, chosen, types_of([as_tag(label, scheme) for label in config.label2id]))
     sentences = {name: some.in_scheme(config.tag_scheme) for name, some in sentences.items()}
     tokenizer = tokenizer_of(model_args)
     tokenizer.padding_side = "right"  # where a word's token is, is counted from the left
@@ -100,32 +104,28 @@ def cut_windows(some: Sentences, tokenizer: Any, config: Any, data_args: DataArg
     """Sentences as windows of tokens with labels."""
     sizes = (data_args.max_seq_length, data_args.stride)
     all_tokens = for_training and data_args.label_all_tokens
-    return encode(tokenizer, some.words, some.tags, config.label2id, *sizes, for_training, all_tokens)
+    ids = {as_tag(label, config.tag_scheme): number for label, number in config.label2id.items()}
+    return encode(tokenizer, some.words, some.tags, ids, *sizes, for_training, all_tokens)
 
 
 def read_tags(classes: np.ndarray, windows: Dataset, sentences: Sentences, config: Any) -> list[list[str]]:
     """The predicted tags of each sentence from the classes of the windows' tokens, (windows, tokens)."""
-    return [[config.id2label[label] for label in row] for row in merge_windows(classes, windows, sentences.words)]
+    tags = {number: as_tag(label, config.tag_scheme) for number, label in config.id2label.items()}
+    return [[tags[label] for label in row] for row in merge_windows(classes, windows, sentences.words)]
 
 
-def score(metric: Any, found: list[list[str]], sentences: Sentences, config: Any) -> tuple[dict[str, float], dict]:
-    """The scores of predicted tags, and those of each type. `outside_accuracy` is that of saying O to every word."""
-    scores = metric.compute(predictions=found, references=sentences.tags, scheme=config.tag_scheme)
-    types = scores.pop("types")
-    scores["outside_accuracy"] = float(np.mean([tag == "O" for tags in sentences.tags for tag in tags]))
-    return scores | {f"f1_{kind}": of_type["f1"] for kind, of_type in types.items()}, types
-
-
-def names_of_measures(metric: Any, some: Sentences | None, config: Any) -> list[str] | None:
-    """What `score` will measure, known before a model is."""
-    return ["loss", *score(metric, some.tags, some, config)[0]] if some and some.tags else None
+def measures_of(metric: Any, some: Sentences | None, config: Any) -> tuple[list[str] | None, str]:
+    """What `score` will measure, known before a model is, and the measure that chooses the best epoch."""
+    names = ["loss", *score(metric, some.tags, some, config.tag_scheme)[0]] if some and some.tags else None
+    return names, main_metric(config.tag_scheme)
 
 
 def compute_metrics(
     prediction: EvalPrediction, windows: Dataset, sentences: Sentences, metric: Any, config: Any
 ) -> dict[str, float]:
     """The scores of windows and sentences, for Trainer."""
-    return score(metric, read_tags(prediction.predictions[0], windows, sentences, config), sentences, config)[0]
+    found = read_tags(prediction.predictions[0], windows, sentences, config)
+    return score(metric, found, sentences, config.tag_scheme)[0]
 
 
 def predict_split(
@@ -136,7 +136,7 @@ def predict_split(
     trainer.compute_metrics = None  # scored here, with more to say
     output = trainer.predict(windows, metric_key_prefix=prefix)
     tags = read_tags(output.predictions[0], windows, some, config)
-    scores, types = score(metric, tags, some, config) if some.tags else ({}, {})
+    scores, types = score(metric, tags, some, config.tag_scheme) if some.tags else ({}, {})
     if record.is_writer:
         confidence = merge_windows(output.predictions[1], windows, some.words)
         write_report(record.folder, prefix, some, tags, confidence, config.tag_scheme, types)
@@ -156,7 +156,7 @@ def main(
         sentences, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
     record_data(record, hashes, tokenizer)
     metric = evaluate.load(METRICS, keep_in_memory=True)  # or it writes into the user's cache
-    choose_best_by(training_args, names_of_measures(metric, sentences.get("validation"), config), "f1")
+    choose_best_by(training_args, *measures_of(metric, sentences.get("validation"), config))
     windows_of = partial(cut_windows, tokenizer=tokenizer, config=config, data_args=data_args)
     windows = {name: windows_of(some, for_training=name == "train") for name, some in sentences.items()}
     loss = choose_loss(data_args, training_args, SINGLE, list(config.label2id), windows.get("train"))
@@ -187,7 +187,7 @@ def main(
 
     if training_args.search_trials:
         parts = sentences["train"].divide(training_args.search_fraction, training_args.search_seed)
-        search_settings(build_trainer, parts, "eval_f1", record)
+        search_settings(build_trainer, parts, f"eval_{main_metric(config.tag_scheme)}", record)
     if training_args.dry_run:
         return dry_run(build_trainer, windows["train"], record)
     trainer = build_trainer(training_args)

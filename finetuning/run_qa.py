@@ -23,11 +23,12 @@ from transformers import AutoModelForQuestionAnswering, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import load_config, load_model, read_head, tokenizer_of
-from finetuning.common.data import LabelledDataArguments, choose_splits, load_splits, split_off
+from finetuning.common.data import choose_splits, load_splits, split_off
+from finetuning.common.held_out import hold_out
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
 from finetuning.qa.answers import write_answer_errors, write_misplaced, write_predictions
 from finetuning.qa.spans import WindowCollator, Windows, WindowSettings, cut_windows, keep_best_spans, pass_context_on
-from finetuning.qa.squad import Questions, check_both_kinds, check_questions, read_questions
+from finetuning.qa.squad import QuestionArguments, Questions, check_both_kinds, check_questions, read_questions
 from finetuning.qa.usage import USAGE
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -40,7 +41,7 @@ THRESHOLD = "no_answer_threshold"  # in the model's configuration
 
 
 @dataclass
-class DataArguments(LabelledDataArguments):
+class DataArguments(QuestionArguments):
     version_2_with_negative: bool = field(
         default=False, metadata={"help": "Some questions have no answer, as in SQuAD 2.0."}
     )
@@ -49,9 +50,6 @@ class DataArguments(LabelledDataArguments):
     max_question_length: int = field(default=64, metadata={"help": "Tokens of a question; longer ones are cut."})
     max_answer_length: int = field(default=30, metadata={"help": "Tokens of an answer at most."})
     n_best_size: int = field(default=20, metadata={"help": "Answers of each question in nbest_predictions.json."})
-    drop_misplaced_answers: bool = field(
-        default=False, metadata={"help": "Leave out answers that do not stand at their answer_start, and list them."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,9 +66,11 @@ def load_data(
     refuse_flags(model_args, {"ignore_mismatched_sizes": "a head that answers questions has no labels"})
     refuse_flags(training_args, {"label_smoothing_factor": "not for the first and last token of an answer"})
     splits, hashes = load_splits(data_args, read_file=read_questions)
+    splits = hold_out(splits, data_args, {data_args.context_column: "context_column"})
     questions = {}
     for name, split in choose_splits(splits, data_args, training_args).items():
         with_negative = data_args.version_2_with_negative
+        split = data_args.rename_columns(split, needs_answers=name != "test")
         split = check_questions(split, name != "test", with_negative, data_args.drop_misplaced_answers)
         if with_negative and name != "test":
             check_both_kinds(split)

@@ -21,6 +21,8 @@ RENAMED = {
     "no_cuda": "use_cpu",
     "gradient_checkpointing": "activation_checkpointing",
     "torch_dtype": "dtype",
+    "text_column_name": "text_column",
+    "label_column_name": "label_column",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "line_by_line": "train_file (documents are always packed into full blocks)",

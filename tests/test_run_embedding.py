@@ -274,10 +274,9 @@ BAD = {
     "one text": ("sentence1,score\na b,1\n", "which columns hold the two texts? There are sentence1, score"),
     "no header": ("sentence1,sentence2,score\n", "holds no rows"),
     "null text": ("sentence1,sentence2,score\na,b,1\nc,,2\n", "row 2 (of 2): column sentence2 is empty"),
-    "blank text": ("sentence1,sentence2,score\na,b,1\nc, ,2\n", "row 2: column sentence2 is empty"),
-    "a number as text": ("sentence1,sentence2,score\n1,b,1\n2,d,2\n", "column sentence1 holds int64, not text"),
+    "blank text": ("sentence1,sentence2,score\na,b,1\nc, ,2\n", "row 2 (of 2): column sentence2 is empty"),
     "no number": ("sentence1,sentence2,score\na,b,1\nc,d,high\n", "row 2: column score holds 'high', not a number"),
-    "infinite": ("sentence1,sentence2,score\na,b,1\nc,d,inf\n", "row 2: column score holds inf, not a number"),
+    "infinite": ("sentence1,sentence2,score\na,b,1\nc,d,inf\n", "row 2: column score holds 'inf', not a number"),
     "null score": ("sentence1,sentence2,score\na,b,1\nc,d,\n", "row 2 (of 2): column score is empty"),
     "off the scale": (
         "sentence1,sentence2,score\na,b,1\nc,d,6\n",

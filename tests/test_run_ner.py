@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import seqeval.metrics
 import torch
 from conftest import ROOT
 from datasets import ClassLabel, Dataset, Features, List, Value
+from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -354,7 +357,7 @@ def test_very_small_sets_and_a_batch_larger_than_them(rows, checkpoint, tmp_path
 
 
 BAD = {
-    "a,b\n1,2\n": (".csv", "has no column tokens or words"),
+    "a,b\n1,2\n": (".csv", "has no column word or token; there are a, b; name it by --text_column"),
     "": (".jsonl", "empty"),
     "\n\n": (".conll", "holds no rows"),
     '{"tokens": ["a", "b"], "tags": ["O", "B-X"]}\n{"tokens": ["a"], "tags": ["O", "O"]}\n': (
@@ -403,10 +406,11 @@ def test_other_errors_name_what_is_wrong(finished, checkpoint, tmp_path):
         (("--max_seq_length", 100), checkpoint, "the model has only 64 positions"),
         (("--max_seq_length", 4), checkpoint, "must be at least 8"),
         (("--stride", 40), checkpoint, "from 0 to half of --max_seq_length"),
-        (("--label_column_name", "7"), checkpoint, "has no column 7"),
-        (("--text_column_name", "3"), checkpoint, "has only 2 columns"),
+        (("--label_column", "7"), checkpoint, "has no column 7"),
+        (("--text_column", "3"), checkpoint, "has only 2 columns"),
         (("--train_file", tmp_path / "no.jsonl"), checkpoint, "no such file"),
         (("--train_file", tmp_path / "no.conll"), checkpoint, "No such file"),
+        (("--text_column_name", "3"), checkpoint, "unknown key 'text_column_name'; use text_column"),
     ):
         with pytest.raises(InputError, match=message):
             run(model, tmp_path / "out", *flags)
@@ -414,6 +418,57 @@ def test_other_errors_name_what_is_wrong(finished, checkpoint, tmp_path):
     run(trained, tmp_path / "new", *flags)
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "new")
     assert model.config.id2label == {0: "O", 1: "B-FOOD", 2: "I-FOOD"}
+
+
+def as_kaggle(path, rows, label_of):
+    """A CSV with a word in each row, the id of a sentence in its first row alone, in the encoding of Windows."""
+    words = [
+        {"Sentence #": f"Sentence: {number}" if at == 0 else None, "Word": word, "Tag": label_of(word, tag)}
+        for number, (tokens, tags) in enumerate(zip(rows["tokens"][:], rows["tags"][:], strict=True), 1)
+        for at, (word, tag) in enumerate(zip(tokens, tags, strict=True))
+    ]
+    pd.DataFrame(words).to_csv(path, index=False, encoding="cp1252")
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["POS", "IO"])
+def test_labels_without_prefixes_in_a_table_of_words(scheme, checkpoint, tmp_path):
+    """Accuracy and F1 of word classes are scikit-learn's; runs of equal labels are those of seqeval with I- alone."""
+
+    def label_of(word, tag):
+        if scheme == "IO":
+            return "O" if tag == "O" else tag[2:]
+        return "." if word == "." else "NNP" if word[0].isupper() else "O" if len(word) < 4 else "NN"
+
+    train, validation = (
+        as_kaggle(tmp_path / Path(f).with_suffix(".csv").name, read_columns(f), label_of) for f in (TRAIN, VALIDATION)
+    )
+    files = ["--file_encoding", "cp1252", "--validation_file", validation, "--test_file", validation, "--do_predict"]
+    found = run(checkpoint, tmp_path / "out", "--train_file", train, *files, "--tag_scheme", scheme, "--max_steps", 30)
+    rows = read_columns(VALIDATION)
+    gold = [
+        [label_of(*pair) for pair in zip(*both, strict=True)]
+        for both in zip(rows["tokens"], rows["tags"], strict=True)
+    ]
+    predicted = [[line[1] for line in row] for row in read_predictions(tmp_path / "out")]
+    flat = [[label for row in side for label in row] for side in (gold, predicted)]
+    assert found["test_accuracy"] == found["eval_accuracy"] == pytest.approx(accuracy_score(*flat), abs=1e-12)
+    labels = sorted({*flat[0], *flat[1]})
+    if scheme == "POS":
+        by_label = f1_score(*flat, labels=labels, average=None, zero_division=0)
+        assert [found[f"test_f1_{label}"] for label in labels] == pytest.approx(by_label.tolist(), abs=1e-12)
+        assert found["test_macro_f1"] == pytest.approx(f1_score(*flat, average="macro", zero_division=0), abs=1e-12)
+        assert "test_f1" not in found
+    else:
+        both = [
+            [["O" if label == "O" else f"I-{label}" for label in row] for row in side] for side in (gold, predicted)
+        ]
+        assert found["test_f1"] == found["test_strict_f1"] == pytest.approx(seqeval.metrics.f1_score(*both), abs=1e-12)
+    assert set(AutoConfig.from_pretrained(tmp_path / "out").label2id) == {*flat[0], *(["O"] if scheme == "IO" else [])}
+    again = run(tmp_path / "out", tmp_path / "again", *OFF, *files)  # the model knows its scheme
+    assert again["test_accuracy"] == found["test_accuracy"]
+    with pytest.raises(InputError, match=r"--tag_scheme IO, .* or --tag_scheme POS"):
+        run(checkpoint, tmp_path / "no", "--train_file", train, *files)
 
 
 def test_repaired_tags_are_counted(checkpoint, tmp_path):

@@ -3,11 +3,23 @@ import random
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import AutoConfig
 
-from finetuning.common.data import Split, read_rows
+from finetuning.common.data import Split
+from finetuning.common.tables import TextFormat, read_rows
 from finetuning.ner.conll import read_columns, write_predictions
-from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_sentences
-from finetuning.ner.tags import check_labels, find_entities, find_scheme, is_legal, labels_of, types_of, write_tags
+from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_file, read_sentences
+from finetuning.ner.tags import (
+    as_label,
+    check_labels,
+    find_entities,
+    find_scheme,
+    is_legal,
+    labels_of,
+    model_scheme,
+    types_of,
+    write_tags,
+)
 from shared.errors import InputError
 
 # Three words, another entity of that type at once, one of another type, and one alone.
@@ -59,12 +71,21 @@ def test_the_classes_of_a_model():
     assert labels_of(["PER", "LOC"], "IOB2") == ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
     assert labels_of(["X"], "BIOES") == ["O", "B-X", "I-X", "E-X", "S-X"]
     assert types_of(["O", "I-b", "B-a", "B-b"]) == ["b", "a"]
-    assert check_labels(["I-X", "O", "B-X"], None) == "IOB2"
-    assert check_labels(["I-X", "O", "B-X"], "IOB1") == "IOB1"
-    assert check_labels(labels_of(["X"], "BIOES"), None) == "BIOES"
+    assert labels_of(["X", "Y"], "IO") == ["O", "X", "Y"] and labels_of(["DT", "O"], "POS") == ["DT", "O"]
+
+    def scheme_of(labels, flag="IOB2", known=None):
+        ids = {label: i for i, label in enumerate(labels)}
+        config = AutoConfig.for_model("bert", label2id=ids, id2label=dict(enumerate(labels)), tag_scheme=known)
+        scheme = model_scheme(config, flag)
+        check_labels(labels, scheme)
+        return scheme
+
+    assert scheme_of(["I-X", "O", "B-X"]) == "IOB2" and scheme_of(["I-X", "O", "B-X"], known="IOB1") == "IOB1"
+    assert scheme_of(labels_of(["X"], "BIOES")) == "BIOES"
+    assert scheme_of(["NOUN", "O"], "POS") == "POS" and scheme_of(["PER", "O"], "IO") == "IO"
     for labels in (["LABEL_0", "LABEL_1"], ["O", "I-X"], ["O", "B-X", "I-X", "E-X"], ["NOUN", "O"]):
-        with pytest.raises(InputError, match="the labels of this model are not those of"):
-            check_labels(labels, None)
+        with pytest.raises(InputError, match=r"the labels of this model are not those of .*say by --tag_scheme"):
+            scheme_of(labels)
 
 
 def test_class_labels_have_the_names_and_their_order():
@@ -112,7 +133,7 @@ def test_repair_reads_what_is_meant_and_counts():
         ({"tokens": ["a b", "c"]}, r"column tokens holds Value\('string'\), not a list"),
         ({"tokens": [[1, 2]]}, "column tokens holds .*int64.*, not words"),
         ({"tokens": [["a"]], "tags": [[3]]}, "column tags holds int64 without names"),
-        ({"text": [["a"]]}, "has no column tokens or words .there are text.; name it with --text_column_name"),
+        ({"text": [["a"]]}, "has no column tokens or words .there are text.; name it with --text_column"),
         ({"tokens": [["a"], ["b"], ["c"]], "id": ["x", "y", "x"]}, "row 3: has the id 'x', as row 1"),
         ({"tokens": [[], []]}, "holds no words"),
         (
@@ -189,7 +210,7 @@ def test_columns_by_number_and_files_of_words_alone(tmp_path):
     [
         (b"a O\nb\n", "line 2: 1 columns, where the lines before have 2"),
         (b"a O\nb NN\n", "line 2: 'NN' is no tag"),
-        (b"a O\n\xff O\n", "byte 5: not UTF-8"),
+        (b"a O\n\xff O\n", r"line 2: byte 5 \(0xff\) is not utf-8; say by --file_encoding"),
     ],
 )
 def test_damaged_files_of_columns(content, message, tmp_path):
@@ -236,6 +257,85 @@ def test_predictions_are_read_back(tmp_path):
     rows = read_columns(str(tmp_path / "p.conll"))
     assert rows["tokens"][:] == [["a", "b c", "", ""], ["d"]]
     assert rows["tags"][:] == [["O", "B-X", "I-X", "B-Y"], ["B-X"]]
+
+
+TABLE = "Sentence #,Word,POS,Tag\n1,Zoë,NNP,B-per\n,saw,VBD,O\n2,Oslo,NNP,B-geo\n2,.,.,O\n"
+
+
+def read_table(folder, text, *columns, scheme="IOB2", name="ner.csv", **form):
+    path = folder / name
+    path.write_bytes(text.encode(form.get("encoding") or "utf-8"))
+    return read_file(str(path), TextFormat(**form), columns[:2] or (None, None), *(columns[2:] or (None,)), scheme)
+
+
+def test_tables_of_words(tmp_path):
+    """The input itself says what comes out: ids in each row, or in the first of a sentence."""
+    words, tags = [["Zoë", "saw"], ["Oslo", "."]], [["B-per", "O"], ["B-geo", "O"]]
+    for rows in (
+        read_table(tmp_path, TABLE),
+        read_table(tmp_path, TABLE.replace(",", ";"), encoding="cp1252"),
+        read_table(tmp_path, TABLE.replace(",", "\t"), name="ner.tsv"),
+        read_table(tmp_path, TABLE.replace(",", "\t").replace("Word", "w"), "w", "Tag", None, name="ner.tsv"),
+        read_table(tmp_path, TABLE.partition("\n")[2], "b", "d", "a", columns=("a", "b", "c", "d")),
+    ):
+        assert (rows["tokens"][:], rows["tags"][:], rows["row"][:]) == (words, tags, [1, 3])
+    rows = read_table(tmp_path, TABLE, "Word", "POS", None, scheme="POS")
+    assert rows["tags"][:] == [["NNP", "VBD"], ["NNP", "."]]
+    some = read_sentences(Split(rows, "ner.csv"), "tokens", "tags", False, "POS").in_scheme("POS")
+    assert [[as_label(tag, "POS") for tag in row] for row in some.tags] == rows["tags"][:]
+    assert find_types(Split(rows, "ner.csv"), "tags", "POS") == [".", "NNP", "VBD"]
+    assert "tags" not in read_table(tmp_path, "sentence_id,word,tag\n1,a,\n1,b,\n").column_names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sentence_id,w\n1,a\n", r"has no column word or token; there are sentence_id, w; name it by --text_column"),
+        ("word,tag\na,O\n", "has no column sentence # or sentence_id; .*name it by --sentence_column"),
+        ("sentence_id,word,tag\n1,a,O\n1,,O\n", "row 2: column word is empty"),
+        ("sentence_id,word,tag\n1,a,O\n1,b,\n", "row 2: column tag is empty"),
+        ("sentence_id,word,tag\n,a,O\n", "row 1: column sentence_id is empty"),
+        ("sentence_id,word,tag\n1,a,O\n2,b,O\n1,c,O\n", "row 3: column sentence_id: sentence 1 began in row 1"),
+    ],
+)
+def test_damaged_tables_of_words(text, message, tmp_path):
+    with pytest.raises(InputError, match=f"ner.csv: {message}"):
+        read_table(tmp_path, text)
+
+
+def test_labels_without_prefixes():
+    """In IO a run of equal labels is an entity, by hand; prefixes in the data are read as such."""
+    labels = ["BOOK", "BOOK", "O", "PER", "EVENT", "EVENT"]
+    split = Split(Dataset.from_dict({"tokens": [list("abcdef")], "tags": [labels]}), "data.json")
+    some = read_sentences(split, "tokens", "tags", False, "IO")
+    assert some.tags == [["B-BOOK", "I-BOOK", "O", "B-PER", "B-EVENT", "I-EVENT"]]
+    tags = some.in_scheme("IO").tags[0]
+    assert find_entities(tags) == [("BOOK", 0, 2), ("PER", 3, 4), ("EVENT", 4, 6)]
+    assert [as_label(tag, "IO") for tag in tags] == labels
+    prefixed = {"tokens": [["a", "b", "c"]], "tags": [["B-X", "B-X", "O"]]}
+    some = read_sentences(Split(Dataset.from_dict(prefixed), "data.json"), "tokens", "tags", False, "IO")
+    assert some.tags == prefixed["tags"]
+
+
+def test_parts_of_speech_of_universal_dependencies(tmp_path):
+    """The example of https://universaldependencies.org/format.html: contracted and empty words are no words."""
+    rows = [
+        "# text = vámonos al mar",
+        "1-2\tvámonos\t_\t_\t_\t_\t_\t_\t_\t_",
+        "1\tvamos\tir\tVERB\t_\t_\t0\troot\t_\t_",
+        "2\tnos\tnosotros\tPRON\t_\t_\t1\tobj\t_\t_",
+        "3-4\tal\t_\t_\t_\t_\t_\t_\t_\t_",
+        "3\ta\ta\tADP\t_\t_\t5\tcase\t_\t_",
+        "4\tel\tel\tDET\t_\t_\t5\tdet\t_\t_",
+        "4.1\tx\tx\tX\t_\t_\t_\t_\t_\t_",
+        "5\tmar\tmar\tNOUN\t_\t_\t1\tobl\t_\t_",
+        "",
+    ]
+    path = tmp_path / "es.conllu"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    found = read_columns(str(path), "2", "4", "POS")
+    assert found["tokens"][:] == [["vamos", "nos", "a", "el", "mar"]]
+    assert found["tags"][:] == [["VERB", "PRON", "ADP", "DET", "NOUN"]]
 
 
 def test_dividing_for_a_search():

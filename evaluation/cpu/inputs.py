@@ -14,7 +14,8 @@ from evaluation.cpu.processes import Worker
 from finetuning import run_glue
 from finetuning.common.arguments import CheckpointArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE
-from finetuning.common.data import FORMATS, check_columns, load_splits
+from finetuning.common.data import check_columns, load_splits
+from finetuning.common.tables import format_of
 from finetuning.glue.predictions import as_predictions
 from finetuning.metrics.glue_tasks import main_metric
 from shared.documents import Documents
@@ -120,7 +121,7 @@ def choose_places(rows: Rows, task: str, tokenizer: Any) -> None:
 
 def data_arguments(path: str, args: Any, most: int | None) -> run_glue.DataArguments:
     """The flags of run_glue.py for a file, folder or Hub id."""
-    is_file = Path(path).suffix in FORMATS
+    is_file = format_of(path) is not None
     return run_glue.DataArguments(
         dataset_name=None if is_file else path,
         validation_file=path if is_file else None,
@@ -157,7 +158,7 @@ def calibration_rows(tokenizer: Any, names: Sequence[str], args: Any) -> list[di
     if "onnx_static" not in args.variants:
         return []
     source = args.calibration_input or args.input
-    if Path(source).suffix in (".txt", ".gz") or (Path(source).is_file() and Path(source).suffix not in FORMATS):
+    if format_of(source) is None and (Path(source).suffix in (".txt", ".gz") or Path(source).is_file()):
         texts: list[list[str]] = [list(islice(Documents([source]), CALIBRATION))]
     else:
         data_args = data_arguments(source, args, None)

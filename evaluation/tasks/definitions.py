@@ -118,12 +118,13 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
     import evaluate
 
     from finetuning.common.data import choose_splits, load_splits
+    from finetuning.glue.columns import settle_columns
     from finetuning.glue.labels import REGRESSION, find_names, find_problem_type, read_labels
     from finetuning.run_glue import METRICS, MNLI
 
     _, data_args, training_args = run
     splits, _ = load_splits(data_args, data_args.task_name, renamed=MNLI)
-    splits = choose_splits(splits, data_args, training_args)
+    splits = settle_columns(choose_splits(splits, data_args, training_args), data_args)
     column = data_args.label_column
     kind = data_args.problem_type or find_problem_type(splits["train"], column)
     train, gold = (read_labels(splits[name], column, kind) for name in ("train", "validation"))

@@ -1,23 +1,15 @@
 """Labelled data for the fine-tuning scripts: from the Hub, a local folder or files, checked before a model loads."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
+from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
 from shared.errors import InputError
 from shared.files import sha256_of
 from shared.tokenizer import tokenizer_hash
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-}
 SPLITS = ("train", "validation", "test")
 
 
@@ -34,6 +26,24 @@ class LabelledDataArguments:
     test_file: str | None = field(
         default=None, metadata={"help": "What --do_predict predicts; labels may be missing."}
     )
+    file_encoding: str | None = field(
+        default=None,
+        metadata={"help": "The encoding of CSV, TSV and JSON. Default: as the byte order mark says, else UTF-8."},
+    )
+    csv_separator: str | None = field(
+        default=None, metadata={"help": "What separates columns: , ; | tab. Default: as in the header."}
+    )
+    csv_quotes: bool | None = field(
+        default=None,
+        metadata={"help": "Whether quotes hold a field together. Default: in CSV they do, in TSV a quote is text."},
+    )
+    column_names: list[str] = field(
+        default_factory=list, metadata={"help": "The columns of CSV and TSV files without a header."}
+    )
+    validation_fraction: float | None = field(
+        default=None,
+        metadata={"help": "Hold out about this share of training as validation, by a hash of the text of a row."},
+    )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})
     max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first N rows only."})
@@ -43,6 +53,16 @@ class LabelledDataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} {value}: must be at least 1")
+        separator = {**{name: sign for sign, name in SEPARATORS.items()}, "\\t": "\t"}.get(
+            self.csv_separator or "", self.csv_separator
+        )
+        if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+            raise InputError(f"--csv_separator {self.csv_separator}: must be one character, for example ; or tab")
+        if len(set(self.column_names)) < len(self.column_names):
+            raise InputError(f"--column_names {' '.join(self.column_names)}: one is named twice")
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
+            raise InputError(f"--validation_fraction {self.validation_fraction}: is a share, between 0 and 1")
+        self.text_format = TextFormat(self.file_encoding, separator, self.csv_quotes, tuple(self.column_names))
 
     @property
     def source(self) -> str:
@@ -52,20 +72,35 @@ class LabelledDataArguments:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows and where they came from, for messages: a file, or a dataset and its split."""
+    """Rows and where they came from, for messages: a file, or a dataset and its split. `numbers` are those that the
+    rows have there, from 1, where rows have been left out, and `left_out` counts these by reason."""
 
     rows: Any  # datasets.Dataset
     where: str
+    numbers: Sequence[int] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def number(self, index: int) -> int:
+        """The number of a row where it came from."""
+        return index + 1 if self.numbers is None else self.numbers[index]
+
+    def name(self, index: int) -> str:
+        """Where a row is."""
+        return f"{self.where}: row {self.number(index)}"
+
+    def take(self, indices: Sequence[int]) -> "Split":
+        """Some of the rows."""
+        return replace(self, rows=self.rows.select(indices), numbers=[self.number(index) for index in indices])
 
     def first(self, most: int | None) -> "Split":
         """The first rows of it."""
-        return self if most is None or most >= len(self.rows) else Split(self.rows.select(range(most)), self.where)
+        return self if most is None or most >= len(self.rows) else self.take(range(most))
 
 
 def load_splits(
     args: LabelledDataArguments,
     config: str | None = None,
-    read_file: Callable[[str], Any] | None = None,
+    read_file: Callable[[str, TextFormat], Any] = read_rows,
     renamed: dict[str, str] | None = None,
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """The splits that there are, by name, and the SHA-256 of what they were read from.
@@ -76,8 +111,14 @@ def load_splits(
     files = {name: getattr(args, f"{name}_file") for name in SPLITS if getattr(args, f"{name}_file")}
     if bool(args.dataset_name) == bool(files):
         raise InputError("give --dataset_name, or --train_file, --validation_file and --test_file: one of the two")
-    if args.dataset_name:
-        loaded = _load_dataset(args.dataset_name, args.dataset_config_name or config)
+    files = files or _tables_of(str(args.dataset_name))
+    if not files:
+        if args.text_format != TextFormat():
+            raise InputError(
+                "--file_encoding, --csv_separator, --csv_quotes, --column_names: are for files, such as those "
+                "of --train_file, and not for --dataset_name"
+            )
+        loaded = _load_dataset(str(args.dataset_name), args.dataset_config_name or config)
         splits: dict[str, Split] = {}
         hashes: dict[str, str] = {}
         for name, rows in loaded.items():
@@ -85,12 +126,20 @@ def load_splits(
             splits[name] = Split(rows, f"{args.dataset_name}, split {name}")
             hashes |= {f"{name}/{i}": sha256_of(file["filename"]) for i, file in enumerate(rows.cache_files)}
     else:
-        splits = {name: Split((read_file or read_rows)(path), path) for name, path in files.items()}
+        splits = {name: Split(read_file(path, args.text_format), path) for name, path in files.items()}
         hashes = {name: sha256_of(path) for name, path in files.items()}
     for split in splits.values():
         if not len(split.rows):
             raise InputError(f"{split.where}: holds no rows")
     return splits, hashes
+
+
+def _tables_of(folder: str) -> dict[str, str]:
+    """The CSV and TSV files of a folder that are called as splits: load_dataset would guess what their columns are."""
+    files = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    tables = {file.name.split(".")[0]: str(file) for file in files if format_of(file)}
+    are_text = all(format_of(path) in ("csv", "tsv") for path in tables.values())
+    return tables if are_text and set(tables) <= set(SPLITS) else {}
 
 
 def _load_dataset(name: str, config: str | None) -> Any:
@@ -103,53 +152,38 @@ def _load_dataset(name: str, config: str | None) -> Any:
         raise InputError(f"--dataset_name {shown}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
 
 
-def read_rows(path: str) -> Any:
-    """The rows of one file. Raises InputError for a file that is missing, of another kind or damaged."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    suffix = Path(path).suffix
-    if suffix not in FORMATS:
-        raise InputError(f"{path}: unknown kind of file; the ones read here end in {', '.join(FORMATS)}")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    if not Path(path).stat().st_size:
-        raise InputError(f"{path}: the file is empty")
-    more: dict[str, Any] = {}
-    if FORMATS[suffix] == "csv":
-        # "NA" and "None" are words; a field that is empty is a missing one.
-        more = {"keep_default_na": False, "na_values": [""], "sep": "\t" if suffix == ".tsv" else ","}
-        more |= {"quoting": 3} if suffix == ".tsv" else {}  # in TSV files a quote is a quote
-    try:
-        return load_dataset(FORMATS[suffix], data_files=[path], split="train", **more)
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:400]
-        # What the library says of a CSV file with a header alone, and of a parquet file without rows.
-        if "corresponds to no data" in cause or "BatchSize must be greater than 0" in cause:
-            raise InputError(f"{path}: holds no rows") from error
-        raise InputError(f"{path}: not a readable {suffix} file: {cause}") from error
-
-
 def data_identity(hashes: dict[str, str], tokenizer: Any) -> dict[str, Any]:
     """What a resumed run compares of its data: the files, and how text becomes tokens."""
     return {"files": hashes, "tokenizer": tokenizer_hash(tokenizer)}
 
 
-def check_columns(split: Split, names: Sequence[str], kind: str = "any") -> None:
+def check_columns(split: Split, names: Sequence[str] | Mapping[str, str], kind: str = "any") -> None:
     """Raise InputError unless the split has these columns, without nulls and, if `kind` is "text", as text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    table = split.rows.data.table
+    check_there(split, names)
     for name in names:
-        if name not in split.rows.column_names:
-            raise InputError(f"{split.where}: has no column {name}; there are {', '.join(split.rows.column_names)}")
-        column = table.column(name)
+        column = split.rows.with_format("arrow")[name][:]
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         if kind == "text" and not text and not pa.types.is_null(column.type):
             raise InputError(f"{split.where}: column {name} holds {column.type}, not text")
         if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py() + 1
-            raise InputError(f"{split.where}: row {row} (of {len(table):,}): column {name} is empty")
+            index = pc.index(pc.is_null(column), True).as_py()
+            raise InputError(f"{split.name(index)} (of {len(column):,}): column {name} is empty")
+
+
+def check_there(split: Split, names: Sequence[str] | Mapping[str, str]) -> None:
+    """Raise InputError unless the split has these columns. `names` may say for each the flag that names it."""
+    for name in names:
+        if name not in split.rows.column_names:
+            shown = ", ".join(
+                column if len(column) <= 40 else f"{column[:40]}..." for column in split.rows.column_names
+            )
+            way_out = f"; name it by --{names[name]}" if isinstance(names, Mapping) else ""
+            if split.rows.info.builder_name == "csv":
+                way_out += "; if row 1 of the file is no header, name all its columns by --column_names"
+            raise InputError(f"{split.where}: has no column {name}; there are {shown}{way_out}")
 
 
 def choose_splits(splits: dict[str, Split], data_args: LabelledDataArguments, training_args: Any) -> dict[str, Split]:

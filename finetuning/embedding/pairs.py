@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from finetuning.common.data import Split, check_columns
+from finetuning.common.data import Split, check_columns, check_there
 from shared.errors import InputError
 
 SCORES, PAIRS, TRIPLETS, NLI = "scores", "pairs", "triplets", "nli"
@@ -47,10 +47,11 @@ def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> F
                 "--text_column and --text_pair_column"
             )
         first, second = first or known[0][0], second or known[0][1]
+    check_there(split, {first: "text_column", second: "text_pair_column"})
     negative = negative or (NEGATIVE if NEGATIVE in columns else None)
     label = label or next((column for column in LABELS if column in columns), None)
-    if label and label not in columns:
-        raise InputError(f"{split.where}: has no column {label}; there are {', '.join(columns)}")
+    if label:
+        check_there(split, {label: "label_column"})
     if name is None and negative:
         name = TRIPLETS
     elif name is None:
@@ -62,6 +63,8 @@ def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> F
             )
     if name == TRIPLETS and not negative:
         raise InputError(f"{split.where}: has no column {NEGATIVE}; name the third text by --negative_column")
+    if negative and name == TRIPLETS:
+        check_there(split, {negative: "negative_column"})
     if name in (SCORES, NLI) and label is None:
         raise InputError(f"{split.where}: has no column {' or '.join(LABELS)}; name it by --label_column")
     texts = (first, second, negative) if name == TRIPLETS and negative else (first, second)
@@ -82,7 +85,7 @@ def read_texts(split: Split, columns: Sequence[str]) -> dict[str, list[str]]:
     for name, values in texts.items():
         for number, text in enumerate(values, 1):
             if not text.strip():
-                raise InputError(f"{split.where}: row {number}: column {name} is empty")
+                raise InputError(f"{split.name(number - 1)}: column {name} is empty")
     return texts
 
 
@@ -96,10 +99,10 @@ def read_scores(split: Split, column: str, scale: Sequence[float] | None) -> lis
         except (TypeError, ValueError):
             score = math.nan
         if not math.isfinite(score) or isinstance(value, bool):
-            raise InputError(f"{split.where}: row {number}: column {column} holds {value!r}, not a number")
+            raise InputError(f"{split.name(number - 1)}: column {column} holds {value!r}, not a number")
         if scale and not scale[0] <= score <= scale[1]:
             shown = f"{score:g} is not between the {scale[0]:g} and {scale[1]:g} of --score_scale"
-            raise InputError(f"{split.where}: row {number}: column {column}: {shown}")
+            raise InputError(f"{split.name(number - 1)}: column {column}: {shown}")
         scores.append(score)
     if len(set(scores)) == 1:
         raise InputError(f"{split.where}: column {column}: every score is {scores[0]:g}; there is nothing to compare")
@@ -108,7 +111,8 @@ def read_scores(split: Split, column: str, scale: Sequence[float] | None) -> lis
 
 def has_scores(split: Split, column: str) -> bool:
     """Whether a test set has its scores: GLUE's have -1 in every row."""
-    return column in split.rows.column_names and any(v not in (None, -1) for v in split.rows.unique(column))
+    values = split.rows.unique(column) if column in split.rows.column_names else []
+    return any(str(value) not in ("None", "-1", "-1.0") for value in values)
 
 
 def triplets_of_nli(split: Split, form: Form) -> tuple[dict[str, list[str]], str]:
@@ -130,7 +134,7 @@ def triplets_of_nli(split: Split, form: Form) -> tuple[dict[str, list[str]], str
             counts["without a label"] += 1
             continue
         if label not in NLI_LABELS:
-            where = f"{split.where}: row {number}: column {form.label}"
+            where = f"{split.name(number - 1)}: column {form.label}"
             raise InputError(f"{where} holds {value!r}, which is none of {', '.join(NLI_LABELS)}")
         counts[label] += 1
         found = by_premise.setdefault(texts[first][number - 1], {name: [] for name in NLI_LABELS})

@@ -60,23 +60,22 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
         return None
     feature = split.rows.features[column]
     feature = getattr(feature, "feature", feature)
-    names = [*feature.names, None] if isinstance(feature, ClassLabel) else None  # -1 is no label
+    names = [*feature.names, None] if isinstance(feature, ClassLabel) else None  # its -1 is no label
 
     def name_of(value: Any) -> str | None:
-        return (
-            names[value]
-            if names and value is not None
-            else None
-            if value in (None, "", -1)
-            else plain_number(str(value))
-        )
+        if names and value is not None:
+            return names[value]
+        return None if value in (None, "") else plain_number(str(value))
 
     labels: list[Any] = []
-    for number, value in enumerate(split.rows[column][:], 1):
-        where = f"{split.where}: row {number}: column {column}"
+    for index, value in enumerate(split.rows[column][:]):
+        where = f"{split.name(index)}: column {column}"
         if problem_type == MULTI and value is not None:
             if not isinstance(value, list):
-                raise InputError(f"{where} holds {value!r}, not a list of labels")
+                raise InputError(
+                    f"{where} holds {value!r}, not a list of labels; name columns of 0 and 1 by --label_columns, or "
+                    "what separates labels by --label_separator"
+                )
             labels.append(list(map(name_of, value)))
         elif problem_type == REGRESSION and value is not None:
             if isinstance(value, (str, bool)) or not float("-inf") < value < float("inf"):
@@ -84,9 +83,9 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
             labels.append(float(value))
         else:
             labels.append(name_of(value))
-    missing = [number for number, label in enumerate(labels, 1) if label is None]
+    missing = [index for index, label in enumerate(labels) if label is None]
     if missing and len(missing) < len(labels):
-        raise InputError(f"{split.where}: row {missing[0]}: column {column} is empty, but not in other rows")
+        raise InputError(f"{split.name(missing[0])}: column {column} is empty, but not in other rows")
     return None if missing else labels
 
 
@@ -118,18 +117,16 @@ def encode_labels(
     others = {plain_number(name): i for name, i in ids.items()}
     others |= {str(i): i for name, i in ids.items() if name == stock_name(str(i))}
 
-    def id_of(name: str, row: int) -> int:
+    def id_of(name: str, index: int) -> int:
         found = ids.get(name, others.get(plain_number(name)))
         if found is None:
-            raise InputError(
-                f"{split.where}: row {row}: label {name} is not one of the model's: {', '.join(ids)}{way_out}"
-            )
+            raise InputError(f"{split.name(index)}: label {name} is not one of the model's: {', '.join(ids)}{way_out}")
         return found
 
     if problem_type == MULTI:
-        sets = ({id_of(name, row) for name in label} for row, label in enumerate(labels, 1))
+        sets = ({id_of(name, index) for name in label} for index, label in enumerate(labels))
         return [[float(i in found) for i in ids.values()] for found in sets]
-    return [id_of(label, row) for row, label in enumerate(labels, 1)]
+    return [id_of(label, index) for index, label in enumerate(labels)]
 
 
 def plain_number(name: str) -> str:

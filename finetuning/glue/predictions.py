@@ -43,11 +43,12 @@ def write_predictions(
     logits: np.ndarray,
     names: list[str],
     problem_type: str,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | None,
+    about: list[dict[str, Any]],
     gold: list[Any] | None = None,
 ) -> None:
-    """One JSON line for each row, in the order of the set: the prediction, the probability of each label, and the
-    right label where `gold`, as the loss takes it, is given."""
+    """One JSON line for each row, in the order of the set: what is said `about` it, the prediction, the probability of
+    each label, and the right label where `gold`, as the loss takes it, is given."""
     predictions = as_predictions(logits, problem_type, thresholds)
     probabilities = as_probabilities(logits, problem_type)
 
@@ -58,7 +59,7 @@ def write_predictions(
 
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for index, (found, shares) in enumerate(zip(predictions.tolist(), probabilities.tolist(), strict=True)):
-            row: dict[str, Any] = {"index": index} | ({} if gold is None else {"gold": named(gold[index])})
+            row = about[index] | ({} if gold is None else {"gold": named(gold[index])})
             row["prediction"] = named(found)
             if problem_type != REGRESSION:
                 row["probabilities"] = dict(zip(names, shares, strict=True))
@@ -71,6 +72,7 @@ def write_errors(
     names: list[str],
     problem_type: str,
     thresholds: Sequence[float] | None,
+    about: list[dict[str, Any]],
     texts: Any,
     rows: Any,
 ) -> dict[str, float]:
@@ -83,7 +85,7 @@ def write_errors(
     facts = (texts, texts.column_names, lengths, labels, predicted, names)
     answers = None if thresholds is None else as_predictions(logits, problem_type, thresholds)
     errors = write_error_analysis(folder, problem_type, *facts, answers=answers)
-    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, thresholds, labels)
+    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, thresholds, about, labels)
     return errors
 
 
@@ -102,14 +104,21 @@ def write_for_server(
 
 
 def write_split(
-    record: Any, name: str, logits: np.ndarray, config: Any, texts: Any, rows: Any, task: str | None
+    record: Any,
+    name: str,
+    logits: np.ndarray,
+    config: Any,
+    about: list[dict[str, Any]],
+    texts: Any,
+    rows: Any,
+    task: str | None,
 ) -> dict[str, float]:
     """Write the predictions of a split, of a test split of GLUE also as its server reads them, and for other splits an
     error analysis; returns what that measures."""
     facts = (logits, list(config.label2id), config.problem_type, getattr(config, THRESHOLDS, None))
     if not name.startswith("test"):
-        return write_errors(record.folder / name.replace("validation", "errors"), *facts, texts, rows)
-    write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", *facts)
+        return write_errors(record.folder / name.replace("validation", "errors"), *facts, about, texts, rows)
+    write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", *facts, about)
     if task:
         record.print(write_for_server(record.folder, name.replace("test", task), *facts))
     return {}

@@ -1,51 +1,60 @@
 """Files of columns, one word a line, as CoNLL has them: read and written."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from finetuning.common.data import FORMATS
-from finetuning.ner.tags import TAG, find_entities, write_tags
+from finetuning.common.tables import format_of, read_text
+from finetuning.ner.tags import BARE, NO_TAG, TAG, as_label, find_entities, is_label, write_tags
 from shared.errors import InputError
 from shared.files import atomic_file
 
+CONLL_U = 10  # columns
+NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")  # https://universaldependencies.org/format.html: ids of no single word
 
-def read_columns(path: str, word_column: str | None = None, tag_column: str | None = None) -> Dataset:
+
+def read_columns(
+    path: str,
+    word_column: str | None = None,
+    tag_column: str | None = None,
+    scheme: str = "IOB2",
+    encoding: str | None = None,
+) -> Dataset:
     """Read a file of columns, one word a line and an empty line between sentences, as CoNLL 2003 and WNUT-17 have it.
 
     Columns stand between tabs if there are any, else between spaces. The first is the word and the last its tag, or
     those with the given numbers, from 1 on; a file of one column has no tags. Document marks (`-DOCSTART-`) are left
-    out, and so are lines before a sentence that begin with `# ` and have no tag. Raises InputError, with the line.
+    out, and so are lines before a sentence that begin with `# ` and have no tag, and of CoNLL-U those of several words
+    (`1-2`) and of none (`1.1`). Raises InputError, with the line.
     """
-    try:
-        with open(
-            path, encoding="utf-8-sig", newline=""
-        ) as file:  # a word may hold what str.splitlines takes for an end
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start + 1}: not UTF-8; convert it first") from error
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+    text = read_text(path, encoding)
     word_at, tag_at = (_column_number(value) for value in (word_column, tag_column))
     separator = "\t" if "\t" in text else " "  # and nothing else: other white space may be a word
     rows: list[dict[str, Any]] = []
-    width = 0
+    width = next((len(_fields(line, separator)) for line in text.split("\n") if line.strip() and line[:2] != "# "), 0)
     at_start = True
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
-        fields = line.split("\t") if separator == "\t" else [field for field in line.split(" ") if field]
+        fields = _fields(line, separator)
         if not line.strip(" \t") or fields[0] == "-DOCSTART-":
             at_start = True
             continue
-        if at_start and line.startswith("# ") and not TAG.fullmatch(fields[-1]):
+        if (
+            at_start
+            and line.startswith("# ")
+            and (len(fields) != width if scheme in BARE else not TAG.fullmatch(fields[-1]))
+        ):
+            continue
+        if width == CONLL_U and NO_WORD.fullmatch(fields[0]):
             continue
         width = width or len(fields)
         if len(fields) != width:
             raise InputError(f"{path}: line {number}: {len(fields)} columns, where the lines before have {width}")
         if (word_at or 1) > width:
-            raise InputError(f"{path}: line {number}: has only {width} columns: --text_column_name {word_column}")
+            raise InputError(f"{path}: line {number}: has only {width} columns: --text_column {word_column}")
         if at_start:
             rows.append({"tokens": [], "tags": [], "line": number})
             at_start = False
@@ -53,11 +62,8 @@ def read_columns(path: str, word_column: str | None = None, tag_column: str | No
         if not 1 < (tag_at or width) <= width:  # words alone
             continue
         tag = fields[(tag_at or width) - 1]
-        if not TAG.fullmatch(tag):
-            raise InputError(
-                f"{path}: line {number}: {tag!r} is no tag (O, B-PER, I-PER, ...); is it in another column, "
-                "--label_column_name?"
-            )
+        if not is_label(tag, scheme):
+            raise InputError(f"{path}: line {number}: {tag!r} {NO_TAG}; or is it in another column, --label_column?")
         rows[-1]["tags"].append(tag)
     names = ("tokens", "tags", "line") if any(row["tags"] for row in rows) else ("tokens", "line")
     return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
@@ -65,13 +71,18 @@ def read_columns(path: str, word_column: str | None = None, tag_column: str | No
 
 def _column_number(name: str | None) -> int | None:
     if name is not None and not (name.isdecimal() and int(name) > 0):
-        raise InputError(f"--text_column_name, --label_column_name {name}: columns of such a file are numbers, from 1")
+        raise InputError(f"--text_column, --label_column {name}: columns of such a file are numbers, from 1")
     return int(name) if name else None
 
 
 def is_column_file(path: str) -> bool:
     """Whether a file is one of columns: .conll, .txt, .tsv and whatever holds no table."""
-    return Path(path).suffix not in FORMATS or Path(path).suffix == ".tsv"
+    return format_of(path) in (None, "tsv")
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    line = line.removesuffix("\r")
+    return line.split("\t") if separator == "\t" else [field for field in line.split(" ") if field]
 
 
 def write_predictions(
@@ -87,5 +98,6 @@ def write_predictions(
         for rows in zip(words, tags, shares, strict=True):
             entities = write_tags(find_entities(rows[1]), len(rows[1]), scheme)
             for word, tag, share, entity in zip(*rows, entities, strict=True):
-                file.write(f"{' '.join(word.split())}\t{tag}\t{share:.4f}\t{entity}\n")
+                both = (as_label(tag, scheme), f"{share:.4f}", as_label(entity, scheme))
+                file.write("\t".join((" ".join(word.split()), *both)) + "\n")
             file.write("\n")

@@ -9,6 +9,7 @@ from finetuning.common.error_analysis import write_json_lines
 from finetuning.ner.conll import write_predictions
 from finetuning.ner.errors import write_entity_errors
 from finetuning.ner.sentences import Sentences
+from finetuning.ner.tags import as_label
 from shared.files import write_json
 
 
@@ -31,7 +32,14 @@ def write_report(
     else:
         write_entity_errors(folder / "errors", sentences, found, confidence)
         pairs = enumerate(zip(sentences.tags or [], found, strict=True))
-        rows = ({"index": i, "gold": gold, "prediction": of_row} for i, (gold, of_row) in pairs)
+        rows = (
+            {
+                "index": i,
+                "gold": [as_label(tag, scheme) for tag in gold],
+                "prediction": [as_label(t, scheme) for t in row],
+            }
+            for i, (gold, row) in pairs
+        )
         write_json_lines(folder / "errors" / "predictions.jsonl", rows)
     if types:
         write_json(folder / f"{prefix}_report.json", types)

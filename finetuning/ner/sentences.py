@@ -1,21 +1,58 @@
 """Sentences of tagged words: found among the columns of a data set, read and checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, LargeList, List
 
-from finetuning.common.data import Split, read_rows
+from finetuning.common.classes import ClassArguments
+from finetuning.common.data import Split
+from finetuning.common.tables import TextFormat, format_of, read_rows, read_text
 from finetuning.ner.conll import is_column_file, read_columns
-from finetuning.ner.tags import TAG, by_usual_letters, find_entities, find_scheme, types_of, write_tags
+from finetuning.ner.tags import (
+    NO_TAG,
+    as_tag,
+    by_usual_letters,
+    find_entities,
+    find_scheme,
+    is_label,
+    types_of,
+    write_tags,
+)
+from finetuning.ner.word_rows import group_words, has_header
 from shared.errors import InputError
 
 WORDS = ("tokens", "words")  # what these columns are called
 TAGS = ("ner_tags", "tags")
 UNKNOWN = -1  # the class number that says "not known" in sets whose test tags are withheld
+
+
+@dataclass
+class TagArguments(ClassArguments):
+    text_column: str | None = field(
+        default=None,
+        metadata={"help": "The column of the words. Default: tokens or words; in a file of columns the first (1)."},
+    )
+    label_column: str | None = field(
+        default=None,
+        metadata={"help": "The column of the tags. Default: ner_tags or tags; in a file of columns the last."},
+    )
+    sentence_column: str | None = field(
+        default=None, metadata={"help": "In CSV with a word in each row: the sentence's id. Default: sentence #, ..."}
+    )
+    tag_scheme: Literal["IOB1", "IOB2", "BIOES", "IO", "POS"] = field(
+        default="IOB2",
+        metadata={
+            "help": "The scheme that the model learns, whatever that of the data. IO and POS read labels without "
+            "prefixes: a run of equal ones is an entity, or each word has its own, as parts of speech."
+        },
+    )
+    repair_tags: bool = field(
+        default=False, metadata={"help": "Read tags of no scheme as the entities that they seem to mean; count them."}
+    )
 
 
 @dataclass(frozen=True)
@@ -43,9 +80,22 @@ class Sentences:
         return Sentences([self.words[i] for i in rows], self.tags and [self.tags[i] for i in rows])
 
 
-def read_file(path: str, word_column: str | None, tag_column: str | None) -> Dataset:
-    """The rows of a file of columns, or of any other file of labelled data. Raises InputError."""
-    return read_columns(path, word_column, tag_column) if is_column_file(path) else read_rows(path)
+def read_file(
+    path: str, form: TextFormat, columns: Sequence[str | None], sentence_column: str | None, scheme: str
+) -> Dataset:
+    """The sentences of a file: one of columns, a table with a word in each row, or one with lists of words and tags.
+
+    `columns`: those of words and of tags, as flags name them. Raises InputError.
+    """
+    is_table = not is_column_file(path) or bool(form.columns)
+    if not is_table and format_of(path) == "tsv":
+        is_table = has_header(read_text(path, form.encoding).partition("\n")[0], [*columns, sentence_column])
+    if not is_table and sentence_column:
+        raise InputError(f"--sentence_column {sentence_column}: {path} has an empty line between sentences; remove it")
+    if not is_table:
+        return read_columns(path, *columns, scheme, form.encoding)
+    rows = read_rows(path, form)
+    return group_words(path, rows, *columns, sentence_column) if rows.info.builder_name == "csv" else rows
 
 
 def find_columns(
@@ -55,33 +105,36 @@ def find_columns(
     filled = [name for name, kind in split.rows.features.items() if getattr(kind, "dtype", "") != "null"]
     found = []
     for flag, wish, usual in (("text", word_column, WORDS), ("label", tag_column, TAGS)):
-        # In a file of columns these were numbers, which read_columns has followed.
-        name = next((name for name in ([wish] if wish and "line" not in filled else usual) if name in filled), None)
+        # In files of one word a line or row the flags were followed when it was read.
+        by_word = not {"line", "row"}.isdisjoint(filled)
+        name = next((name for name in ([wish] if wish and not by_word else usual) if name in filled), None)
         if name is None and (needs_tags or flag == "text"):
             raise InputError(
                 f"{split.where}: has no column {wish or ' or '.join(usual)} (there are {', '.join(filled)}); name it "
-                f"with --{flag}_column_name"
+                f"with --{flag}_column"
             )
         found.append(name)
     return found[0], found[1]
 
 
-def find_types(split: Split, tag_column: str) -> list[str]:
+def find_types(split: Split, tag_column: str, scheme: str = "IOB2") -> list[str]:
     """The types of entities that a split declares (ClassLabel, in its order) or uses (sorted). Raises InputError."""
-    names = _class_names(split, tag_column)
+    names = _class_names(split, tag_column, scheme)
     if names is not None:
-        return types_of(names)
+        return types_of([as_tag(name, scheme) for name in names])
     values = pc.unique(pc.list_flatten(split.rows.data.table.column(tag_column)))
-    return sorted(types_of([value for value in values.to_pylist() if value and TAG.fullmatch(value)]))
+    return sorted(
+        types_of([as_tag(value, scheme) for value in values.to_pylist() if value and is_label(value, scheme)])
+    )
 
 
-def _class_names(split: Split, tag_column: str) -> list[str] | None:
+def _class_names(split: Split, tag_column: str, scheme: str) -> list[str] | None:
     feature = split.rows.features[tag_column]
     inner = getattr(feature, "feature", None)
     if isinstance(inner, ClassLabel):
         for name in inner.names:
-            if not TAG.fullmatch(name):
-                raise InputError(f"{split.where}: column {tag_column}: {name!r} is no tag (O, B-PER, I-PER, ...)")
+            if not is_label(name, scheme):
+                raise InputError(f"{split.where}: column {tag_column}: {name!r} {NO_TAG}")
         return list(inner.names)
     if inner is not None and inner.dtype not in ("string", "large_string", "null"):
         raise InputError(
@@ -91,8 +144,10 @@ def _class_names(split: Split, tag_column: str) -> list[str] | None:
     return None
 
 
-def read_sentences(split: Split, word_column: str, tag_column: str | None, repair: bool) -> Sentences:
-    """Read the rows of a split, check them, and turn their tags into IOB2.
+def read_sentences(
+    split: Split, word_column: str, tag_column: str | None, repair: bool, scheme: str = "IOB2"
+) -> Sentences:
+    """Read the rows of a split, check them, and turn their labels, of this scheme or another, into tags of IOB2.
 
     With `repair`, tags that are not in the scheme of the others are read as `find_entities` does. Raises InputError,
     naming the row.
@@ -116,7 +171,7 @@ def read_sentences(split: Split, word_column: str, tag_column: str | None, repai
         for i, key in enumerate(rows["id"]):
             if first.setdefault(key, i) != i:
                 raise InputError(f"{name_row(split, i)}: has the id {key!r}, as row {first[key] + 1}")
-    tags = _read_tags(split, words, tag_column) if tag_column else None
+    tags = _read_tags(split, words, tag_column, scheme) if tag_column else None
     if tags is None:
         return Sentences(words, None)
     found, wrong = find_scheme(tags)
@@ -134,8 +189,8 @@ def read_sentences(split: Split, word_column: str, tag_column: str | None, repai
     return Sentences(words, tags, len(wrong)).in_scheme("IOB2")
 
 
-def _read_tags(split: Split, words: list[list[str]], tag_column: str) -> list[list[str]] | None:
-    names = _class_names(split, tag_column)
+def _read_tags(split: Split, words: list[list[str]], tag_column: str, scheme: str) -> list[list[str]] | None:
+    names = _class_names(split, tag_column, scheme)
     tags = list(split.rows[tag_column])
     if all(row is None or all(tag in (None, UNKNOWN) for tag in row) for row in tags):
         return None
@@ -145,18 +200,17 @@ def _read_tags(split: Split, words: list[list[str]], tag_column: str) -> list[li
         if len(row) != len(words[i]):
             raise InputError(f"{name_row(split, i)}: {len(words[i])} words and {len(row)} tags")
         for tag in row:
-            if tag is None or (tag < 0 if names else not TAG.fullmatch(tag)):
-                raise InputError(
-                    f"{name_row(split, i)}: column {tag_column}: {tag!r} is no tag (O, B-PER, I-PER, ...)"
-                )
-    return [[names[tag] for tag in row] for row in tags] if names else tags
+            if tag is None or (tag < 0 if names else not is_label(tag, scheme)):
+                raise InputError(f"{name_row(split, i)}: column {tag_column}: {tag!r} {NO_TAG}")
+    return [[as_tag(names[tag] if names else tag, scheme) for tag in row] for row in tags]
 
 
 def name_row(split: Split, i: int) -> str:
     """Where a row is: the file, or dataset and split, and the row or line."""
-    if "line" in split.rows.column_names:
-        return f"{split.where}: sentence {i + 1}, from line {split.rows[i]['line']}"
-    return f"{split.where}: row {i + 1}"
+    for name in ("line", "row"):
+        if name in split.rows.column_names:
+            return f"{split.where}: sentence {split.number(i)}, from {name} {split.rows[i][name]}"
+    return split.name(i)
 
 
 def check_types(sentences: dict[str, Sentences], splits: dict[str, Split], types: Sequence[str]) -> None:

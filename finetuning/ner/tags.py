@@ -3,19 +3,45 @@
 A tag is `O`, or a prefix and the type of an entity: `B-PER`. The schemes differ in their prefixes. IOB1 writes `I-`
 and needs `B-` only where an entity follows another of its type at once; IOB2 begins every entity with `B-`; BIOES also
 ends it with `E-` and writes `S-` for one of a single word (BILOU is the same with `L-` and `U-`).
+
+Two schemes have labels without prefixes, in data and models. In IO a run of equal labels is an entity; here such a
+label is the tag `I-`. In POS each word has a label of its own, as parts of speech; here that is the tag `S-`.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from shared.errors import InputError
 
 SCHEMES = ("IOB2", "IOB1", "BIOES")
 PREFIXES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BIES"}
+BARE = {"IO": "I", "POS": "S"}  # schemes of labels without prefixes, and the prefix that they have here
+NO_TAG = (
+    "is no tag (O, B-PER, I-PER, ...); labels without B- and I- are read by --tag_scheme IO, where a run of equal "
+    "ones is an entity, or --tag_scheme POS, where each word has its own"
+)
 TAG = re.compile(r"O|[BIESLU]-[^\s-](.*[^\s-])?")
 _BILOU = str.maketrans("LU", "ES")
 
 Entity = tuple[str, int, int]  # its type, its first word and the word behind its last
+
+
+def is_label(label: str, scheme: str) -> bool:
+    """Whether data of a scheme may hold this label."""
+    return bool(label.strip()) if scheme in BARE else bool(TAG.fullmatch(label))
+
+
+def as_tag(label: str, scheme: str | None) -> str:
+    """The tag that a label of data or of a model means. Data may also have prefixes where the model has none (IO)."""
+    if scheme not in BARE or (scheme == "IO" and TAG.fullmatch(label)):
+        return label
+    return f"{BARE[scheme]}-{label}"
+
+
+def as_label(tag: str, scheme: str) -> str:
+    """What a tag is called in data and models of a scheme."""
+    return tag[2:] if scheme in BARE and tag != "O" else tag
 
 
 def find_entities(tags: Sequence[str]) -> list[Entity]:
@@ -39,14 +65,14 @@ def _parts(tag: str) -> tuple[str, str]:
 
 
 def write_tags(entities: Sequence[Entity], words: int, scheme: str) -> list[str]:
-    """The tags of a sentence of `words` words, in IOB1, IOB2 or BIOES."""
+    """The tags of a sentence of `words` words in a scheme; POS has entities of one word alone."""
     tags = ["O"] * words
     last: Entity = ("", -1, -1)
     for kind, begin, end in entities:
-        prefixes = ["I"] * (end - begin)
-        if scheme != "IOB1" or (last[0], last[2]) == (kind, begin):
+        prefixes = [BARE.get(scheme, "I")] * (end - begin)
+        if scheme not in ("IOB1", "IO") or (last[0], last[2]) == (kind, begin):
             prefixes[0] = "B"
-        if scheme == "BIOES":
+        if scheme in ("BIOES", "POS"):
             prefixes[-1] = "E" if len(prefixes) > 1 else "S"
         tags[begin:end] = [f"{prefix}-{kind}" for prefix in prefixes]
         last = (kind, begin, end)
@@ -76,7 +102,9 @@ def find_scheme(sentences: Sequence[Sequence[str]]) -> tuple[str, list[int]]:
 
 
 def labels_of(types: Sequence[str], scheme: str) -> list[str]:
-    """All tags of the given types in a scheme, `O` first: the classes of a model."""
+    """All labels of the given types in a scheme, `O` first: the classes of a model."""
+    if scheme in BARE:
+        return [*types] if scheme == "POS" else ["O", *types]
     return ["O", *(f"{prefix}-{kind}" for kind in types for prefix in PREFIXES[scheme])]
 
 
@@ -85,15 +113,21 @@ def types_of(tags: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(tag[2:] for tag in tags if tag != "O"))
 
 
-def check_labels(labels: Sequence[str], scheme: str | None) -> str:
-    """The scheme of a model's classes, if it is not known already.
+def model_scheme(config: Any, flag: str) -> str:
+    """The scheme of a fine-tuned model: as its configuration says, or --tag_scheme for labels without prefixes, or as
+    the labels say. IOB1 and IOB2 have the same; the latter is assumed."""
+    if known := getattr(config, "tag_scheme", None):
+        return str(known)
+    return flag if flag in BARE else "BIOES" if any(label[0] in "ES" for label in config.label2id) else "IOB2"
 
-    IOB1 and IOB2 have the same; the latter is assumed. Raises InputError if they are not all tags of a scheme.
-    """
-    scheme = scheme or ("BIOES" if any(label[0] in "ES" for label in labels) else "IOB2")
-    if not all(map(TAG.fullmatch, labels)) or set(labels) != set(labels_of(types_of(labels), scheme)):
+
+def check_labels(labels: Sequence[str], scheme: str) -> str:
+    """The scheme. Raises InputError if the classes of a model are not all labels of it."""
+    types = types_of([as_tag(label, scheme) for label in labels])
+    if not all(is_label(label, scheme) for label in labels) or set(labels) != set(labels_of(types, scheme)):
         raise InputError(
             f"--model_name_or_path: the labels of this model are not those of {scheme} ({', '.join(labels[:8])}); "
-            "name another checkpoint, or train this one with a new head (--ignore_mismatched_sizes)"
+            "say by --tag_scheme IO or POS what labels without B- and I- are, name another checkpoint, or train this "
+            "one with a new head (--ignore_mismatched_sizes)"
         )
     return scheme

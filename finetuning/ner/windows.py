@@ -165,7 +165,7 @@ def encode(
     if tags is not None:
         ids = [[label2id[tag] for tag in row] for row in tags]
         # The other tokens of a word are inside of the entity that it may begin.
-        inside = [label2id[f"I-{label[2:]}" if label[2:] else label] for label in label2id] if all_tokens else None
+        inside = [label2id.get(f"I-{label[2:]}", own) for label, own in label2id.items()] if all_tokens else None
         pairs = zip(columns["word_ids"], columns["sentence"], strict=True)
         columns["labels"] = [label_tokens(word_ids, ids[number], inside) for word_ids, number in pairs]
     windows = Dataset.from_dict(columns)

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
-from finetuning.common.data import Split, check_columns, read_rows
+from finetuning.common.data import LabelledDataArguments, Split, check_columns, check_there
+from finetuning.common.tables import PLAIN, TextFormat, format_of, read_rows, read_text
 from shared.errors import InputError
 
 ANSWERS = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
@@ -17,21 +18,41 @@ COLUMNS = ("id", "question", "context")
 SHOWN = 5  # misplaced answers in an error message
 
 
-def read_questions(path: str) -> Dataset:
+@dataclass
+class QuestionArguments(LabelledDataArguments):
+    """The columns of flat rows; those that have another name in the data are renamed."""
+
+    id_column: str = field(default="id", metadata={"help": "The column of the id of a question, in flat rows."})
+    question_column: str = field(default="question", metadata={"help": "The column of the question."})
+    context_column: str = field(default="context", metadata={"help": "The column of the text with the answer."})
+    answer_column: str = field(default="answers", metadata={"help": "The column of the answers, as SQuAD has them."})
+    drop_misplaced_answers: bool = field(
+        default=False, metadata={"help": "Leave out answers that do not stand at their answer_start, and list them."}
+    )
+
+    def rename_columns(self, split: Split, needs_answers: bool) -> Split:
+        """The split with the columns called as in SQuAD. Raises InputError for one that is missing."""
+        flags = {getattr(self, f"{name}_column"): f"{name}_column" for name in ("id", "question", "context")}
+        check_there(split, flags | ({self.answer_column: "answer_column"} if needs_answers else {}))
+        wanted = dict(zip((*flags, self.answer_column), (*COLUMNS, "answers"), strict=True))
+        renamed = {name: new for name, new in wanted.items() if name != new and name in split.rows.column_names}
+        rows = split.rows.remove_columns([new for new in renamed.values() if new in split.rows.column_names])
+        return replace(split, rows=rows.rename_columns(renamed))
+
+
+def read_questions(path: str, form: TextFormat = PLAIN) -> Dataset:
     """The rows of a file: SQuAD's nested JSON, or flat ones in any format that `read_rows` knows, or under "data".
 
     Raises InputError for a file that cannot be read.
     """
-    if Path(path).suffix != ".json" or not Path(path).is_file():
-        return read_rows(path)
+    if format_of(path) != "json" or not Path(path).is_file():
+        return read_rows(path, form)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text: {error}") from error
+        content = json.loads(read_text(path, form.encoding))
     except ValueError:  # JSON lines, or an error that read_rows explains
-        return read_rows(path)
+        return read_rows(path, form)
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
-        return read_rows(path)
+        return read_rows(path, form)
     return Dataset.from_list(list(_flatten(content["data"], path)))
 
 
@@ -87,8 +108,8 @@ def as_answers(value: Any, where: str) -> dict[str, list[Any]]:
 class Questions(Split):
     """Checked rows: id, question, context and, where they are known, answers."""
 
-    misplaced: list[dict[str, Any]]  # answers that were dropped
-    dropped: int  # questions that had no other
+    misplaced: list[dict[str, Any]] = field(default_factory=list)  # answers that were dropped
+    dropped: int = 0  # questions that had no other
 
 
 def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_misplaced: bool) -> Questions:
@@ -101,25 +122,18 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
     check_columns(split, COLUMNS + ("answers",) * with_answers)
     check_columns(split, ("question", "context"), "text")
     rows, where = split.rows, split.where
-    ids = [str(name) for name in rows["id"][:]]
-    first: dict[str, int] = {}
-    for number, name in enumerate(ids, 1):
-        if first.setdefault(name, number) != number:
-            count = len(ids) - len(set(ids))
-            raise InputError(
-                f"{where}: row {number}: its id {name} is that of row {first[name]} ({count:,} such rows)"
-            )
+    ids = _read_ids(split)
     for column in ("question", "context"):
         for number, text in enumerate(_values(rows, column), 1):
             if not text.strip():
-                raise InputError(f"{where}: row {number} (id {ids[number - 1]}): its {column} is empty")
+                raise InputError(f"{split.name(number - 1)} (id {ids[number - 1]}): its {column} is empty")
     plain = rows.select_columns(["question", "context"]).add_column("id", ids)
     if "answers" not in rows.column_names or (not with_answers and not _any_answers(rows)):
-        return Questions(plain, where, [], 0)
+        return Questions(plain, where)
 
     answers, kept, misplaced = [], [], []
     for number, (value, context) in enumerate(zip(_values(rows, "answers"), _values(rows, "context"), strict=True), 1):
-        name = f"{where}: row {number} (id {ids[number - 1]})"
+        name = f"{split.name(number - 1)} (id {ids[number - 1]})"
         found = as_answers(value, name)
         if not found["text"] and not with_negative:
             raise InputError(f"{name}: has no answer; sets with such questions need --version_2_with_negative")
@@ -129,7 +143,13 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
             if there == text:
                 good.append((text, start))
             else:
-                line = {"row": number, "id": ids[number - 1], "answer": text, "answer_start": start, "there": there}
+                line = {
+                    "row": split.number(number - 1),
+                    "id": ids[number - 1],
+                    "answer": text,
+                    "answer_start": start,
+                    "there": there,
+                }
                 misplaced.append({"where": where} | line)
         if good or not found["text"]:
             kept.append(number - 1)
@@ -149,7 +169,17 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
         raise InputError(f"{where}: no answer is at its answer_start, so no question is left")
     plain = plain if len(kept) == len(plain) else plain.select(kept)
     plain = plain.add_column("answers", answers, feature=Features(ANSWERS))
-    return Questions(plain, where, misplaced, len(rows) - len(kept))
+    return Questions(plain, where, misplaced=misplaced, dropped=len(rows) - len(kept))
+
+
+def _read_ids(split: Split) -> list[str]:
+    ids = [str(name) for name in split.rows["id"][:]]
+    first: dict[str, int] = {}
+    for index, name in enumerate(ids):
+        if first.setdefault(name, index) != index:
+            other, count = split.number(first[name]), len(ids) - len(set(ids))
+            raise InputError(f"{split.name(index)}: its id {name} is that of row {other} ({count:,} such rows)")
+    return ids
 
 
 def has_answers(rows: Dataset) -> np.ndarray:

@@ -1,0 +1,66 @@
+"""A validation split held out of training, for those who have one file.
+
+A row's side depends on its text alone, so it stays where it is when rows are added, removed or reordered, and rows of
+the same text are never on both sides, whatever their labels. Each label then has about its share of the rows; one that
+would have no row in validation gets the text that comes first by its hash.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetuning.common.data import LabelledDataArguments, Split, check_there
+from finetuning.common.tables import say
+from shared.errors import InputError
+
+
+def place_of(texts: Sequence[Any]) -> float:
+    """A number from 0 to 1 that the texts of a row (strings, or lists of words) decide, whatever their order, case,
+    punctuation and white space."""
+    keys = []
+    for text in texts:
+        text = unicodedata.normalize(
+            "NFKC", text if isinstance(text, str) else " ".join(map(str, text or []))
+        ).casefold()
+        keys.append(" ".join(re.findall(r"\w+", text)) or text.strip())
+    digest = hashlib.sha256("\0".join(sorted(keys)).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def hold_out(
+    splits: dict[str, Split],
+    args: LabelledDataArguments,
+    columns: Sequence[str] | Mapping[str, str],
+    labels: Sequence[str] = (),
+) -> dict[str, Split]:
+    """The splits; with --validation_fraction, validation is cut from train. `columns` hold the texts (and may say the
+    flags that name them), `labels` what both sides are to have. Raises InputError."""
+    if args.validation_fraction is None:
+        return splits
+    if "train" not in splits:
+        raise InputError(f"--validation_fraction: there is no train split (there are: {', '.join(splits)})")
+    if other := [name for name in splits if name.startswith("validation")]:
+        raise InputError(
+            f"--validation_fraction: there is a validation split ({splits[other[0]].where}); remove the flag, or "
+            "--validation_file"
+        )
+    train = splits["train"]
+    check_there(train, columns)
+    places = [place_of(texts) for texts in zip(*(train.rows[name][:] for name in columns), strict=True)]
+    held = {place for place in places if place < args.validation_fraction}
+    of_label: dict[str, set[float]] = {}
+    known = [train.rows[name][:] for name in labels if name in train.rows.column_names]
+    for place, values in zip(places, zip(*known, strict=True), strict=True) if known else ():
+        of_label.setdefault(str(values), set()).add(place)
+    for label_places in [*of_label.values(), set(places)]:
+        if len(label_places) > 1 and not held & label_places:
+            held.add(min(label_places))
+        if len(label_places) > 1 and label_places <= held:
+            held.remove(max(label_places))
+    sides = [[index for index, place in enumerate(places) if (place in held) == is_held] for is_held in (False, True)]
+    if not all(sides):
+        raise InputError(f"{train.where}: has only one text, which cannot be on both sides of --validation_fraction")
+    say(f"{train.where}: {len(sides[1]):,} of {len(places):,} rows are held out as validation")
+    return splits | {"train": train.take(sides[0]), "validation": train.take(sides[1])}

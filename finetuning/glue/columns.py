@@ -1,0 +1,195 @@
+"""The columns of sentences and labels: which they are, what they hold, and which rows lack something."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from datasets import ClassLabel, Features, List, Value
+
+from finetuning.common.checkpoint import MULTI
+from finetuning.common.classes import ClassArguments
+from finetuning.common.data import Split, check_columns, check_there
+from finetuning.common.tables import DECIMAL_COMMA, number_kind, say
+from shared.errors import InputError
+
+MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}  # of --label_columns
+
+
+@dataclass
+class LabelArguments(ClassArguments):
+    label_column: str = field(default="label", metadata={"help": "The column of the label, number or list of labels."})
+    label_columns: list[str] = field(
+        default_factory=list, metadata={"help": "Columns of 0 and 1, one for each label, where a row has several."}
+    )
+    label_separator: str | None = field(
+        default=None,
+        metadata={"help": "What separates several labels in --label_column; a row with nothing there has none."},
+    )
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
+        default=None, metadata={"help": "What the labels are. Default: as the task or the column says."}
+    )
+    id_column: str | None = field(default=None, metadata={"help": "A column that predictions repeat as `id`."})
+    drop_incomplete_rows: bool = field(
+        default=False, metadata={"help": "Leave out rows without a text or label, and count them. Default: an error."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_columns and self.label_separator:
+            raise InputError("--label_columns, --label_separator: give one of the two")
+        if self.label_columns or self.label_separator:
+            if self.problem_type not in (None, MULTI):
+                shown = "--label_columns" if self.label_columns else "--label_separator"
+                raise InputError(f"{shown}: means several labels a row, and the task or --problem_type says one")
+            self.problem_type = MULTI
+
+    @property
+    def sources_of_labels(self) -> list[str]:
+        """The columns that hold labels in the data."""
+        return self.label_columns or [self.label_column]
+
+
+def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
+    """The splits with a label column whose type says what the labels are, without the rows that lack something.
+
+    A test split whose labels are all missing has no label column then. Raises InputError, which names file, row and
+    column, and for a row that lacks something unless --drop_incomplete_rows is set.
+    """
+    splits = {name: _settle(split, args, may_lack_labels=name.startswith("test")) for name, split in splits.items()}
+    return _as_numbers(splits, args.label_column) if not args.label_separator else splits
+
+
+def _settle(split: Split, args: Any, may_lack_labels: bool) -> Split:
+    check_there(split, args.text_flags | ({args.id_column: "id_column"} if args.id_column else {}))
+    labels = args.sources_of_labels
+    if may_lack_labels and not any(_has_labels(split, name, args.task_name) for name in labels):
+        split = replace(split, rows=split.rows.remove_columns(set(labels) & set(split.rows.column_names)))
+        labels = []
+    check_there(split, dict.fromkeys(labels, "label_columns" if args.label_columns else "label_column"))
+    split = _complete(split, args.text_columns, [] if args.label_separator else labels, args.drop_incomplete_rows)
+    check_columns(split, args.text_columns, "text")
+    if labels and args.label_columns:
+        return _join_columns(split, args.label_columns, args.label_column)
+    return _split_labels(split, args.label_column, args.label_separator) if labels and args.label_separator else split
+
+
+def _has_labels(split: Split, name: str, task: str | None) -> bool:
+    """Whether any row has a label in a column. Test sets of GLUE have -1 in every row."""
+    if name not in split.rows.column_names:
+        return False
+    values = [value for value in split.rows[name][:] if not _is_missing(value, split.rows.features[name])]
+    return bool(values) and not (task and all(str(value) in ("-1", "-1.0") for value in values))
+
+
+def _is_missing(value: Any, feature: Any) -> bool:
+    """Whether a field is empty. A class is missing at -1, where the column has names for its numbers."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(feature, ClassLabel) and value == -1)
+
+
+def _complete(split: Split, texts: Sequence[str], labels: Sequence[str], drop: bool) -> Split:
+    """The rows that have all of these columns. Raises InputError for the first that has not, unless they are dropped,
+    and if none is left."""
+    names = [*texts, *labels]
+    features = [split.rows.features[name] for name in names]
+    kept: list[int] = []
+    reasons: Counter[str] = Counter()
+    for index, values in enumerate(zip(*(split.rows[name][:] for name in names), strict=True)):
+        pairs = zip(names, values, features, strict=True)
+        lacks = next((name for name, value, feature in pairs if _is_missing(value, feature)), None)
+        if lacks is None:
+            kept.append(index)
+        elif drop:
+            reasons[f"{lacks} is empty"] += 1
+        else:
+            way_out = "fill it, or leave such rows out by --drop_incomplete_rows"
+            raise InputError(f"{split.name(index)}: column {lacks} is empty; {way_out}")
+    if not reasons:
+        return split
+    shown = ", ".join(f"column {reason} in {count:,}" for reason, count in reasons.items())
+    if not kept:
+        raise InputError(f"{split.where}: no row is complete: {shown}")
+    say(f"{split.where}: {reasons.total():,} of {len(split.rows):,} rows are left out: {shown}")
+    return replace(split.take(kept), left_out=dict(reasons))
+
+
+def _join_columns(split: Split, names: Sequence[str], column: str) -> Split:
+    """One column with the list of a row's labels, instead of one of zeros and ones for each label."""
+    labels: list[list[int]] = [[] for _ in range(len(split.rows))]
+    for label, name in enumerate(names):
+        for index, value in enumerate(split.rows[name][:]):
+            marked = MARKS.get(str(value).strip().lower())
+            if marked is None:
+                raise InputError(f"{split.name(index)}: column {name} holds {value!r}, which is neither 0 nor 1")
+            labels[index] += [label] if marked else []
+    return _with_column(split.rows.remove_columns(list(names)), split, column, labels, ClassLabel(names=list(names)))
+
+
+def _split_labels(split: Split, column: str, separator: str) -> Split:
+    """The text of a label column as a list of labels."""
+    labels = []
+    for index, value in enumerate(split.rows[column][:]):
+        if value is not None and not isinstance(value, str):
+            raise InputError(
+                f"{split.name(index)}: column {column} holds {value!r}, not text; remove --label_separator"
+            )
+        parts = [part.strip() for part in (value or "").split(separator)]
+        labels.append(list(dict.fromkeys(part for part in parts if part)))
+    return _with_column(split.rows, split, column, labels, Value("string"))
+
+
+def _with_column(rows: Any, split: Split, column: str, labels: list[Any], kind: Any) -> Split:
+    rows = rows.remove_columns(column) if column in rows.column_names else rows
+    return replace(split, rows=rows.add_column(column, labels, feature=Features({column: List(kind)})[column]))
+
+
+def _as_numbers(splits: dict[str, Split], column: str) -> dict[str, Split]:
+    """The splits with the text of a CSV file's column as numbers, if it is numbers in all rows of all splits."""
+    columns = {
+        name: [value and value.strip() for value in split.rows[column][:]]
+        for name, split in splits.items()
+        if column in split.rows.column_names and split.rows.info.builder_name == "csv" and _is_text(split, column)
+    }
+    kind = number_kind(value for values in columns.values() for value in values)
+    if kind == "null":
+        return splits
+    if kind == "string":
+        for name, values in columns.items():
+            commas = [i for i, value in enumerate(values) if value and DECIMAL_COMMA.fullmatch(value)]
+            if commas and number_kind(value and value.replace(",", ".") for value in values) != "string":
+                where, value = splits[name].name(commas[0]), values[commas[0]]
+                raise InputError(
+                    f"{where}: column {column} holds {value!r}: write a decimal point, or say "
+                    "--label_separator , if these are several labels"
+                )
+    number = {"int64": int, "float64": float}.get(kind, str)
+    settled = {}
+    for name, values in columns.items():
+        rows = splits[name].rows.remove_columns(column)
+        typed = [value if value is None else number(value) for value in values]
+        settled[name] = replace(splits[name], rows=rows.add_column(column, typed, feature=Value(kind)))
+    return splits | settled
+
+
+def _is_text(split: Split, column: str) -> bool:
+    return getattr(split.rows.features[column], "dtype", "") == "string"
+
+
+def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
+    """What predictions say of each row: its `index` where it came from, from 0, its `id` if a column has it, and its
+    `text` by column."""
+    ids = split.rows[args.id_column][:] if args.id_column else None
+    texts = zip(*(split.rows[name][:] for name in args.text_columns), strict=True)
+    return [
+        {"index": split.number(i) - 1}
+        | ({} if ids is None else {"id": ids[i]})
+        | {"text": dict(zip(args.text_columns, row, strict=True))}
+        for i, row in enumerate(texts)
+    ]
+
+
+def count_left_out(splits: dict[str, Split]) -> dict[str, int]:
+    """How many rows of each split were left out, for the results."""
+    return {f"{name}_left_out": sum(split.left_out.values()) for name, split in splits.items() if split.left_out}
