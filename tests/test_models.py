@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 from conftest import ROOT
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 MODELS = sorted(path.parent for path in (ROOT / "pretraining" / "models").glob("*/config.json"))
 MOST_BYTES = 12e6
@@ -53,3 +59,18 @@ def test_the_card_names_text_and_licence(model):
     card = (model / "README.md").read_text()
     assert "license: apache-2.0" in card and "CC BY-SA 4.0" in card and "## Text" in card
     assert json.loads((model / "manifest.json").read_text())["results"]
+
+
+def test_its_onnx_file_agrees_with_pytorch(model):
+    """The int8 encoder, by the mean over its tokens, which compares texts."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(model / "onnx" / "model_int8.onnx", providers=["CPUExecutionProvider"])
+    encoder, tokenizer = AutoModel.from_pretrained(model).eval(), AutoTokenizer.from_pretrained(model)
+    for one, two, _ in SAID[model.name]["cosines"]:
+        inputs = tokenizer([one, two], padding=True, return_tensors="pt")
+        mask = inputs["attention_mask"][..., None]
+        with torch.no_grad():
+            wanted = (encoder(**inputs).last_hidden_state * mask).sum(1)
+        small = session.run(["last_hidden_state"], {name: value.numpy() for name, value in inputs.items()})[0]
+        found = (torch.from_numpy(small) * mask).sum(1)
+        assert torch.cosine_similarity(found, wanted).min() > 0.995
