@@ -40,7 +40,7 @@ SUMMARY = {
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
-SUMMARY_MORE = ("evaluation/results/tasks.json", "pretraining/results/levers.json")
+SUMMARY_MORE = ("evaluation/results/tasks.json", "evaluation/results/shipped.json")
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU", "Task average")  # what works first
 
@@ -106,26 +106,29 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
 
 def summary_table(*results: Any) -> str:
     """What pretraining is good for, then what not: entities, and a part of the summary of make_report.py."""
-    *others, tasks, levers = results
+    *others, tasks, shipped = results
     inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = {
         row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     }
     return markdown_table(
         ["measure", "value", "note"],
-        [*pair_rows(levers), *entity_rows(tasks), *(rows[name] for name in SHOWN)],
+        [*pair_rows(shipped), *entity_rows(tasks), *(rows[name] for name in SHOWN)],
         "|---|---|---|",
     )
 
 
-def pair_rows(levers: list[dict[str, Any]] | None) -> list[list[str]]:
-    """A row with STS-B of the shipped model, beside random weights."""
-    if levers is None:
+def pair_rows(shipped: dict[str, Any] | None) -> list[list[str]]:
+    """A row for each task of two texts, with both shipped models beside random weights."""
+    if shipped is None:
         return []
-    shipped = next(row for row in levers if "`tiny`" in row["verdict"] and "shipped" in row["verdict"])
-    control = next(row for row in levers if row["lever"] == "none: random weights")
-    note = f"Pearson on STS-B of the shipped `tiny`, fine-tuned; random weights {mean(control['stsb']):.3f}"
-    return [["Comparing two texts", f"{mean(shipped['stsb']):.3f}", f"{note}; {len(shipped['stsb'])} seeds"]]
+    seeds = len(shipped["settings"]["seeds"])
+    rows = []
+    for label, task, metric in (("Likeness", "stsb", "Pearson on STS-B"), ("Paraphrase", "mrpc", "accuracy on MRPC")):
+        scores = {name: f"{cells[task]['mean']:.3f}" for name, cells in shipped["results"].items()}
+        note = f"{metric} of `tiny-distilled`; `tiny` {scores['tiny']}, random weights {scores['random weights']}"
+        rows.append([f"{label} of two texts", scores["tiny-distilled"], f"{note}; {seeds} seeds"])
+    return rows
 
 
 def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
@@ -155,6 +158,8 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
     "finetuning/RESULTS.md": {
+        "shipped": (["evaluation/results/shipped.json"], benchmark_table),
+        "shipped_snli": (["evaluation/results/shipped_snli.json"], benchmark_table),
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "published_model": (["evaluation/results/published_model.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
