@@ -148,7 +148,12 @@ def test_no_process_outlives_its_launcher(tmp_path, launcher):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=LONG_FORM)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=LONG_FORM),
+        pytest.param(signal.SIGHUP, 129, marks=LONG_FORM),
+    ],
 )
 def test_a_signal_to_the_run_saves_and_ends_it(tmp_path, number, code):
     with start(tmp_path / "run", *LONG, "--dataloader_num_workers", 2) as run:

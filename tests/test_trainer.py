@@ -328,7 +328,21 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-1"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        trainer = make_trainer(
+            make_arguments(tmp_path, **SAVING), "single_label", "bert",
+            callbacks=[At(2, lambda: os.kill(os.getpid(), signal.SIGHUP))],
+        )  # fmt: skip
+        trainer.train()
+        assert trainer.state.global_step == trainer.state.max_steps
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_signal_finishes_the_step_and_saves(tmp_path, capsys, number, code, step):
     changes = SAVING | {"save_strategy": "no", "eval_strategy": "epoch"}

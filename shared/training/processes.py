@@ -17,6 +17,7 @@ import torch.distributed as dist
 from shared.errors import InputError
 
 BEAT = 1.0  # seconds between two signs of life
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals after which a run saves and ends
 COMPILERS = {"ninja", "nvcc", "g++", "c++", "cc1plus", "x86_64-linux-gnu-g++"}
 _watch: "_Watch | None" = None
 
@@ -100,7 +101,8 @@ def engine_name(args: Any) -> str:
 
 
 class Signals:
-    """`caught` is the first SIGTERM or SIGINT while the `with` block runs, else 0."""
+    """`caught` is the first SIGTERM, SIGINT or SIGHUP while the `with` block runs, else 0. One that was ignored
+    before, as nohup does with SIGHUP, stays ignored."""
 
     caught = 0
 
@@ -115,7 +117,8 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        heeded = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, remember) for number in heeded}
         try:
             yield
         finally:
@@ -125,7 +128,7 @@ class Signals:
 
 def ignore_signals(_: int) -> None:
     """Leave signals to the main process; the `worker_init_fn` of a DataLoader."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -38,7 +38,7 @@ class ExactTrainer(Trainer):
     - A loss or gradient that is not finite stops the run or is skipped and counted.
     - The loss of an evaluation is the sum over all targets divided by their number, as in training: it depends neither
       on the batch size nor on the processes.
-    - SIGTERM and SIGINT finish the step, save, and exit with 143 and 130.
+    - SIGTERM, SIGINT and SIGHUP finish the step, save, and exit with 143, 130 and 129.
     - On a GPU the host does not wait for a step before it prepares the next one: batches are copied asynchronously,
       and whether numbers were finite is read one step later (not with DeepSpeed or `skip_nonfinite_steps`, which look
       at once). `speed` says where the time went.
