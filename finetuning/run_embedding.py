@@ -145,7 +145,8 @@ def main(
 
     # 2. Data.
     splits, rows, form, tokenizer, hashes, said = load_data(model_args, data_args, training_args)
-    record_data(record, hashes, tokenizer, library=LIBRARY)
+    if record_data(record, hashes, tokenizer, library=LIBRARY):
+        return record.finished["results"]
     record.print(said)
     choose_best_by(training_args, MEASURES[form.name], MEASURES[form.name][0])
 

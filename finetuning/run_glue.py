@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, EvalPrediction, set_seed
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, load_config, load_model, read_head, tokenizer_of
@@ -153,15 +153,13 @@ def main(
     # 2. Data, labels and tokenizer.
     with training_args.main_process_first(desc="preparing data"):
         splits, rows, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
-    record_data(record, hashes, tokenizer)
+    if record_data(record, hashes, tokenizer):
+        return record.finished["results"]
     kind, names = config.problem_type, list(config.label2id)
     task = data_args.task_name or {SINGLE: "single_label", MULTI: "multi_label", REGRESSION: "regression"}[kind]
     metric = evaluate.load(METRICS, task, keep_in_memory=True)  # or it writes into the user's cache
     choose_best_by(training_args, names_of_measures(metric, rows.get("validation"), names, kind), main_metric(task))
     loss = choose_loss(data_args, training_args, kind, names, rows.get("train"))
-
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return score(metric, prediction.label_ids, prediction.predictions, names, kind)
 
     # 3. Model and Trainer.
     most = data_args.max_seq_length
@@ -180,7 +178,7 @@ def main(
             eval_dataset=None if held_out is None else longest_first(held_out)[0],
             processing_class=tokenizer,
             compute_loss_func=loss,
-            compute_metrics=compute_metrics,
+            compute_metrics=lambda found: score(metric, found.label_ids, found.predictions, names, kind),
             callbacks=args.callbacks,
             identity=record.identity,
         )

@@ -35,6 +35,7 @@ from finetuning.ner.sentences import (
     Sentences,
     TagArguments,
     check_types,
+    count_repaired,
     find_columns,
     find_types,
     read_file,
@@ -154,7 +155,8 @@ def main(
     # 2. Data, labels and tokenizer.
     with training_args.main_process_first(desc="preparing data"):
         sentences, config, tokenizer, hashes = load_data(model_args, data_args, training_args)
-    record_data(record, hashes, tokenizer)
+    if record_data(record, hashes, tokenizer):
+        return record.finished["results"]
     metric = evaluate.load(METRICS, keep_in_memory=True)  # or it writes into the user's cache
     choose_best_by(training_args, *measures_of(metric, sentences.get("validation"), config))
     windows_of = partial(cut_windows, tokenizer=tokenizer, config=config, data_args=data_args)
@@ -193,8 +195,7 @@ def main(
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    repaired = {f"{name}_repaired": some.repaired for name, some in sentences.items() if some.repaired}
-    metrics = train_and_save(trainer, record, repaired)
+    metrics = train_and_save(trainer, record, count_repaired(sentences))
 
     # 5. Evaluate, predict and report.
     for name in [name for name in ("validation", "test") if name in windows]:

@@ -152,8 +152,7 @@ def main(
     if record is None:
         return results
     settings = WindowSettings(data_args.max_seq_length, data_args.doc_stride, data_args.max_question_length)
-    training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
-    training_args.label_names = ["labels"]  # Trainer would look for the stock model's two
+    training_args.remove_unused_columns, training_args.label_names = False, ["labels"]  # not what the model names
 
     # 2. Data and tokenizer.
     with training_args.main_process_first(desc="preparing data"):
@@ -161,7 +160,8 @@ def main(
         settings.check(tokenizer)
         windows_of = partial(cut_windows, tokenizer=tokenizer, settings=settings)
         parts = {name: windows_of(some.rows, for_training=name == "train") for name, some in questions.items()}
-    record_data(record, hashes, tokenizer)
+    if record_data(record, hashes, tokenizer):
+        return record.finished["results"]
     write_misplaced(record, questions)
     metric = evaluate.load(METRIC, "v2.0" if data_args.version_2_with_negative else "v1.1", keep_in_memory=True)
     choose_best_by(training_args, names_of_measures(metric, parts.get("validation")), "f1")

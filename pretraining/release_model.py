@@ -67,7 +67,6 @@ def round_weights(source: Path, target: Path) -> float:
     weights = load_file(source)
     rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
     save_file(rounded, target, metadata={"format": "pt"})
-    target.chmod(0o644)  # safetensors writes files that only their owner may read
     norms = [
         (value.float() - weights[name]).norm() / weights[name].norm().clamp(min=1e-9)
         for name, value in rounded.items()
@@ -100,8 +99,6 @@ def write_onnx(folder: Path, forms: list[str], texts: list[str]) -> dict[str, fl
             found = session.run(None, {name: inputs[name] for name in names})[0][0].mean(0)
             cosine = found @ wanted.numpy() / np.linalg.norm(found) / wanted.norm().item()
             least[form] = min(least[form], float(cosine))
-    for form in forms:
-        paths[form].chmod(0o644)
     return least
 
 

@@ -143,8 +143,6 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
-    if record.finished:
-        return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
     choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
 
@@ -152,7 +150,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     with training_args.main_process_first(desc="preparing data"):
         quiet = not record.is_writer
         tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args.seed, quiet)
-    record.use_inputs(identity, identity)
+    if record.use_inputs(identity, identity):
+        return record.finished["results"]
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
     datasets = make_datasets(tokenizer, pairs, packed, data_args, training_args.seed, record.note)
 

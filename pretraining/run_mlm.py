@@ -146,19 +146,18 @@ def fill_masks(model_path: str, sentences: list[str]) -> None:
 def main(model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments) -> dict[str, Any]:
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
-    if record.finished:
-        return record.finished["results"]
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
     choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
         tokenizer, packed = open_or_pack(model_args, data_args, quiet=not record.is_writer)
+    if record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")}):
+        return record.finished["results"]
     length, facts = packed.manifest["max_seq_length"], packed.manifest["splits"]["validation"]
     train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args.seed, record.note)
     lengths_of(train_dataset, training_args)  # there are none: refuses group_by_length before a model is there
     most_documents = count_documents(model_args, data_args, training_args, train_dataset, eval_dataset)
-    record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")})
 
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:

@@ -38,7 +38,6 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         flush_tree(temporary)
         if path.is_dir() and any(path.iterdir()):
             raise FileExistsError(f"{path} exists and is not empty")
-        temporary.chmod(0o755)
         try:
             temporary.replace(path)
         except OSError as error:  # somebody else was faster
@@ -63,6 +62,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        set_mode(temporary)
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -101,9 +101,18 @@ def sha256_of(path: str | Path) -> str:
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush a folder and everything in it to disk."""
+    """Flush a folder and everything in it to disk, with the modes of the umask."""
     for path in (*folder.rglob("*"), folder):
+        set_mode(path)
         flush(path)
+
+
+def set_mode(path: Path) -> None:
+    """Give a file or folder the mode that `open` or `mkdir` would: safetensors writes files that only their owner may
+    read, and so does `tempfile`."""
+    umask = os.umask(0o077)  # there is no way to read it alone
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def flush(path: Path) -> None:

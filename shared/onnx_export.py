@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -157,7 +156,6 @@ def write_folder(
             export(model, names, temporary / "model.onnx")
         else:
             quantize(source, temporary / "model.onnx", calibration)
-        os.chmod(temporary / "model.onnx", 0o644)
         model.config.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -220,6 +221,26 @@ def test_seeds_give_mean_and_deviation_and_are_not_run_again(checkpoint, tmp_pat
     capsys.readouterr()
     assert run(checkpoint, tmp_path, *flags) == summary
     assert capsys.readouterr().out.count("This run finished") == 2
+
+
+def test_a_finished_run_on_other_data_or_from_other_weights_is_refused(checkpoint, tmp_path, capsys):
+    start, data, out = tmp_path / "start", tmp_path / "train.csv", tmp_path / "out"
+    shutil.copytree(checkpoint, start)
+    shutil.copy(TRAIN, data)
+    flags = (str(start), out, "--train_file", data, "--max_steps", 2)
+    results = run(*flags)
+    assert run(*flags) == results and "This run finished on" in capsys.readouterr().out
+    lines = data.read_text().splitlines(keepends=True)
+    data.write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"started otherwise \(.*name a new folder, or insist with --accept_changes"):
+        run(*flags)
+    again = run(*flags, "--accept_changes")
+    assert again["eval_loss"] != results["eval_loss"] and run(*flags) == again
+    weights = bytearray((start / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (start / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match=r"model_name_or_path/model\.safetensors: \w{8}\.\.\. -> \w{8}\.\.\."):
+        run(*flags)
 
 
 def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 
 import pytest
@@ -123,6 +124,38 @@ def test_a_finished_run_is_not_touched(smoke, capsys):
     assert run(folder) == json.loads((folder / "manifest.json").read_text())["results"]
     assert "name a new --output_dir" in capsys.readouterr().out
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_finished_run_whose_model_has_gone_or_changed_is_refused(smoke, tmp_path):
+    folder, metrics = smoke
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    weights = copy / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"model\.safetensors: changed since"):
+        run(copy)
+    weights.unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors: deleted since .* remove manifest\.json"):
+        run(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["model_files"]  # as earlier versions wrote it
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"model\.safetensors: deleted since"):
+        run(copy)
+    (copy / "manifest.json").unlink()  # as the message says
+    assert run(copy)["eval_loss"] == metrics["eval_loss"] and weights.read_bytes() == whole
+
+
+def test_files_have_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        run(tmp_path / "run", "--max_steps", 2, "--save_steps", 1)
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "run").rglob("*"))
+    assert {path.name for path in files} >= {"model.safetensors", "checkpoint-1", "optimizer.pt", "curve.png"}
+    assert {(path.is_dir(), oct(path.stat().st_mode & 0o777)) for path in files} == {(True, "0o750"), (False, "0o640")}
 
 
 def test_too_little_text_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,6 +150,20 @@ def test_other_settings_or_input_are_refused(corpus, whole, tmp_path):
     with pytest.raises(InputError, match="no stage has written"):
         run(corpus, tmp_path)
     assert content(whole) == before
+
+
+def test_a_finished_part_that_was_changed_is_refused_and_made_again(corpus, whole, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(whole, copy)
+    file = copy / "00001-00002.parquet"
+    changed = bytearray(file.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    file.write_bytes(changed)
+    with pytest.raises(InputError, match=r"00001-00002\.parquet: changed since .*; remove this file"):
+        run(corpus, copy)
+    file.unlink()  # as the message says
+    run(corpus, copy)
+    assert content(copy) == content(whole)
 
 
 def test_two_runs_in_one_folder(corpus, tmp_path):

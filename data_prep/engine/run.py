@@ -60,6 +60,7 @@ def run_stage(
     with _only_run(stage.state):
         _check_settings(stage)
         sweep(output_dir)
+        _check_files(stage)
         if (output_dir / "manifest.json").is_file() and all(
             stage.is_done(phase, task) for phase in stage.phases for task in phase.tasks
         ):
@@ -136,6 +137,21 @@ def _check_settings(stage: Stage) -> None:
         f"--output_dir {stage.output_dir}: was made with other settings or input: {shown}; name a new folder, or "
         "remove this one"
     )
+
+
+def _check_files(stage: Stage) -> None:
+    """Raise InputError for a file of a finished part that is no longer what was written. One that is missing, or of
+    another size, is made again."""
+    for phase in stage.phases:
+        for task in phase.tasks:
+            for part in stage.parts(phase, task):
+                for name, facts in part["files"].items():
+                    path = Path(stage.output_dir, name)
+                    if sha256_of(path) != facts["sha256"]:
+                        raise InputError(
+                            f"{path}: changed since it was written; remove this file, and the same command makes it "
+                            "again"
+                        )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

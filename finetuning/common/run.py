@@ -21,17 +21,17 @@ from shared.training.record import RunRecord
 def start(
     main: Callable[..., dict[str, Any]], model_args: Any, data_args: Any, training_args: Any
 ) -> tuple[RunRecord | None, dict[str, Any]]:
-    """The record of the run that begins; or None and the results, where nothing is left to do: because this run has
-    ended before, or because `--seeds` asks for several, which `main` has done by then."""
+    """The record of the run that begins; or None and the results, where `--seeds` asks for several, which `main` has
+    done by then."""
     if training_args.seeds:
         return None, run_seeds(main, model_args, data_args, training_args)
-    record = RunRecord(training_args, model_args, data_args)
-    return (None, record.finished["results"]) if record.finished else (record, {})
+    return RunRecord(training_args, model_args, data_args), {}
 
 
-def record_data(record: RunRecord, hashes: dict[str, str], tokenizer: Any, **more: Any) -> None:
-    """Record what the data were read from, and compare it at resume together with the tokenizer and `more`."""
-    record.use_inputs(hashes, data_identity(hashes, tokenizer) | more)
+def record_data(record: RunRecord, hashes: dict[str, str], tokenizer: Any, **more: Any) -> bool:
+    """Record what the data were read from, and compare it at resume together with the tokenizer and `more`. Returns
+    whether this run has finished before."""
+    return record.use_inputs(hashes, data_identity(hashes, tokenizer) | more)
 
 
 def search_settings(build_trainer: Callable[..., Any], parts: Sequence[Any], metric: str, record: RunRecord) -> None:

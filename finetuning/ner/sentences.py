@@ -225,3 +225,8 @@ def check_types(sentences: dict[str, Sentences], splits: dict[str, Split], types
                     )
         if name == "train" and not any(map(types_of, some.tags or [])):
             raise InputError(f"{splits[name].where}: every tag is O; there is nothing to learn")
+
+
+def count_repaired(splits: dict[str, Sentences]) -> dict[str, int]:
+    """`train_repaired` and so on: tags that were mended, by split, where there are any."""
+    return {f"{name}_repaired": some.repaired for name, some in splits.items() if some.repaired}

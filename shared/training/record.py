@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 
 from shared.cores import start_method, use_all_cores
 from shared.errors import InputError
-from shared.files import write_json, write_text
+from shared.files import sha256_of, write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
 from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
@@ -44,7 +44,8 @@ class RunRecord:
     """The record of one run. Create it first thing in `main`; call `finish` last.
 
     `checkpoint` is the folder to resume from, or None; `finished` the manifest of the run in this folder if that has
-    ended well (no dry run looks), else None; `identity` what makes this run the one it is, for `ExactTrainer`.
+    ended well (no dry run looks), else empty; `identity` what makes this run the one it is, for `ExactTrainer`. Whether
+    a finished run had the same data is known after `use_inputs`.
     """
 
     def __init__(self, training_args: Any, *others: Any) -> None:
@@ -74,9 +75,10 @@ class RunRecord:
             "versions": versions(),
             "engine": engine_name(training_args),
             "processes": training_args.world_size,
+            "started_from": _hashes_of_models(self.recipe),
         }
         self.checkpoint: str | None = None
-        self.finished: dict[str, Any] | None = None
+        self.finished: dict[str, Any] = {}
         self.before: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {
             "command": _without_secrets(sys.argv),
@@ -86,18 +88,20 @@ class RunRecord:
         }
         if training_args.dry_run:
             return
+        self._look()
+
+    def _look(self, may_have_finished: bool = True) -> None:
+        """Find out what to go on from."""
         found: list[Any] = [None]
         if self.is_writer:  # one process looks, sets damaged checkpoints aside, and tells the others
             try:
-                found = [self._open()]
+                found = [self._open(may_have_finished)]
             except InputError as error:
                 found = [error]
         broadcast_object_list(found)
         if isinstance(found[0], InputError):
             raise found[0]
         self.checkpoint, self.finished, self.before = found[0]
-        if self.finished:
-            self.print(f"This run finished on {self.finished['ended']}. To train again, name a new --output_dir.")
 
     @property
     def is_writer(self) -> bool:
@@ -113,16 +117,23 @@ class RunRecord:
         """Print numbers with their names, one a line."""
         self.print("\n".join(f"{name}: {readable(value)}" for name, value in values.items()))
 
-    def use_inputs(self, inputs: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Record the data: `inputs` for the manifest, `identity` for the comparison at resume, which is said here.
+    def use_inputs(self, inputs: dict[str, Any], identity: dict[str, Any]) -> bool:
+        """Record the data: `inputs` for the manifest, `identity` for the comparison with the run that is in the
+        folder. Returns whether that run has finished, and `finished` holds its results; says what happens then, or
+        what is gone on from.
 
-        Raises InputError when the run is resumed and its data or tokenizer had another `identity` before.
+        Raises InputError when the data or the tokenizer of that run had another `identity`.
         """
         self.manifest["inputs"] = inputs
         self.identity["data"] = identity
-        self._refuse_changes({"data": self.before.get("data", identity)}, {"data": identity})
+        changed = self._refuse_changes({"data": self.before.get("data", identity)}, {"data": identity})
+        if self.finished and changed:  # and accepted
+            self._look(may_have_finished=False)
+        if self.finished:
+            self.print(f"This run finished on {self.finished['ended']}. To train again, name a new --output_dir.")
         if self.checkpoint:
             self.print(f"Going on from {self.checkpoint}, every file of which was verified.")
+        return bool(self.finished)
 
     def note(self, text: str) -> None:
         """Print what a reader of the results has to know, once, and keep it in the manifest."""
@@ -139,6 +150,7 @@ class RunRecord:
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - self.start, 1),
             "results": metrics,
+            "model_files": {path.name: sha256_of(path) for path in _model_files(self.folder)},
         }
         draw_curve(trainer.state.log_history, self.folder / "curve.png", card.loss)
         write_model_card(self.folder, metrics, self.recipe, self.manifest | self.identity, card)
@@ -155,14 +167,15 @@ class RunRecord:
             self.manifest["published"] = True
             self._write_manifest()
 
-    def _open(self) -> tuple[str | None, dict[str, Any] | None, dict[str, Any]]:
+    def _open(self, may_have_finished: bool) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
         """Look into the folder: the checkpoint, the manifest if finished, and the identity of the run in it."""
         wish = self.args.resume_from_checkpoint
         manifest = self.folder / "manifest.json"
-        if wish is None and manifest.is_file():
+        if wish is None and manifest.is_file() and may_have_finished:
             content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
             published = content.get("published") or not self.args.push_to_hub
             if "results" in content and published and not self._refuse_changes(content, self.identity):
+                self._check_model(content)
                 return None, content, content
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
@@ -196,7 +209,21 @@ class RunRecord:
             self._name_wandb_run(manifest if checkpoint else None)
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
         self._write_manifest()
-        return checkpoint, None, before
+        return checkpoint, {}, before
+
+    def _check_model(self, manifest: dict[str, Any]) -> None:
+        """Raise InputError unless the model of a finished run is in the folder as it was written."""
+        found = {path.name: path for path in _model_files(self.folder)}
+        written = manifest.get("model_files")
+        if written is None:  # by an earlier version
+            written = {} if any(name.endswith(".safetensors") for name in found) else {"model.safetensors": ""}
+        for name, digest in written.items():
+            if name not in found or sha256_of(found[name]) != digest:
+                raise InputError(
+                    f"{self.folder / name}: {'changed' if name in found else 'deleted'} since this run finished; name "
+                    "a new --output_dir, or remove manifest.json from this one to go on from its newest checkpoint, "
+                    "or from the start if it has none"
+                )
 
     def _name_wandb_run(self, manifest: Path | None) -> None:
         """Let W&B go on in the run of this `manifest`, unless WANDB_RUN_ID is the user's."""
@@ -241,7 +268,7 @@ class RunRecord:
     def _refuse_changes(self, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         """The changes, when they are accepted."""
         changed: list[str] = []
-        for part in ("recipe", "samples_per_step", "versions", "data"):
+        for part in ("recipe", "samples_per_step", "versions", "started_from", "data"):
             if part in before and part in now:
                 is_one = not isinstance(before[part], dict)
                 changed += _differences(before[part], now[part], part if is_one else "")
@@ -256,6 +283,19 @@ class RunRecord:
                 f"({', '.join(changed)}); begin a new run from the weights with --model_name_or_path"
             )
         return changed
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """Weights and configuration in a folder, sorted."""
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+
+
+def _hashes_of_models(recipe: dict[str, Any]) -> dict[str, str]:
+    """Hashes of the weights and configurations in the folders that `..._name_or_path` flags name."""
+    folders = {name: Path(value) for name, value in recipe.items() if name.endswith("name_or_path")}
+    return {
+        f"{name}/{path.name}": sha256_of(path) for name, folder in folders.items() for path in _model_files(folder)
+    }
 
 
 def _differences(old: Any, new: Any, name: str) -> list[str]:
