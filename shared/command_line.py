@@ -1,9 +1,11 @@
 """Flags and recipes: a recipe is a command line written down as YAML, so both go through one strict parser."""
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import yaml
 
 from shared.errors import BadRecordsError, InputError, RunError
+from shared.files import explain
 
 # Flags that Trainer renamed or dropped since 2022, as old commands and recipes spell them.
 RENAMED = {
@@ -31,6 +34,19 @@ RENAMED = {
     "overwrite_output_dir": "output_dir (name a new folder; a run in an old one is resumed)",
     "save_safetensors": None,
     "logging_dir": None,
+}
+
+LIMITS = "max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
+
+
+SHOWN = {  # flags of Trainer in --help; the others are in --help_all
+    *("output_dir", "do_train", "do_eval", "do_predict", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"),
+    *("warmup_steps", "optim", "weight_decay", "max_grad_norm", "num_train_epochs", "max_steps", "bf16", "fp16"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "torch_compile"),
+    *("activation_checkpointing", "label_smoothing_factor", "train_sampling_strategy", "seed", "data_seed", "use_cpu"),
+    *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "save_total_limit", "load_best_model_at_end"),
+    *("metric_for_best_model", "logging_steps", "report_to", "run_name", "disable_tqdm", "resume_from_checkpoint"),
+    *("dataloader_num_workers", "push_to_hub", "hub_model_id", "hub_token", "ddp_backend"),
 }
 
 
@@ -68,6 +84,34 @@ def read_recipe(path: str, known: Sequence[str]) -> list[str]:
     return words
 
 
+class ShortHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling of each flag: dashes for underscores are understood, and not shown."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = copy.copy(action)
+        shown.option_strings = [name for name in action.option_strings if "-" not in name[2:]]
+        return super()._format_action_invocation(shown)
+
+
+def shorten_help(parser: argparse.ArgumentParser, dataclass_types: Sequence[type], show_all: bool) -> None:
+    """Show our flags first, then those of Trainer that people use, with a sentence each; all with `show_all`."""
+    bases = {base.__name__: base for kind in dataclass_types for base in kind.__mro__}
+    if "TrainingArguments" not in bases:
+        return
+    parser.add_argument("--help_all", action="help", help="show all flags of Trainer too, and exit")
+    if show_all:
+        return
+    parser.formatter_class = ShortHelp
+    parser.usage = "%(prog)s [--config RECIPE.yaml ...] [--FLAG VALUE ...]"
+    names = {field.name for field in dataclasses.fields(bases["TrainingArguments"])}
+    for action in parser._actions:
+        if action.dest in names and action.dest not in SHOWN:
+            action.help = argparse.SUPPRESS
+        elif action.dest in names and action.help:
+            action.help = re.split(r"(?<=\.)\s", " ".join(action.help.split()))[0]
+    parser._optionals._group_actions.sort(key=lambda action: action.dest in names)
+
+
 def parse_arguments(
     dataclass_types: Sequence[type],
     argv: Sequence[str] | None = None,
@@ -92,6 +136,7 @@ def parse_arguments(
     configs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     configs.add_argument("--config", nargs="+", action="extend", default=[], help="recipes to layer, later ones win")
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, parents=[configs])
+    shorten_help(parser, dataclass_types, "--help_all" in argv)
     paths, flags = configs.parse_known_args(argv)
     words = [word for path in paths.config for word in read_recipe(path, known)]
     if on_read:
@@ -104,7 +149,22 @@ def parse_arguments(
         raise InputError(str(error)) from error
     if rest:
         raise unknown_flag("command line", rest[0].lstrip("-").split("=")[0].replace("-", "_"), known)
+    for arguments in parsed:
+        check_limits(arguments)
     return tuple(parsed)
+
+
+def check_limits(arguments: Any) -> None:
+    """Raise InputError for a limit that is 0, which some code would take for none, or negative, which would cut the
+    end off."""
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name, None)
+        if re.fullmatch(LIMITS, field.name) and isinstance(value, int) and value < 1 and value != field.default:
+            without = "" if field.default is None or field.default == -1 else f" ({field.default})"
+            raise InputError(
+                f"--{field.name} {value}: must be at least 1; leave the flag out for "
+                f"{'the default' + without if without else 'no limit'}"
+            )
 
 
 def report(error: BaseException) -> int:
@@ -139,6 +199,12 @@ def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe:
         code = report(error)
         leave(str(error) or "interrupted")
         sys.exit(code)
+    except OSError as error:
+        expected = explain(error)
+        leave(str(expected or error))
+        if expected is None:
+            raise
+        sys.exit(report(expected))
     except SystemExit:  # after a signal, when everything is saved
         leave()
         raise

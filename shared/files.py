@@ -1,5 +1,6 @@
 """Files that are whole or not there, and their hashes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,11 +12,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InputError
+from shared.errors import InputError, RunError
 
 _TEMPORARY = re.compile(r"\..+\.\d+(\.\w+)?")  # see atomic_file
 
 CACHE = Path(os.environ.get("TINY_OLM_CACHE", "~/.cache/tiny-olm")).expanduser()
+
+
+# What a folder says that cannot be written: it is full, closed, or a file.
+UNWRITABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    errno.EFBIG,
+}
+
+
+def explain(error: OSError, path: str | Path | None = None) -> RunError | None:
+    """The error of a file that could not be written, with a way out; None for an error of another kind."""
+    if error.errno not in UNWRITABLE:
+        return None
+    file = Path(error.filename or path or "output")
+    move = "set TINY_OLM_CACHE to another folder" if CACHE in (file, *file.parents) else "name another folder"
+    return RunError(
+        f"{file}: {error.strerror or error}; make room or change its rights, or {move}; what was finished "
+        "before is kept, and the same command goes on"
+    )
+
+
+@contextmanager
+def must_be_writable(path: str | Path) -> Iterator[None]:
+    """Turn an OSError of the first file or folder that is made in or beside `path`, before any work, to InputError."""
+    try:
+        yield
+    except OSError as error:
+        name, value = (
+            ("TINY_OLM_CACHE", CACHE) if CACHE in (Path(path), *Path(path).parents) else ("--output_dir", path)
+        )
+        reason = "is a file" if Path(path).is_file() else error.strerror
+        raise InputError(f"{name} {value}: cannot be written ({reason}); name another folder") from error
 
 
 def content_hash(*parts: Any) -> str:
@@ -31,10 +64,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     `path` exists and is not empty.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with must_be_writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield temporary
+        with _named(path):
+            yield temporary
         flush_tree(temporary)
         if path.is_dir() and any(path.iterdir()):
             raise FileExistsError(f"{path} exists and is not empty")
@@ -47,11 +82,25 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError that names no file, as that of a write to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in UNWRITABLE and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def check_new_folder(path: str | Path) -> None:
-    """Raise InputError when an --output_dir is a file or a folder that holds something."""
+    """Raise InputError when an --output_dir is a file, a folder that holds something, or cannot be made."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"--output_dir {path}: exists and is not an empty folder; name a new one")
+    with must_be_writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 @contextmanager
@@ -61,7 +110,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
+        with _named(path):
+            yield temporary
         set_mode(temporary)
         flush(temporary)
         temporary.replace(path)

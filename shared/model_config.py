@@ -66,7 +66,30 @@ class ModelArguments:
             raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
         if self.model_name_or_path and self.word_vectors:
             raise InputError("--word_vectors: a checkpoint brings its own embeddings; remove one of the two flags")
+        config = Path(self.model_name_or_path or "", "config.json")
+        if self.model_name_or_path and config.is_file():
+            refuse_contradictions(self, json.loads(config.read_text(encoding="utf-8")))
         read_overrides(self)
+
+
+def refuse_contradictions(args: ModelArguments, config: dict[str, Any]) -> None:
+    """Raise InputError where a flag for a model from scratch says something else than the checkpoint's configuration.
+
+    A recipe that made a checkpoint can so be used again to go on from it.
+    """
+    sizes = {(layers, width): name for name, (layers, width, _) in SIZES.items()}
+    found = {
+        "model_type": config.get("model_type"),
+        "model_size": sizes.get((config.get("num_hidden_layers", 0), config.get("hidden_size", 0)), "of another size"),
+        "vocab_size": config.get("vocab_size"),
+    }
+    for name, there in found.items():
+        value = getattr(args, name)
+        if value not in (there, getattr(ModelArguments, name)):
+            raise InputError(
+                f"--{name} {value}: the checkpoint {args.model_name_or_path} is {there}, and stays so; leave the flag "
+                f"out, or take back that of a recipe with --{name} {getattr(ModelArguments, name)}"
+            )
 
 
 def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:
@@ -118,6 +141,7 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
             config = AutoConfig.from_pretrained(args.model_name_or_path)
         except (OSError, ValueError) as error:
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
+        refuse_contradictions(args, config.to_dict())  # of a Hub id, of which no file was there before
         check_vocabulary(config, tokenizer, args.model_name_or_path)
         ways = (f"{OWN_TOKENIZER}, or add rows for the new entries with --extend_vocabulary", SHORTER)
     check_fits(config, tokenizer, max_seq_length, *ways, extend=args.extend_vocabulary)

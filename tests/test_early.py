@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -85,6 +86,13 @@ def test_help_is_that_of_the_real_parser(capsys, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         parse_arguments([ModelArguments, DataArguments, RunArguments], ["--help"])
     assert process.stdout == capsys.readouterr().out
+    assert len(process.stdout.splitlines()) <= 250
+    assert process.stdout.index("--packed_dataset") < process.stdout.index("--learning_rate")
+    with pytest.raises(SystemExit):
+        parse_arguments([ModelArguments, DataArguments, RunArguments], ["--help_all"])
+    everything = capsys.readouterr().out
+    assert {field.name for field in dataclasses.fields(RunArguments) if f"--{field.name}" not in everything} == set()
+    assert "--adam_beta1" in everything and "--adam_beta1" not in process.stdout
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,28 @@ def test_a_finished_part_that_was_changed_is_refused_and_made_again(corpus, whol
     assert content(copy) == content(whole)
 
 
+@pytest.mark.parametrize("folder", ["file", "file/out", "/proc/out"])
+def test_a_folder_that_cannot_be_written_is_refused(corpus, tmp_path, folder):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"--output_dir .* cannot be written \(.*\); name another folder"):
+        run(corpus, tmp_path / folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_told_in_one_line_and_loses_nothing(corpus, whole, tmp_path, workers):
+    """A limit on the size of files stands for the disk: the write fails in the same place."""
+    words = command(corpus, tmp_path / "out", "--workers", workers, "--part_records", 50)
+    limited = (
+        "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (2000, 2000)); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    ended = subprocess.run([sys.executable, "-c", limited, *words], capture_output=True, text=True)
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert len(errors) == 1 and "File too large" in errors[0] and "the same command goes on" in errors[0]
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert content(tmp_path / "out") == content(whole)
+
+
 def test_two_runs_in_one_folder(corpus, tmp_path):
     first = subprocess.Popen(command(corpus, tmp_path / "out", "--delay", 0.01), stderr=subprocess.DEVNULL)
     while not (tmp_path / "out" / ".state" / "stage.json").is_file():

@@ -264,8 +264,8 @@ def test_the_loss_of_an_evaluation_is_that_of_batch_size_1(tmp_path, task):
     total, count = 0.0, 0
     found = []
     for size in (1, 2, 5, 17):
-        args = make_arguments(tmp_path, per_device_eval_batch_size=size, remove_unused_columns=False)
-        args.label_names = ["labels"]
+        args = make_arguments(tmp_path, per_device_eval_batch_size=size)
+        args.label_names, args.remove_unused_columns = ["labels"], False
         trainer = make_trainer(args, task, "bert", eval_dataset=samples)
         found.append(trainer.evaluate()["eval_loss"])
     for sample in samples:

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from tqdm.auto import tqdm
 from data_prep.engine.executors import run_elsewhere
 from data_prep.engine.stage import FORMAT, Phase, Stage, StageArguments, add_counts, new_counts, workers_of
 from shared.errors import BadRecordsError, InputError, RunError
-from shared.files import sha256_of, sweep, write_json
+from shared.files import must_be_writable, sha256_of, sweep, write_json
 from shared.rows import STATE, Source
 
 ENOUGH_RECORDS = 1000  # before this many, the share of bad ones is looked at only when the stage ends
@@ -50,13 +51,15 @@ def run_stage(
     output_dir = Path(args.output_dir)
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / STATE).is_dir():
         raise InputError(f"--output_dir {output_dir}: holds files that no stage has written; name a new folder")
+    with must_be_writable(output_dir):
+        (output_dir / STATE).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output_dir / STATE).close()
     inputs = [
         {"file": Path(source.path).name, "bytes": source.bytes, "sha256": digest}
         for source, digest in zip(sources, _hashes(sources), strict=True)
     ]
     versions = {library: importlib.metadata.version(library) for library in ("pyarrow", *libraries)}
     stage = Stage(name, str(output_dir), settings, inputs, list(phases), versions, history_of(args.input))
-    stage.state.mkdir(parents=True, exist_ok=True)
     with _only_run(stage.state):
         _check_settings(stage)
         sweep(output_dir)

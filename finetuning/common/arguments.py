@@ -58,7 +58,7 @@ class FineTuningArguments(RunArguments):
         default=0, metadata={"help": "The seed of the search and its trials: runs with --seeds share one search."}
     )
 
-    smooths_labels = True
+    smooths_labels, only_trains = True, False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +85,8 @@ class FineTuningArguments(RunArguments):
     @property
     def callbacks(self) -> list[Any]:
         """Early stopping, if it is asked for."""
-        return [EarlyStoppingCallback(self.early_stopping_patience)] if self.early_stopping_patience else []
+        patience = self.early_stopping_patience
+        return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
 def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float] | None]:

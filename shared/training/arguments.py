@@ -1,23 +1,51 @@
 """Trainer's arguments with what every script of this repository adds to them."""
 
+import importlib.util
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_cuda_available
 
 from shared.errors import InputError
 
-REFUSED = {  # flags of Trainer that no script here can follow, and why
+REFUSED = {  # flags of Trainer that no script here can follow, and why; refused with any value but the default
     "ignore_data_skip": "a resumed run would read the first samples again",
     "auto_find_batch_size": "the gradient would depend on the memory that is free",
     "save_only_model": "such a checkpoint cannot be resumed; the final model is saved alone anyway",
     "save_on_each_node": "give all machines one --output_dir on a shared file system",
     "prediction_loss_only": "the scores need what the model predicts",
     "batch_eval_metrics": "the scores need the whole split, not a batch",
+    "eval_do_concat_batches": "the scores need the whole split",
+    "eval_use_gather_object": "predictions are arrays here",
+    "include_for_metrics": "no metric here reads inputs or losses",
+    "average_tokens_across_devices": "the gradient would depend on the processes",
+    "use_liger_kernel": "its kernels are for decoders, and would change nothing",
+    "liger_kernel_config": "its kernels are for decoders, and would change nothing",
+    "use_cache": "encoders keep no past",
+    "enable_jit_checkpoint": "every signal saves a checkpoint here anyway",
+    "accelerator_config": "the order and the split of samples are those of shared/training/data_order.py",
+    "parallelism_config": "models are split by DeepSpeed alone, --config_file shared/launch/zero3.yaml",
+    "fsdp": "models are split by DeepSpeed alone, --config_file shared/launch/zero3.yaml",
+    "fsdp_config": "models are split by DeepSpeed alone, --config_file shared/launch/zero3.yaml",
+    "dataloader_multiprocessing_context": "shared/cores.py starts the processes",
+    "dataloader_in_order": "the order of samples is part of the result",
+    "remove_unused_columns": "a script knows which columns its model reads",
+    "label_names": "a script knows what its labels are called",
+    "length_column_name": "a script counts the tokens of a row itself",
+    "hub_strategy": "what is pushed is the finished run",
+    "hub_always_push": "what is pushed is the finished run",
+    "hub_revision": "what is pushed is the main branch",
 }
+STEPS_BACKWARD = ("lomo", "adalomo")  # and ..._layerwise: optimizers without gradients that could be looked at
+MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}  # of reporters, where it is not their name
+ABOVE_0 = (  # where Trainer would take 0 for never, for its default, or for a number
+    *("max_tokens", "max_hours", "start_timeout", "num_train_epochs", "save_steps", "eval_steps"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+)
 LOWER_IS_BETTER = ("loss", "error", "perplexity", "bits_per_byte")  # metrics by the end of their names
 
 
@@ -63,7 +91,11 @@ class RunArguments(TrainingArguments):
         default=True, metadata={"help": "Restore callbacks, early stopping among them, at resume."}
     )
 
-    smooths_labels = False  # no field: whether the script has a loss with --label_smoothing_factor
+    do_train: bool = field(default=True, metadata={"help": "Train."})
+    do_eval: bool = field(default=True, metadata={"help": "Evaluate at the end."})
+
+    # No fields: whether the script has a loss with --label_smoothing_factor, and whether it can do without training.
+    smooths_labels, only_trains = False, True
 
     def __post_init__(self) -> None:
         self.given = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -84,9 +116,9 @@ class RunArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to make faster
-        for name in ("max_tokens", "max_hours", "start_timeout"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise InputError(f"--{name} {getattr(self, name)}: must be above 0")
+        for name in ABOVE_0:
+            if self.given[name] is not None and self.given[name] <= 0:
+                raise InputError(f"--{name} {self.given[name]}: must be above 0")
         epochs = self.num_train_epochs != type(self).num_train_epochs
         if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
             raise InputError(
@@ -107,20 +139,38 @@ class RunArguments(TrainingArguments):
                 "best step may have no checkpoint; make these numbers equal, or set --save_strategy best"
             )
         refuse_flags(self, REFUSED)
-        if not self.eval_do_concat_batches:
-            raise InputError("--eval_do_concat_batches false: the scores need the whole split; remove the flag")
+        if self.only_trains:
+            evaluate = "evaluation/run_mlm_eval.py evaluates a checkpoint"
+            refuse_flags(self, {"do_train": evaluate, "do_eval": "every pretraining ends with one"})
+            refuse_flags(self, {"do_predict": f"there is nothing to predict; {evaluate}"})
+        self._check_packages()
         if not self.smooths_labels:
             refuse_flags(self, {"label_smoothing_factor": "only run_glue.py and run_ner.py have a loss that smooths"})
         elif not 0 <= self.label_smoothing_factor < 1:
             raise InputError(f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1")
-        if not self.average_tokens_across_devices:
-            raise InputError("--average_tokens_across_devices false: the gradient would depend on the processes")
         if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
             raise InputError(f"--train_sampling_strategy {self.train_sampling_strategy}: not in this repository")
         if self.use_cpu and self.deepspeed_plugin is not None:
             raise InputError("--use_cpu: DeepSpeed takes the GPU where there is one; hide it by CUDA_VISIBLE_DEVICES=")
         if self.skip_nonfinite_steps and self.deepspeed_plugin is not None:
             raise InputError("--skip_nonfinite_steps: DeepSpeed steps before anybody can look; remove the flag")
+
+    def _check_packages(self) -> None:
+        """Raise InputError for an optimizer that cannot be made here, or a reporter whose package is missing."""
+        optim = str(getattr(self.optim, "value", self.optim))
+        if optim in STEPS_BACKWARD or optim.endswith("layerwise"):
+            raise InputError(f"--optim {optim}: changes weights before gradients are looked at; take adamw_torch")
+        if not (optim.startswith(("galore", "apollo")) and self.optim_target_modules):  # those are made with the model
+            try:
+                Trainer.get_optimizer_cls_and_kwargs(self)
+            except (ImportError, ValueError, TypeError) as error:
+                raise InputError(f"--optim {optim}: {' '.join(str(error).split())}, or take adamw_torch") from error
+        for name in self.report_to:
+            if name not in INTEGRATION_TO_CALLBACK:
+                raise InputError(f"--report_to {name}: there are {', '.join(INTEGRATION_TO_CALLBACK)}, none, all")
+            if importlib.util.find_spec(MODULES.get(name, name)) is None:
+                package = MODULES.get(name, name)
+                raise InputError(f"--report_to {name}: not installed; pip install {package}, or use --report_to none")
 
     @property
     def samples_per_step(self) -> int:
@@ -129,10 +179,15 @@ class RunArguments(TrainingArguments):
 
 
 def refuse_flags(args: Any, reasons: dict[str, str]) -> None:
-    """Raise InputError for the first of these flags that is set, with the reason."""
+    """Raise InputError for the first of these flags that has another value than its default, with the reason."""
+    given, own = getattr(args, "given", {}), {field.name: field for field in fields(args)}
     for name, why in reasons.items():
-        if getattr(args, name):
-            raise InputError(f"--{name}: {why}; remove the flag")
+        if name in own:  # not each version of transformers has all of them
+            factory = own[name].default_factory
+            default = own[name].default if factory is MISSING else factory()
+            value = given.get(name, getattr(args, name))
+            if value != default and (value or default):
+                raise InputError(f"--{name}{' false' if value is False else ''}: {why}; remove the flag")
 
 
 def choose_best_by(args: RunArguments, names: Collection[str] | None, default: str | None = None) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import enum
 import fcntl
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 
 from shared.cores import start_method, use_all_cores
 from shared.errors import InputError
-from shared.files import sha256_of, write_json, write_text
+from shared.files import must_be_writable, sha256_of, write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
 from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
@@ -44,8 +43,8 @@ class RunRecord:
     """The record of one run. Create it first thing in `main`; call `finish` last.
 
     `checkpoint` is the folder to resume from, or None; `finished` the manifest of the run in this folder if that has
-    ended well (no dry run looks), else empty; `identity` what makes this run the one it is, for `ExactTrainer`. Whether
-    a finished run had the same data is known after `use_inputs`.
+    ended well (no dry run looks), else empty; `identity` what makes this run the one it is, for `ExactTrainer`.
+    Whether a finished run had the same data is known after `use_inputs`.
     """
 
     def __init__(self, training_args: Any, *others: Any) -> None:
@@ -60,9 +59,6 @@ class RunRecord:
         multiprocessing.set_start_method(start_method(), force=True)  # the workers of a DataLoader
         if training_args.device.type == "cpu":
             keep_memory()
-        for name in training_args.report_to:
-            if importlib.util.find_spec(name) is None:
-                raise InputError(f"--report_to {name}: not installed; run pip install {name}, or use --report_to none")
         self.args = training_args
         self.folder = Path(training_args.output_dir)
         self.recipe = recipe_of(*others, training_args)
@@ -95,7 +91,8 @@ class RunRecord:
         found: list[Any] = [None]
         if self.is_writer:  # one process looks, sets damaged checkpoints aside, and tells the others
             try:
-                found = [self._open(may_have_finished)]
+                with must_be_writable(self.folder):
+                    found = [self._open(may_have_finished)]
             except InputError as error:
                 found = [error]
         broadcast_object_list(found)
