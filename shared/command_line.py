@@ -160,11 +160,7 @@ def check_limits(arguments: Any) -> None:
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name, None)
         if re.fullmatch(LIMITS, field.name) and isinstance(value, int) and value < 1 and value != field.default:
-            without = "" if field.default is None or field.default == -1 else f" ({field.default})"
-            raise InputError(
-                f"--{field.name} {value}: must be at least 1; leave the flag out for "
-                f"{'the default' + without if without else 'no limit'}"
-            )
+            raise InputError(f"--{field.name} {value}: must be at least 1; or leave the flag out")
 
 
 def report(error: BaseException) -> int:

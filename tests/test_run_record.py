@@ -95,10 +95,10 @@ def test_flags_that_cannot_work_are_refused(tmp_path, flags, answer):
 @pytest.mark.parametrize(
     ("flags", "answer"),
     [
-        (["--max_steps", "0"], "--max_steps 0: must be at least 1; leave the flag out for no limit"),
+        (["--max_steps", "0"], "--max_steps 0: must be at least 1; or leave the flag out"),
         (["--max_train_samples", "-5"], "--max_train_samples -5: must be at least 1"),
         (["--max_seq_length", "0"], "--max_seq_length 0: must be at least 1"),
-        (["--save_total_limit", "0"], "--save_total_limit 0: must be at least 1; leave the flag out for no limit"),
+        (["--save_total_limit", "0"], "--save_total_limit 0: must be at least 1; or leave the flag out"),
         (["--save_steps", "0"], "--save_steps 0.0: must be above 0"),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps 0: must be above 0"),
         (["--num_train_epochs", "0"], "--num_train_epochs 0.0: must be above 0"),
