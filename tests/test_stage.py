@@ -159,7 +159,7 @@ def test_a_finished_part_that_was_changed_is_refused_and_made_again(corpus, whol
     changed = bytearray(file.read_bytes())
     changed[len(changed) // 2] ^= 1
     file.write_bytes(changed)
-    with pytest.raises(InputError, match=r"00001-00002\.parquet: changed since .*; remove this file"):
+    with pytest.raises(InputError, match=r"00001-00002\.parquet: changed since .*; remove it, and the same"):
         run(corpus, copy)
     file.unlink()  # as the message says
     run(corpus, copy)

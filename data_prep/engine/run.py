@@ -145,16 +145,12 @@ def _check_settings(stage: Stage) -> None:
 def _check_files(stage: Stage) -> None:
     """Raise InputError for a file of a finished part that is no longer what was written. One that is missing, or of
     another size, is made again."""
-    for phase in stage.phases:
-        for task in phase.tasks:
-            for part in stage.parts(phase, task):
-                for name, facts in part["files"].items():
-                    path = Path(stage.output_dir, name)
-                    if sha256_of(path) != facts["sha256"]:
-                        raise InputError(
-                            f"{path}: changed since it was written; remove this file, and the same command makes it "
-                            "again"
-                        )
+    parts = [part for phase in stage.phases for task in phase.tasks for part in stage.parts(phase, task)]
+    files = {name: facts["sha256"] for part in parts for name, facts in part["files"].items()}
+    for name, digest in tqdm(files.items(), desc="Verifying what is finished", delay=2):
+        path = Path(stage.output_dir, name)
+        if sha256_of(path) != digest:
+            raise InputError(f"{path}: changed since it was written; remove it, and the same command makes it again")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
