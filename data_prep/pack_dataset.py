@@ -2,7 +2,8 @@
 
     python data_prep/pack_dataset.py --input corpus.parquet --tokenizer_name data/tokenizer --output_dir data/packed
 
-Reads parquet, JSON lines or text files, folders of them, or a dataset of the Hub, as a stream. Writes train.npy and
+Reads parquet, JSON lines or text files (blank lines separate documents), folders of them, or a dataset of the Hub, as
+a stream. Writes train.npy and
 validation.npy (one row a block, 2 bytes a token where the vocabulary allows), the tokenizer, and manifest.json: hashes
 of tokenizer and sources, counts of documents, tokens and bytes. What is written depends on input and settings alone.
 """
@@ -21,21 +22,22 @@ from typing import Any
 import numpy as np
 
 from data_prep.tokens.block_writer import BlockWriter
+from data_prep.tokens.pieces import cut_for
 from shared.blocks import FORMAT, open_blocks
 from shared.command_line import run_script
-from shared.documents import Documents, is_held_out
+from shared.documents import HELP, Documents, is_held_out, utf8_bytes
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens, tokenizer_hash
 
-BATCH_CHARACTERS = 2_000_000  # text handed to the tokenizer at once; bounds memory, does not change the output
+BATCH_CHARACTERS = 1_000_000  # text handed to the tokenizer at once; bounds memory, does not change the output
 
 
 @dataclass
 class PackingArguments:
     tokenizer_name: str = field(metadata={"help": "A folder with a tokenizer, or its id on the Hub."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    input: list[str] = field(default_factory=list, metadata={"help": "Files or folders of text."})
+    input: list[str] = field(default_factory=list, metadata={"help": HELP})
     dataset_name: str | None = field(default=None, metadata={"help": "A dataset id on the Hub, instead of files."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, special tokens included."})
@@ -48,31 +50,39 @@ class PackingArguments:
 
 
 def encode_documents(tokenizer: Any, texts: Iterator[str], dtype: np.dtype) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (text, ids) in order. Two batches are tokenized, on all cores, while the one before is consumed."""
+    """Yield (text, ids) in order, long texts tokenized in pieces. Two batches are tokenized, on all cores, while the
+    one before is consumed."""
     encoder = raw_text_encoder(tokenizer)
 
-    def batches() -> Iterator[list[str]]:
+    def batches() -> Iterator[list[tuple[str | None, str]]]:
         batch, characters = [], 0
         for text in texts:
-            batch.append(text)
-            characters += len(text)
-            if characters >= BATCH_CHARACTERS:
-                yield batch
-                batch, characters = [], 0
+            left = len(text)
+            for piece, size in cut_for(encoder, text):
+                left -= size
+                batch.append((None if left else text, piece))
+                characters += size
+                if characters >= BATCH_CHARACTERS:
+                    yield batch
+                    batch, characters = [], 0
         yield batch
 
-    def encode(batch: list[str]) -> Any:
-        return encoder.encode_batch_fast(batch, add_special_tokens=False)
+    def encode(batch: list[tuple[str | None, str]]) -> Any:
+        return encoder.encode_batch_fast([piece for _, piece in batch], add_special_tokens=False)
 
+    parts: list[np.ndarray] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # two batches at a time, or cores idle while a batch ends
-        waiting: deque[tuple[list[str], Any]] = deque()
+        waiting: deque[tuple[list[tuple[str | None, str]], Any]] = deque()
         for batch in chain(batches(), [[], []]):
             waiting.append((batch, pool.submit(encode, batch)))
             if len(waiting) > 2:
                 done, encodings = waiting.popleft()
-                for text, encoding in zip(done, encodings.result(), strict=True):
+                for (text, _), encoding in zip(done, encodings.result(), strict=True):
                     ids = encoding.ids
-                    yield text, np.fromiter(ids, dtype=dtype, count=len(ids))
+                    parts.append(np.fromiter(ids, dtype=dtype, count=len(ids)))
+                    if text is not None:  # the last piece of a document
+                        yield text, np.concatenate(parts) if len(parts) > 1 else parts[0]
+                        parts = []
 
 
 def pack_dataset(
@@ -105,7 +115,7 @@ def pack_dataset(
         for text, ids in encode_documents(tokenizer, documents.progress("Packing", disable=quiet), dtype):
             if len(ids):
                 split = "validation" if is_held_out(text, validation_fraction) else "train"
-                writers[split].add(ids, len(text.encode("utf-8")))
+                writers[split].add(ids, utf8_bytes(text))
             else:
                 skipped["no token in text"] += 1
         splits = {name: writer.close() for name, writer in writers.items()}
@@ -113,7 +123,8 @@ def pack_dataset(
             if not facts["blocks"]:
                 raise InputError(
                     f"no document for the {name} split: there are {sum(s['documents'] for s in splits.values())} in "
-                    f"all at --validation_fraction {validation_fraction}: change it or add text; "
+                    f"all at --validation_fraction {validation_fraction}: change it or add text (in a text file blank "
+                    "lines separate documents); "
                     f"skipped: {dict(documents.skipped)}"
                 )
         manifest = {

@@ -2,9 +2,10 @@
 
     python data_prep/train_tokenizer.py --input corpus.parquet --vocab_size 16384 --output_dir data/tokenizer
 
-Reads parquet, JSON lines or text files, folders of them, or a dataset of the Hub, as a stream. Writes a folder that
-`AutoTokenizer.from_pretrained` loads, with report.json: tokens per word, bytes per token and the share of unknown
-tokens on held-out documents, next to a reference tokenizer if one is named.
+Reads parquet, JSON lines or text files (blank lines separate documents), folders of them, or a dataset of the Hub, as
+a stream. Memory grows with the number of different words (0.2 GB for 1,000 web pages, 0.6 GB for 100,000). Writes a
+folder that `AutoTokenizer.from_pretrained` loads, with report.json: tokens per word, bytes per token and the shares of
+unknown tokens and changed letters on held-out documents, next to a reference tokenizer if one is named.
 """
 
 import json
@@ -14,35 +15,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from data_prep.tokens.alphabet import most_frequent_characters
+from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer
+from data_prep.tokens.measure import describe_tokenizer, print_rows
+from data_prep.tokens.pieces import cut
 from shared.command_line import run_script
-from shared.documents import Documents, is_held_out
+from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
-from shared.tokenizer import load_tokenizer, raw_text_encoder
+from shared.tokenizer import load_tokenizer
 
 WORDPIECE_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BPE_SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's; its models count on <pad> being 1
-ALPHABET_SIZE = 1000  # characters that WordPiece knows; rarer ones become [UNK], as in BERT's own vocabulary
-HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many
+HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many,
+HELD_OUT_CHARACTERS = 100_000  # and at most this much of each
 
 
 @dataclass
 class TokenizerArguments:
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    input: list[str] = field(default_factory=list, metadata={"help": "Files or folders of text."})
+    input: list[str] = field(default_factory=list, metadata={"help": HELP})
     dataset_name: str | None = field(default=None, metadata={"help": "A dataset id on the Hub, instead of files."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    tokenizer_type: Literal["wordpiece", "bpe"] = field(
-        default="wordpiece", metadata={"help": "wordpiece suits BERT, bpe (byte-level) suits RoBERTa and ModernBERT."}
+    tokenizer_type: Literal["auto", "wordpiece", "bpe"] = field(
+        default="auto",
+        metadata={
+            "help": "wordpiece suits BERT, bpe (byte-level) suits RoBERTa and ModernBERT, and any script; auto: bpe "
+            "where spaces do not divide words (Thai) or joiners matter (Persian), else wordpiece."
+        },
     )
     vocab_size: int = field(default=30522, metadata={"help": "Entries of the vocabulary, special tokens included."})
     reserved_entries: int = field(
         default=256, metadata={"help": "Of these, entries left unused for the words of later months."}
     )
-    do_lower_case: bool = field(default=True, metadata={"help": "Lower-case and strip accents (WordPiece only)."})
+    do_lower_case: bool = field(default=True, metadata={"help": "Lower-case (WordPiece only)."})
+    strip_accents: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Strip accents (WordPiece only). Default: where case goes, under 0.5% of the letters have one (as "
+            "in English), and no other mark would go."
+        },
+    )
     model_max_length: int = field(default=512, metadata={"help": "Longest input, in tokens, that models will take."})
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Share of documents, chosen by hash, kept out of training for the report."}
@@ -73,12 +87,11 @@ def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool 
         held_out.clear()
         for text in documents.progress(description, disable=quiet):
             if not is_held_out(text, args.validation_fraction):
-                yield text
+                yield from cut(text)
             elif len(held_out) < HELD_OUT_DOCUMENTS:
-                held_out.append(text)
+                held_out.append(text[:HELD_OUT_CHARACTERS])
 
-    train = _train_wordpiece if args.tokenizer_type == "wordpiece" else _train_bpe
-    tokenizer = train(texts, args)
+    tokenizer = _train_bpe(texts, args) if args.tokenizer_type == "bpe" else _train_by_characters(texts, args)
     if len(tokenizer) < args.vocab_size:
         raise InputError(
             f"--vocab_size {args.vocab_size}: the text has words enough for {len(tokenizer)} entries only; "
@@ -98,7 +111,14 @@ def cached_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool
     return path
 
 
-def _train_wordpiece(texts: Any, args: TokenizerArguments) -> Any:
+def _train_by_characters(texts: Any, args: TokenizerArguments) -> Any:
+    characters = Characters(texts("Counting characters"))
+    if args.tokenizer_type == "auto" and not characters.suit_wordpiece():
+        return _train_bpe(texts, args)
+    return _train_wordpiece(texts, args, characters, characters.decide_accents(args.do_lower_case, args.strip_accents))
+
+
+def _train_wordpiece(texts: Any, args: TokenizerArguments, characters: Characters, strip_accents: bool) -> Any:
     """WordPiece as the tokenizers library trains it, without its chance.
 
     The library numbers the `##x` pieces in the order of a randomly seeded hash map and breaks ties between equally
@@ -108,10 +128,12 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments) -> Any:
     """
     from transformers import BertTokenizer
 
-    normalizer = normalizers.BertNormalizer(lowercase=args.do_lower_case)
+    normalizer = bert_normalizer(args.do_lower_case, strip_accents)
     words = pre_tokenizers.BertPreTokenizer()
-    alphabet = most_frequent_characters(texts("Counting characters"), normalizer, ALPHABET_SIZE)
-    continuations = [f"##{c}" for c in alphabet if len(words.pre_tokenize_str(f"a{c}")) == 1]
+    alphabet = characters.alphabet(normalizer, most=args.learned_entries // 4)
+    # Large alphabets are those of Chinese characters, which stand alone after normalisation: none continues a word.
+    shown = normalizer.normalize_str if len(alphabet) > FEWEST else str
+    continuations = [f"##{c}" for c in alphabet if len(words.pre_tokenize_str(shown(f"a{c}"))) == 1]
     trainer = trainers.WordPieceTrainer(
         vocab_size=args.learned_entries,
         special_tokens=WORDPIECE_SPECIAL_TOKENS + continuations,
@@ -127,6 +149,7 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments) -> Any:
     return BertTokenizer(
         vocab=_reserve(learner.get_vocab(), args),
         do_lower_case=args.do_lower_case,
+        strip_accents=strip_accents,
         model_max_length=args.model_max_length,
     )
 
@@ -160,19 +183,6 @@ def _reserve(vocabulary: dict[str, int], args: TokenizerArguments) -> dict[str, 
     return vocabulary | {f"[unused{i}]": len(vocabulary) + i for i in range(args.reserved_entries)}
 
 
-def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:
-    """Tokens per whitespace-separated word, UTF-8 bytes per token and the share of unknown tokens on `texts`."""
-    encodings = raw_text_encoder(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
-    tokens = sum(len(encoding.ids) for encoding in encodings)
-    unknown = sum(encoding.ids.count(tokenizer.unk_token_id) for encoding in encodings)
-    return {
-        "vocab_size": len(tokenizer),
-        "tokens_per_word": tokens / sum(len(text.split()) for text in texts),
-        "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,
-        "unknown_share": unknown / tokens,
-    }
-
-
 def main(args: TokenizerArguments) -> dict[str, Any]:
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     reference = load_tokenizer(args.reference_tokenizer) if args.reference_tokenizer else None
@@ -189,10 +199,7 @@ def main(args: TokenizerArguments) -> dict[str, Any]:
         tokenizer.save_pretrained(folder)
         write_json(folder / "report.json", report)
     print(f"Tokenizer of {len(tokenizer):,} entries in {args.output_dir}; skipped: {report['skipped'] or 'nothing'}")
-    print(f"On {len(texts):,} held-out documents: tokens per word, bytes per token, unknown tokens")
-    for name, row in report.items():
-        if isinstance(row, dict) and "bytes_per_token" in row:
-            print(f"  {name}: {row['tokens_per_word']:.3f}  {row['bytes_per_token']:.3f}  {row['unknown_share']:.3%}")
+    print_rows(report)
     return report
 
 

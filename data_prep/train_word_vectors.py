@@ -22,7 +22,7 @@ from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.tokenizer import load_tokenizer
 
-PART = 1 << 15  # blocks counted at once: 4 million tokens of blocks of 128, about 1 GB
+PART = 1 << 22  # tokens counted at once, about 1 GB
 LEAST_COUNT = 1.0  # weighted by distance; rarer neighbours are chance
 
 
@@ -59,8 +59,9 @@ def count_neighbours(blocks: np.ndarray, special: np.ndarray, words: int, window
     """How often two tokens stand within the window, by 1 / distance, a symmetric (words, words) sparse float32 matrix,
     and how often each token occurs, (words,) int64. Special tokens are no neighbours, and nothing reaches past one."""
     counts, total = np.zeros(words, dtype=np.int64), sparse.csr_matrix((words, words), dtype=np.float32)
-    for start in tqdm(range(0, len(blocks), PART), desc="Counting neighbours", unit=" parts"):
-        ids = np.asarray(blocks[start : start + PART]).astype(np.int32)
+    size = max(PART // blocks.shape[1], 1)
+    for start in tqdm(range(0, len(blocks), size), desc="Counting neighbours", unit=" parts"):
+        ids = np.asarray(blocks[start : start + size]).astype(np.int32)
         counts += np.bincount(ids.ravel(), minlength=words)
         document = special[ids].cumsum(axis=1)
         rows, columns, weights = [], [], []

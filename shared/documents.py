@@ -14,11 +14,14 @@ from tqdm.auto import tqdm
 
 from shared.errors import InputError
 from shared.files import sha256_of
-from shared.rows import files_of
+from shared.rows import BATCH_BYTES, files_of
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt", ".txt.gz")
 JSON_LINES_SUFFIXES = (".json", ".json.gz")  # read when named; in a folder they are more often manifests than text
 TEXT_COLUMN = "text"
+HELP = "Files or folders of text; in .txt files blank lines separate documents."
+MAX_DOCUMENT_BYTES = 256 * 2**20  # a document is held in memory, two or three times
+AT_ONCE = 2**20  # characters of a document that are encoded at once, or a copy of a long one would be made
 
 
 class Documents:
@@ -115,7 +118,7 @@ class Documents:
     def _clean(self, text: Any) -> str | None:
         if isinstance(text, bytes):
             try:
-                text = text.decode("utf-8")
+                return text.decode("utf-8") or self._clean("")
             except UnicodeDecodeError:
                 self.skipped["not valid UTF-8"] += 1
                 return None
@@ -125,7 +128,7 @@ class Documents:
             self.skipped["text is not a string"] += 1
         else:
             try:
-                text.encode("utf-8")
+                utf8_bytes(text)
                 return text
             except UnicodeEncodeError:
                 self.skipped["lone surrogate in text"] += 1
@@ -134,8 +137,19 @@ class Documents:
 
 def is_held_out(text: str, fraction: float) -> bool:
     """Whether a document is for validation: by a hash of its text, so that adding documents moves none."""
-    digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    digest = hashlib.blake2b(digest_size=8)
+    for part in _utf8_parts(text):
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "big") < fraction * 2**64
+
+
+def utf8_bytes(text: str) -> int:
+    """Bytes of a text in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
+    return sum(map(len, _utf8_parts(text)))
+
+
+def _utf8_parts(text: str) -> Iterator[bytes]:
+    return (text[start : start + AT_ONCE].encode("utf-8") for start in range(0, len(text), AT_ONCE))
 
 
 def _find_files(source: str) -> list[Path]:
@@ -165,10 +179,14 @@ def _read_parquet(file: Path, _: Counter[str]) -> Iterator[tuple[Any, int]]:
         if TEXT_COLUMN not in names:
             raise InputError(f"{file}: no column 'text' among {', '.join(names)}")
         rows, size, read = max(table.metadata.num_rows, 1), file.stat().st_size, 0
-        for batch in table.iter_batches(batch_size=256, columns=[TEXT_COLUMN]):
-            for text in batch.column(0).to_pylist():
-                read += 1
-                yield text, size * read // rows
+        column = [TEXT_COLUMN]
+        for group in range(table.num_row_groups):
+            facts = table.metadata.row_group(group)
+            at_once = max(min(256, BATCH_BYTES * facts.num_rows // max(facts.total_byte_size, 1)), 1)
+            for batch in table.iter_batches(batch_size=at_once, row_groups=[group], columns=column):
+                for text in batch.column(0):
+                    read += 1
+                    yield text.as_py(), size * read // rows
 
 
 def _read_json(file: Path, skipped: Counter[str]) -> Iterator[tuple[Any, int]]:
@@ -194,15 +212,22 @@ def _read_json(file: Path, skipped: Counter[str]) -> Iterator[tuple[Any, int]]:
 
 def _read_text(file: Path, _: Counter[str]) -> Iterator[tuple[bytes, int]]:
     with _open(file) as (lines, raw):
-        paragraph: list[bytes] = []
-        for line in lines:
-            if line.strip():
-                paragraph.append(line)
+        paragraph = bytearray()
+        while line := lines.readline(MAX_DOCUMENT_BYTES + 1):
+            if not line.isspace():
+                paragraph += line
             elif paragraph:
-                yield b"".join(paragraph).strip(), raw.tell()
-                paragraph = []
+                document, paragraph = bytes(paragraph).strip(), bytearray()
+                yield document, raw.tell()
+            del line  # it may be all of the file
+            if len(paragraph) > MAX_DOCUMENT_BYTES:
+                raise InputError(
+                    f"{file}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; blank lines separate documents "
+                    "in a text file: put some in, or give JSON lines or parquet with a `text`"
+                )
         if paragraph:
-            yield b"".join(paragraph).strip(), raw.tell()
+            document, paragraph = bytes(paragraph).strip(), bytearray()
+            yield document, raw.tell()
 
 
 @contextmanager

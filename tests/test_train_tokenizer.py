@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, SENTENCES
 from transformers import AutoTokenizer
 
+from data_prep.tokens.characters import Characters, bert_normalizer
 from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
 from shared.documents import Documents
 from shared.errors import InputError
@@ -120,3 +121,59 @@ def test_tokenizers_that_cannot_mask_are_refused(tmp_path, bpe):
         load_tokenizer(tmp_path)
     with pytest.raises(InputError, match="no tokenizer could be loaded"):
         load_tokenizer(tmp_path / "nowhere")
+
+
+SAMPLES = {
+    "hi": "हिन्दी भाषा की कुछ पुस्तकें पढ़ी जाती हैं और ज़मीन बड़ी है",
+    "ja": "パンダとハンダは違います。がぎぐげご、ばびぶべぼ、ぱぴぷぺぽ。東京都に住む",
+    "ko": "한국어 문장은 띄어쓰기가 있습니다 그리고 책을 읽는다",
+    "th": "ภาษาไทยเขียนติดกันไม่เว้นวรรคระหว่างคำ",
+    "ar": "كَتَبَ الوَلَدُ الدَّرْسَ فِي المَدْرَسَةِ",
+    "he": "בְּרֵאשִׁית בָּרָא אֱלֹהִים אֵת הַשָּׁמַיִם",
+    "fa": "می\u200cخواهم کتاب\u200cها را بخوانم",
+    "vi": "ma má mà mả mã mạ là sáu từ khác nhau trong tiếng việt",
+    "ru": "мой чёрный йод и ещё её моё",
+    "el": "η ελληνική γλώσσα έχει πολλούς τόνους",
+    "zh": "中文句子没有空格，但是每个汉字都是一个词。",
+}
+
+
+@pytest.mark.parametrize("language", SAMPLES)
+def test_no_script_loses_a_letter(tmp_path, language):
+    text = SAMPLES[language]
+    (tmp_path / "a.txt").write_text(f"{text}\n\n" * 50)
+    args = TokenizerArguments("", vocab_size=320, reserved_entries=0, validation_fraction=0.0)
+    try:
+        tokenizer, _ = train_tokenizer(Documents([str(tmp_path / "a.txt")]), args, quiet=True)
+    except InputError as error:  # so short a text fills no more
+        args.vocab_size = int(str(error).split("enough for ")[1].split()[0])
+        tokenizer, _ = train_tokenizer(Documents([str(tmp_path / "a.txt")]), args, quiet=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+    row = describe_tokenizer(tokenizer, [text])
+    assert row["unknown_share"] == row["changed_letters"] == 0
+
+
+def test_accents_go_where_they_are_few_and_nothing_else_would(tmp_path):
+    def accents(text):
+        return Characters([text]).decide_accents(True, None)
+
+    english = SENTENCES.read_text()
+    assert accents(english + "café")
+    assert not accents("les élèves ont été reçus à l'école " * 9)
+    assert not accents(english + "हिन्दी" * 100)
+    assert not Characters([english]).decide_accents(False, None)
+    with pytest.raises(InputError, match="--strip_accents false"):
+        Characters(["हिन्दी पुस्तक"]).decide_accents(True, True)
+    assert not Characters(["हिन्दी पुस्तक"]).decide_accents(True, False)
+    # Of its six characters one, the virama, is a nonspacing mark (Mn), which BERT strips.
+    assert Characters(["हिन्दी"]).changed(bert_normalizer(True, True)) == pytest.approx(1 / 6)
+    assert Characters(["ÉÈ"]).changed(bert_normalizer(True, True)) == 0
+
+
+def test_large_alphabets_are_kept(tmp_path):
+    characters = [chr(0x4E00 + i) for i in range(3000)]
+    texts = Characters(["".join(characters)] * 2)
+    assert texts.alphabet(bert_normalizer(True, False), 10_000) == characters[: len(characters) - 1]
+    assert len(texts.alphabet(bert_normalizer(True, False), 500)) == 1000

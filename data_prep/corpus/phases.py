@@ -30,6 +30,7 @@ from data_prep.corpus.records import (
 from data_prep.corpus.sample import BINS, dated_split, passes_of, plan_mix, sampling_bin
 from data_prep.corpus.words import count_words
 from data_prep.engine.stage import Part, Task, add_counts, file_facts, new_counts
+from data_prep.tokens.pieces import cut_for
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import atomic_file, write_json
@@ -121,7 +122,8 @@ class Examine:
 
     def _tokens(self, text: str) -> int:
         if self.args.tokenizer_name:
-            return len(_encoder(self.args.tokenizer_name).encode(text, add_special_tokens=False).ids)
+            encoder = _encoder(self.args.tokenizer_name)
+            return sum(len(encoder.encode(piece, add_special_tokens=False).ids) for piece, _ in cut_for(encoder, text))
         return max(round(count_words(text) * self.args.tokens_per_word), 1)
 
     def _write(

@@ -4,6 +4,7 @@ import hashlib
 import heapq
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -65,7 +66,7 @@ def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
     for text in documents.progress("Choosing sentences", disable=quiet):
         split = "validation" if is_held_out(text, args.validation_fraction) else "train"
         heap, known = heaps[split], taken[split]
-        for sentence in map(str.strip, ENDS.split(text)):
+        for sentence in map(str.strip, _between_ends(text)):
             if not args.min_words <= sentence.count(" ") + 1 <= args.max_words:
                 continue
             key = -_hash_of(sentence)  # heapq keeps the smallest at the top, and the largest hash is to go first
@@ -86,6 +87,15 @@ def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
                 f"{split} documents; give more text, or change --min_words, --max_words or --validation_fraction"
             )
     return found
+
+
+def _between_ends(text: str) -> Iterator[str]:
+    """`ENDS.split`, without a list of all sentences of a long text."""
+    start = 0
+    for end in ENDS.finditer(text):
+        yield text[start : end.start()]
+        start = end.end()
+    yield text[start:]
 
 
 def add_copies(sentences: list[str], share: float) -> tuple[list[str], np.ndarray]:

@@ -1,0 +1,43 @@
+"""What a tokenizer makes of texts."""
+
+import sys
+from typing import Any
+
+from data_prep.tokens.characters import Characters
+from data_prep.tokens.pieces import cut_for
+from shared.tokenizer import raw_text_encoder
+
+MOST_UNKNOWN = 0.01  # share of unknown tokens above which a tokenizer is warned of
+
+
+def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:
+    """Tokens per whitespace-separated word, UTF-8 bytes per token, the share of unknown tokens, and of letters that
+    are changed other than by case and accents of Latin, Greek and Cyrillic letters, on `texts`."""
+    encoder, tokens, unknown = raw_text_encoder(tokenizer), 0, 0
+    for text in texts:
+        for piece, _ in cut_for(encoder, text):
+            ids = encoder.encode(piece, add_special_tokens=False).ids
+            tokens, unknown = tokens + len(ids), unknown + ids.count(tokenizer.unk_token_id)
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return {
+        "vocab_size": len(tokenizer),
+        "tokens_per_word": tokens / sum(len(text.split()) for text in texts),
+        "bytes_per_token": sum(len(text.encode()) for text in texts) / tokens,
+        "unknown_share": unknown / tokens,
+        "changed_letters": Characters(texts).changed(normalizer) if normalizer else 0.0,
+    }
+
+
+def print_rows(report: dict[str, Any]) -> None:
+    """Print what `describe_tokenizer` says of each tokenizer of a report, and warn of many unknown tokens."""
+    print("On held-out documents: tokens per word, bytes per token, unknown tokens, changed letters")
+    for name, row in report.items():
+        if isinstance(row, dict) and "bytes_per_token" in row:
+            shares = f"{row['unknown_share']:.3%}  {row['changed_letters']:.3%}"
+            print(f"  {name}: {row['tokens_per_word']:.3f}  {row['bytes_per_token']:.3f}  {shares}")
+            if row["unknown_share"] > MOST_UNKNOWN:
+                print(
+                    f"Warning: {name} does not know {row['unknown_share']:.1%} of the tokens; --tokenizer_type bpe "
+                    "knows all, a larger --vocab_size more",
+                    file=sys.stderr,
+                )
