@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from html import unescape
 from typing import Literal
 
 from fastwarc.warc import WarcRecord
@@ -19,6 +20,7 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
 from data_prep.languages import tidy_zero_width_spaces
+from data_prep.wikipedia.templates import superscript
 from shared.rows import clean_text
 
 HTML = ("text/html", "application/xhtml+xml")
@@ -55,8 +57,24 @@ SEVEN_BITS = (
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
 _HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
 _BODY = re.compile(r"<body\b[^<>]{0,4000}>", re.IGNORECASE)
+# What browsers do not show, and the parser takes for text.
+_UNSEEN = re.compile(r"<(noframes|noembed|iframe)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_NOT_PROSE = re.compile(
+    r"\s*(?:<\?xml|<!doctype|<(?:html|rss|feed|svg|urlset|sitemapindex)\b"
+    r"|(?:#[^\n]*\s+)*(?:user-agent|sitemap|disallow)[ \t]*:)",
+    re.IGNORECASE,
+)
+_INLINE = r"(?:</?(?:b|i|em|strong|span|small|font|var)\b[^<>]{0,200}>|\s){0,4}"
+_MINUS = r"&minus;|&#8722;|&#x2212;"
+_POWER = re.compile(
+    rf"<sup\b[^<>]{{0,200}}>{_INLINE}((?:[0-9+\-−n./]|{_MINUS}){{1,12}}){_INLINE}</sup\s*>", re.IGNORECASE
+)
+_BASE = re.compile(rf"(?<=\d)(<sub\b[^<>]{{0,200}}>){_INLINE}(\d{{1,3}}){_INLINE}</sub\s*>", re.IGNORECASE)
+_INDEX = re.compile(rf"(<sub\b[^<>]{{0,200}}>){_INLINE}(\d{{1,3}}){_INLINE}</sub\s*>(?=\d)", re.IGNORECASE)
+_SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,4000})?\r?\n")
 _TOO_DEEP = " > ".join("*" * MAX_DEPTH)
-_INVISIBLE = re.compile("[\u00ad\u2060\ufeff]")  # soft hyphen, word joiner, byte order mark
+_INVISIBLE = re.compile("[\u00ad\u2060\ufeff\ufffd]")  # soft hyphen, word joiner, byte order mark, what was unreadable
 _ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _ODD_LINE_ENDS = re.compile("[\u2028\u2029\u0085]")
 _ODD = re.compile(f"\u200b|{_ODD_LINE_ENDS.pattern}|{_INVISIBLE.pattern}|{_ODD_SPACES.pattern}")
@@ -92,7 +110,7 @@ def read_page(block: bytes, extract: Callable[[str, HTMLTree], str], max_bytes: 
         raise Unwanted("damaged HTTP header", str(error), bad=True) from error
     if status != 200:
         raise Unwanted("HTTP status", str(status))
-    content_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    content_type = re.split("[;,]", headers.get("Content-Type") or "")[0].strip().lower()  # some servers say it twice
     if content_type and content_type not in (*HTML, PLAIN):
         raise Unwanted("MIME type", content_type)
     content = _decode_body(block, record.reader.read(), max_bytes)
@@ -107,7 +125,10 @@ def read_page(block: bytes, extract: Callable[[str, HTMLTree], str], max_bytes: 
     if not is_html:
         if not content_type:
             raise Unwanted("MIME type", "none")
+        if _NOT_PROSE.match(html):
+            raise Unwanted("MIME type", f"{content_type}, but markup or robots.txt")
         return Page(None, tidy(html), last_modified)
+    html = show_scripts(_UNSEEN.sub(" ", html))
     tree = HTMLTree.parse(_BODY.sub(_deeper, html, count=1))
     root = tree.document if tree.body is None else tree.body
     if root is None:
@@ -116,6 +137,20 @@ def read_page(block: bytes, extract: Callable[[str, HTMLTree], str], max_bytes: 
         raise Unwanted("elements nested too deeply", f"more than {MAX_DEPTH}")
     title = tidy(" ".join((tree.title or "").split()))[:TITLE_CHARACTERS].strip() or None
     return Page(title, tidy(extract(html, tree)), last_modified)
+
+
+def show_scripts(html: str) -> str:
+    """HTML whose raised numbers are powers in plain text, as in Wikipedia's: `10<sup>9</sup>` is 10⁹, and what Unicode
+    has not raised stands behind `^`. A lowered number keeps its place where another one touches it (log₁₀5), and is
+    plain elsewhere (H2O). Extractors take the tags away, and 109 would stay."""
+    html = _POWER.sub(lambda found: _raised(unescape(found[1])), html)
+    html = _BASE.sub(lambda found: found[2].translate(_SUBSCRIPT), html)
+    return _INDEX.sub(lambda found: found[2].translate(_SUBSCRIPT), html)
+
+
+def _raised(power: str) -> str:
+    shown = superscript(power)
+    return f"^{power}" if shown == power and any(map(str.isdigit, power)) else shown
 
 
 def _deeper(body: re.Match[str]) -> str:
@@ -136,16 +171,33 @@ def _decode_body(block: bytes, raw: bytes, max_bytes: int) -> bytes:
     Many servers and crawlers name an encoding that the body does not have (any more): then it is taken as it is.
     """
     body = raw
-    if re.search(rb"\n(?:content|transfer)-encoding:", block[: len(block) - len(raw)], re.IGNORECASE):
+    head = block[: len(block) - len(raw)]
+    if re.search(rb"\ntransfer-encoding:[^\n]*chunked", head, re.IGNORECASE):
+        block = head + _plain_chunks(raw)
+    if re.search(rb"\n(?:content|transfer)-encoding:", head, re.IGNORECASE):
         with suppress(OSError, ValueError):
             body = _parse_http(block, "all").reader.read(max_bytes + 1) or raw
     if body.startswith(b"\x1f\x8b\x08"):  # "x-gzip", a header that was lost, or one time too often
         with suppress(zlib.error):
             body = zlib.decompressobj(31).decompress(body, max_bytes + 1)
-    elif body is raw and re.search(rb"\ncontent-encoding:\s*deflate", block[: len(block) - len(raw)], re.IGNORECASE):
+    elif body is raw and re.search(rb"\ncontent-encoding:\s*deflate", head, re.IGNORECASE):
         with suppress(zlib.error):  # without zlib's header, as many servers send it
             body = zlib.decompressobj(-15).decompress(body, max_bytes + 1)
     return body
+
+
+def _plain_chunks(raw: bytes) -> bytes:
+    """A chunked body without the extensions of chunks (RFC 9112, 7.1.1), which the reader takes for text; as it is
+    where it is not chunked so."""
+    parts, start = [], 0
+    while chunk := _CHUNK.match(raw, start):
+        size = int(chunk[1], 16)
+        parts.append(b"%x\r\n%s\r\n" % (size, raw[chunk.end() : chunk.end() + size]))
+        start = chunk.end() + size
+        if not size:
+            return b"".join(parts)
+        start += 2 if raw[start : start + 2] == b"\r\n" else 1
+    return raw
 
 
 def decode(content: bytes, label: str | None, is_html: bool) -> str:

@@ -1,0 +1,74 @@
+"""What a page says: the right values are those of HTML's and HTTP's specifications, and of arithmetic."""
+
+import pytest
+
+from data_prep.crawl.page import Unwanted, extract_fast, read_page
+
+PROSE = "<p>" + "This is a long sentence of ordinary prose. " * 4 + "</p>"
+
+
+def text_of(body, headers="Content-Type: text/html", extract=extract_fast):
+    return read_page(f"HTTP/1.1 200 OK\r\n{headers}\r\n\r\n{body}".encode(), extract, 2**20).text
+
+
+@pytest.mark.parametrize("extract", [extract_fast, lambda html, tree: html])  # what the other extractor is given
+@pytest.mark.parametrize(
+    ("markup", "shown"),
+    [
+        ("10<sup>9</sup> bytes", "10⁹ bytes"),
+        ("5 km<SUP class='x'> 2 </SUP> more", "5 km² more"),
+        ("10<sup><b>&minus;3</b></sup> m", "10⁻³ m"),
+        ("2<sup>1/2</sup> is 1.41", "2^1/2 is 1.41"),
+        ("log<sub>10</sub>5", "log₁₀5"),
+        ("101<sub>2</sub> is five", "101₂ is five"),
+    ],
+)
+def test_numbers_stay_what_they_are(extract, markup, shown):
+    assert shown in text_of(
+        f"<html><body><article>{PROSE}<p>So {markup}</p>{PROSE}</article></body></html>", extract=extract
+    )
+
+
+def test_lowered_numbers_of_formulas_and_ordinals_are_plain():
+    text = text_of(f"<html><body>{PROSE}<p>H<sub>2</sub>O on the 2<sup>nd</sup> day</p></body></html>")
+    assert "H2O on the 2nd day" in text
+
+
+@pytest.mark.parametrize("tag", ["noframes", "noembed", "iframe"])
+@pytest.mark.parametrize("end", ["</{}>", ""])
+def test_what_browsers_do_not_show_is_not_read(tag, end):
+    text = text_of(f"<html><body>{PROSE}<{tag}><p>Your <b>browser</b></p>{end.format(tag)}")
+    assert "browser" not in text and "<" not in text and "ordinary" in text
+
+
+def test_references_to_no_character_leave_nothing():
+    assert "more a b text" in text_of(f"<html><body>{PROSE}<p>more &#0; a &#xD800; b text</p></body></html>")
+
+
+@pytest.mark.parametrize("extension", ["", ";a=b", ' ; name="value"'])
+def test_chunk_extensions_are_no_text(extension):
+    body = f"<html><body>{PROSE}</body></html>"
+    chunks = [body[:50], body[50:]]
+    sent = "".join(f"{len(chunk):x}{extension}\r\n{chunk}\r\n" for chunk in chunks) + f"0{extension}\r\n\r\n"
+    headers = "Content-Type: text/html\r\nTransfer-Encoding: chunked"
+    assert text_of(sent, headers) == text_of(body)
+    assert text_of(body, headers) == text_of(body)  # a crawler has unpacked it and left the header
+
+
+def test_a_type_said_twice_is_that_type():
+    assert text_of(f"<html><body>{PROSE}</body></html>", "Content-Type: text/html, text/html") == text_of(PROSE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "User-agent: *\nDisallow: /",
+        "# robots\n\nSITEMAP: https://a.org/",
+        "<?xml version='1.0'?><a>b</a>",
+        "<rss><a/>",
+    ],
+)
+def test_files_for_machines_are_no_prose(body):
+    with pytest.raises(Unwanted, match="MIME type"):
+        text_of(body, "Content-Type: text/plain")
+    assert text_of("About robots: the user-agent: line.", "Content-Type: text/plain").startswith("About")
