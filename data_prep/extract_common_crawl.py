@@ -25,6 +25,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import shown_path
 from shared.rows import Source, clean_text
 
 
@@ -80,7 +81,7 @@ class ExtractPages:
     wats: dict[int, str]  # the WAT file of a source, by index
 
     def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
-        snapshot = snapshot_of(source.path)
+        snapshot = snapshot_of(shown_path(source.path))
         modified = read_last_modified(self.wats[source.index]) if source.index in self.wats else {}
         kinds = ("response", "conversion")
         with ExitStack() as stack:
@@ -93,7 +94,7 @@ class ExtractPages:
                 yield outcome
 
     def _known(self, record: Record, source: Source, snapshot: str) -> dict[str, Any]:
-        name = Path(source.path).name
+        name = shown_path(Path(source.path).name)
         identifier = record.headers.get("warc-record-id", "").strip("<>").lower().removeprefix("urn:uuid:")
         place = f"{name}:{record.offset}" + (f"+{record.inner}" if record.inner else "")
         return {

@@ -30,6 +30,7 @@ from data_prep.wikipedia.template_pages import load_templates, template_phase
 from data_prep.wikipedia.wikitext import clean_wikitext
 from shared.command_line import run_script
 from shared.errors import InputError
+from shared.files import shown_path
 from shared.rows import NAMES, Source, clean_text
 
 REMOVED = "removed_templates"  # in the manifest's counts: from within lines of text, by name
@@ -81,7 +82,7 @@ class ReadArticles:
     templates: str | None = None  # a folder of template_pages.py
 
     def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
-        file_name = Path(source.path).name
+        file_name = shown_path(Path(source.path).name)
         known: tuple[Site, Names, str, str] | None = None
         pages = load_templates(self.templates) if self.templates else {}
         for after, share, page, problem, site in read_pages(source, position, self.max_page_bytes):

@@ -133,9 +133,14 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text, atomically."""
+    """Write text, atomically. A byte of a file name that is no UTF-8 becomes `\\udcNN`, which JSON reads as it was."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as text for columns and pages: a byte that is no UTF-8 as `\\udcNN`."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def write_report(folder: str | Path, name: str, report: Any, page: str) -> None:
