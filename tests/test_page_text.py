@@ -2,6 +2,7 @@
 
 import pytest
 
+from data_prep.crawl.language import language_of, sample_of
 from data_prep.crawl.page import Unwanted, extract_fast, read_page
 
 PROSE = "<p>" + "This is a long sentence of ordinary prose. " * 4 + "</p>"
@@ -72,3 +73,26 @@ def test_files_for_machines_are_no_prose(body):
     with pytest.raises(Unwanted, match="MIME type"):
         text_of(body, "Content-Type: text/plain")
     assert text_of("About robots: the user-agent: line.", "Content-Type: text/plain").startswith("About")
+
+
+ITALIAN = "La nostra azienda offre servizi di consulenza alle imprese che vogliono crescere nel mercato europeo. "
+SLOGAN = "We are the leading company for your business and we make the best of all that you want to do with us. "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SLOGAN * 5 + "\n" + ITALIAN * 40,  # the first line of a page
+        "Home | Download | Newsletter\n" * 40 + "\n".join([ITALIAN] * 12),  # its menus
+        ITALIAN * 3,
+        "Chi siamo\nDove siamo\nI nostri contatti\nLe ultime notizie\nTutti gli articoli",  # short lines only
+    ],
+)
+def test_the_language_of_a_page_is_that_of_most_of_its_text(text):
+    assert language_of(text)[0] == "it"
+
+
+def test_the_sample_of_a_text_is_bounded_and_valid():
+    for text in ("é" * 50_000, "漢字" * 3000, "", "a\n" * 9000, "x" * 999):
+        sample = sample_of(text)
+        assert len(sample.encode()) <= 1004 and set(sample) <= set(text) | {"\n"}
