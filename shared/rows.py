@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shared.errors import InputError
+from shared.files import shown_path
 
 SCHEMA = pa.schema(
     {
@@ -39,6 +40,7 @@ STATE = ".state"  # in a stage's output folder: what is done; see data_prep/engi
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
 NAMED_ONLY = (".json", ".json.gz")  # in a folder these are more often manifests
 MAX_LINE_BYTES = 64 * 2**20
+MAX_TEXT_CHARACTERS = 32 * 2**20  # of a document; a stage holds it and its words, and counts longer ones
 BATCH_BYTES = 16 * 2**20  # of a parquet file, read at once
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
@@ -98,7 +100,14 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         names = [name for name in manifest["files"] if "/" not in name or name.startswith("files/")]
         return [folder / name for name in names if name.endswith(tuple(suffixes))]
     in_folder = tuple(suffix for suffix in suffixes if suffix not in NAMED_ONLY)
-    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(in_folder))
+    found = sorted(file for file in folder.rglob("*") if file.name.endswith(in_folder))
+    broken = [file for file in found if file.is_symlink() and not file.exists()]
+    if broken:
+        raise InputError(
+            f"{folder}: {len(broken)} symbolic links lead nowhere, the first {shown_path(broken[0])}; "
+            "remove or mend them"
+        )
+    return [file for file in found if file.is_file()]
 
 
 def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
@@ -116,6 +125,13 @@ def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict
 
 def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] | None, str]:
     text = row.get("text")
+    if isinstance(text, bytes):  # a binary column
+        try:
+            text = row["text"] = text.decode("utf-8")
+        except UnicodeDecodeError:
+            return None, "not valid UTF-8"
+    if isinstance(text, str) and len(text) > MAX_TEXT_CHARACTERS:
+        return None, f"text longer than {MAX_TEXT_CHARACTERS:,} characters"
     if not isinstance(text, str):
         return None, "text is missing" if text is None else "text is not a string"
     document = dict.fromkeys(NAMES) | {name: row[name] for name in NAMES if name in row}

@@ -119,3 +119,26 @@ def test_written_bytes_depend_on_the_rows_alone(tmp_path):
     for name in ("a", "b"):
         write_rows(tmp_path / name, documents, SCHEMA)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_binary_text_column_is_text_where_it_is_utf8(tmp_path):
+    pq.write_table(pa.table({"text": ["é".encode(), b"\xe9"]}), tmp_path / "a.parquet")
+    (source,) = find_sources([str(tmp_path)])
+    found = [(row and row["text"], problem) for _, _, row, problem in read_rows(source)]
+    assert found == [("é", ""), (None, "not valid UTF-8")]
+
+
+def test_a_text_beyond_the_limit_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("shared.rows.MAX_TEXT_CHARACTERS", 5)
+    (tmp_path / "a.jsonl").write_text('{"text": "12345"}\n{"text": "123456"}\n')
+    (source,) = find_sources([str(tmp_path)])
+    assert [problem for *_, problem in read_rows(source)] == ["", "text longer than 5 characters"]
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(InputError, match=r"1 symbolic links lead nowhere, the first .*b\.jsonl"):
+        find_sources([str(tmp_path)])
+    (tmp_path / "b.jsonl").unlink()  # the way out that it names
+    assert len(find_sources([str(tmp_path)])) == 1

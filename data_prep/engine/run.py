@@ -64,9 +64,8 @@ def run_stage(
         _check_settings(stage)
         sweep(output_dir)
         _check_files(stage)
-        if (output_dir / "manifest.json").is_file() and all(
-            stage.is_done(phase, task) for phase in stage.phases for task in phase.tasks
-        ):
+        done = [stage.is_done(phase, task) for phase in stage.phases for task in phase.tasks]
+        if (output_dir / "manifest.json").is_file() and all(done):
             manifest = json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
             print(f"{name}: already complete in {output_dir}")
         elif args.executor == "local":
@@ -79,8 +78,9 @@ def run_stage(
             manifest = stage.finish()
     _check_bad(manifest["counts"], args.max_bad_records, 0)
     seconds = time.time() - start
-    write_json(stage.state / "time.json", {"seconds": seconds, "workers": workers_of(args)})
-    print(closing_line(name, manifest["counts"], seconds))
+    if not any(done):  # else the counts are not those of this run
+        write_json(stage.state / "time.json", {"seconds": seconds, "workers": workers_of(args)})
+    print(closing_line(name, manifest["counts"], None if any(done) else seconds))
     return manifest
 
 
@@ -96,17 +96,17 @@ def history_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def closing_line(name: str, counts: dict[str, Any], seconds: float) -> str:
-    """Documents in, kept, dropped and damaged by reason, bytes and seconds, in one line."""
+def closing_line(name: str, counts: dict[str, Any], seconds: float | None) -> str:
+    """Documents in, kept, dropped and damaged by reason, bytes and, of a run that did it all, seconds, in one line."""
     line = f"{name}: {counts['in']:,} in, {counts['kept']:,} kept"
     for title in ("dropped", "bad"):
         reasons = sorted(counts[title].items(), key=lambda item: (-item[1], item[0]))
         if reasons:
             line += f", {sum(counts[title].values()):,} {title} ("
             line += ", ".join(f"{reason} {count:,}" for reason, count in reasons) + ")"
-    rate = counts["in"] / max(seconds, 1e-9)
     size = counts.get("file_bytes", counts["text_bytes"])
-    return line + f", {size:,} bytes{'' if 'file_bytes' in counts else ' of text'}, {seconds:.1f} s ({rate:,.0f}/s)"
+    line += f", {size:,} bytes{'' if 'file_bytes' in counts else ' of text'}"
+    return line if seconds is None else f"{line}, {seconds:.1f} s ({counts['in'] / max(seconds, 1e-9):,.0f}/s)"
 
 
 def _hashes(sources: Sequence[Source]) -> Iterator[str]:
