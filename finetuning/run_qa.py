@@ -110,9 +110,9 @@ def names_of_measures(metric: Any, part: Windows | None) -> list[str] | None:
     return None if part is None else ["loss", *score(metric, part.questions, part.no_answers())]
 
 
-def load_answerer(record: Any, model_args: CheckpointArguments, *parts: Any) -> Any:
+def load_answerer(record: Any, model_args: CheckpointArguments, config: Any, tokenizer: Any, most: int) -> Any:
     """A model that gives what `span_loss` and `keep_best_spans` need."""
-    model = load_model(record, model_args, AutoModelForQuestionAnswering, *parts)
+    model = load_model(record, model_args, AutoModelForQuestionAnswering, config, tokenizer, most)
     rule_out_padding(model)
     pass_context_on(model)
     return model

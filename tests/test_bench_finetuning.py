@@ -36,6 +36,7 @@ def glue(tmp_path):
     return tmp_path / "glue"
 
 
+@pytest.mark.faults
 def test_both_paths_train_on_the_same_rows(tmp_path, checkpoint, glue):
     flags = ["--model_name_or_path", checkpoint.name, "--dataset_name", "glue", "--tasks", "sst2", "--batch_size", "4"]
     flags += ["--num_train_epochs", "1", "--seeds", "1", "--output_dir", "out"]

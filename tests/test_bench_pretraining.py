@@ -29,6 +29,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 
+@pytest.mark.faults
 def test_both_paths_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     flags = ["--vocab_sizes", "300", "--seq_lengths", "32", "--batch_size", "4", "--rounds", "1", "--seconds", "0.1"]

@@ -104,7 +104,7 @@ def save_task(folder, texts, labels, names):
 def test_a_run_that_fails_is_shown_and_the_others_go_on(checkpoint, tmp_path):  # noqa: F811
     texts = [f"The book was number {number}." for number in range(12)]
     save_task(tmp_path / "data" / "mrpc", texts, [0, 1, 1] * 4, ["not_equivalent", "equivalent"])
-    save_task(tmp_path / "data" / "rte", ["The book."] * 11 + [""], [0] * 12, ["entailment", "not_entailment"])
+    save_task(tmp_path / "data" / "rte", ["The book."] * 12, [0] * 12, ["entailment", "not_entailment"])
     words = [
         "--models",
         f"tiny={checkpoint}",

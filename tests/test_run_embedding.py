@@ -96,13 +96,14 @@ def test_scores_are_those_of_scipy_on_predictions_by_hand(finished):
     rows = read_rows(VALIDATION)
     one, two = (mean_of_tokens(folder, rows[name][:]) for name in ("sentence1", "sentence2"))
     cosines = torch.cosine_similarity(one, two).numpy()
+    scores = np.array(rows["score"][:], dtype=np.float64)
     written = lines(folder / "predictions.jsonl")
     assert [row["index"] for row in written] == list(range(len(rows)))
     assert np.allclose([row["similarity"] for row in written], cosines, atol=1e-5)
     for prefix in ("eval", "test"):  # the same file
-        assert metrics[f"{prefix}_spearman"] == pytest.approx(spearmanr(cosines, rows["score"][:])[0], abs=1e-4)
-        assert metrics[f"{prefix}_pearson"] == pytest.approx(pearsonr(cosines, rows["score"][:])[0], abs=1e-4)
-    wrong = np.abs(cosines - np.array(rows["score"][:]) / 4)
+        assert metrics[f"{prefix}_spearman"] == pytest.approx(spearmanr(cosines, scores)[0], abs=1e-4)
+        assert metrics[f"{prefix}_pearson"] == pytest.approx(pearsonr(cosines, scores)[0], abs=1e-4)
+    wrong = np.abs(cosines - scores / 4)
     assert metrics["eval_mean_absolute_error"] == pytest.approx(wrong.mean(), abs=1e-5)
     assert lines(folder / "errors" / "worst_mistakes.jsonl")[0]["index"] == wrong.argmax()
 
@@ -114,7 +115,9 @@ def test_the_first_step_descends_on_the_squared_error_of_cosine_and_scaled_score
     run(quiet, tmp_path / "run", *flags, "--eval_strategy", "no")
     rows = read_rows(TRAIN).select(range(16))
     one, two = (mean_of_tokens(quiet, rows[name][:]) for name in ("sentence1", "sentence2"))
-    expected = torch.nn.functional.mse_loss(torch.cosine_similarity(one, two), torch.tensor(rows["score"][:]) / 4)
+    expected = torch.nn.functional.mse_loss(
+        torch.cosine_similarity(one, two), torch.tensor([float(score) for score in rows["score"]]) / 4
+    )
     assert logged(tmp_path / "run")[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -144,7 +147,7 @@ def test_a_step_does_not_depend_on_its_split(checkpoint, tmp_path):
     assert len(found[0]) == 2 and np.allclose(*found, rtol=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["cosine", "negatives"])
+@pytest.mark.parametrize("loss", ["cosine", pytest.param("negatives", marks=pytest.mark.faults)])
 def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(loss, checkpoint, tmp_path):
     flags = ["--config", RECIPE, "--model_name_or_path", checkpoint, "--num_train_epochs", "4", "--save_steps", "5"]
     flags += ["--max_train_samples", "250", "--eval_strategy", "no", "--save_total_limit", "2", "--loss", loss]

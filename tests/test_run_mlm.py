@@ -224,7 +224,7 @@ def test_budgets_and_schedules(tmp_path):
     assert metrics["train_tokens"] == 20 * 512
     history = json.loads((tmp_path / "tokens" / "trainer_state.json").read_text())["log_history"]
     rates = [row["learning_rate"] for row in history if "learning_rate" in row]
-    assert rates[1] == pytest.approx(5e-3) and rates[-1] < 1e-3
+    assert max(rates) == pytest.approx(5e-3) and rates[-1] < 1e-3
     metrics = run_budget(tmp_path / "hours", "max_hours: 0.0006", "lr_scheduler_type: cosine")
     assert 0.7 < metrics["train_runtime"] < 7
     metrics = run_budget(tmp_path / "epochs", "num_train_epochs: 0.5")

@@ -157,6 +157,7 @@ def test_pages_are_extracted_elsewhere_as_here(run_elsewhere, tmp_path):
     assert counts["in"] == len(texts) and counts["kept"] > 0.9 * len(texts) and not counts["bad"]
 
 
+@pytest.mark.faults
 def test_the_smoke_recipe_trains_elsewhere_as_here(run_elsewhere, tmp_path):
     flags = ["--dataloader_num_workers", 2, "--eval_strategy", "no", "--output_dir", tmp_path / "run"]
     run_elsewhere("pretraining/run_mlm.py", "--config", SMOKE, *flags)

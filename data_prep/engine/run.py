@@ -146,7 +146,8 @@ def _check_files(stage: Stage) -> None:
     """Raise InputError for a file of a finished part that is no longer what was written. One that is missing, or of
     another size, is made again."""
     parts = [part for phase in stage.phases for task in phase.tasks for part in stage.parts(phase, task)]
-    files = {name: facts["sha256"] for part in parts for name, facts in part["files"].items()}
+    facts = {name: facts for part in parts for name, facts in part["files"].items()}
+    files = {name: found["sha256"] for name, found in facts.items() if "sha256" in found}  # what later phases delete
     for name, digest in tqdm(files.items(), desc="Verifying what is finished", delay=2):
         path = Path(stage.output_dir, name)
         if sha256_of(path) != digest:

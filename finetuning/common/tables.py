@@ -93,7 +93,7 @@ def _read_parquet(path: str) -> Dataset:
         return load_dataset("parquet", data_files=[path], split="train")
     except (DatasetGenerationError, ValueError, OSError) as error:
         cause = " ".join(str(error.__cause__ or error).split())[:400]
-        if "BatchSize must be greater than 0" in cause:
+        if "BatchSize must be greater than 0" in cause or "corresponds to no data" in cause:
             raise InputError(f"{path}: holds no rows") from error
         raise InputError(f"{path}: not a readable .parquet file: {cause}") from error
 
