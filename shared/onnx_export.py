@@ -77,6 +77,20 @@ def export(model: Any, names: Sequence[str], path: Path, output: str = "logits",
             external_data=False,
             verbose=False,
         )
+    forget_sources(path)
+
+
+def forget_sources(path: Path) -> None:
+    """Take out of an ONNX file where in which source its parts were made: names of folders of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for weight in model.graph.initializer:
+        del weight.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _Function(model: Any, names: Sequence[str], output: str) -> Any:

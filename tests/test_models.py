@@ -30,6 +30,9 @@ def test_there_are_models():
 def test_it_is_small_and_holds_plain_weights(model):
     assert sum(file.stat().st_size for file in model.rglob("*") if file.is_file()) < MOST_BYTES
     assert not [file.name for file in model.rglob("*") if file.suffix in (".bin", ".pt", ".pkl", ".py")]
+    assert b"site-packages" not in (model / "onnx" / "model_int8.onnx").read_bytes(), (
+        "folders of the machine that made it"
+    )
     loaded, info = AutoModelForMaskedLM.from_pretrained(model, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}, "a CPU computes in float32"
