@@ -24,7 +24,7 @@ from data_prep.crawl.warc import Record, read_records
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import shown_path
 from shared.rows import Source, clean_text
 
@@ -69,7 +69,7 @@ class ExtractArguments:
             except ImportError as error:
                 need = "run pip install trafilatura lxml_html_clean"
                 raise InputError(
-                    f"--extractor precise: trafilatura cannot be used ({' '.join(str(error).split())}); {need}"
+                    f"--extractor precise: trafilatura cannot be used ({one_line(error, None)}); {need}"
                 ) from error
 
 

@@ -50,7 +50,7 @@ _LONG = {
     "por": "pt", "ron": "ro", "rus": "ru", "slk": "sk", "spa": "es", "srp": "sr", "swe": "sv", "tha": "th",
     "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
 }  # fmt: skip
-_UNSPACED = re.compile(f"[{IDEOGRAPHS}{LETTERS}{TIBETAN}]")
+UNSPACED = re.compile(f"[{IDEOGRAPHS}{LETTERS}{TIBETAN}]")
 _START = 2_000  # characters by which a script is told
 
 
@@ -66,7 +66,7 @@ def puts_spaces(language: str | None, text: str) -> bool:
     if language:
         return language_of_code(language) not in WITHOUT_SPACES
     start = text[:_START]
-    return 2 * len(_UNSPACED.findall(start)) <= sum(char.isalpha() for char in start)
+    return 2 * len(UNSPACED.findall(start)) <= sum(char.isalpha() for char in start)
 
 
 def is_latin(text: str) -> bool:

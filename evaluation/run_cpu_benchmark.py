@@ -34,7 +34,7 @@ from evaluation.tasks.runs import name_models
 from shared import onnx_export as export
 from shared.command_line import run_script
 from shared.cores import available_cores
-from shared.errors import InputError, RunError
+from shared.errors import InputError, RunError, one_line
 from shared.files import check_new_folder, write_report
 from shared.training.environment import git_commit, hardware, versions
 
@@ -110,7 +110,7 @@ def write_variants(
             export.write_folder(folder / variant, model, tokenizer, title, args.max_seq_length, source, calibration)
             found[variant]["file_bytes"] = (folder / variant / "model.onnx").stat().st_size
         except Exception as error:  # the exporter raises dozens of its own
-            found[variant]["failure"] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            found[variant]["failure"] = f"{type(error).__name__}: {one_line(error)}"
     return found
 
 

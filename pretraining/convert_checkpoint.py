@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from shared.command_line import run_script
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import atomic_folder, check_new_folder
-from shared.model_config import load_weights, shorten
+from shared.model_config import load_weights
 
 WRAPPERS = ("module.", "model.")  # of DistributedDataParallel, and of the class of somebody's own
 COMPILED = "_orig_mod."  # of torch.compile, which may stand anywhere
@@ -48,7 +48,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
             try:
                 weights |= {k: v for k, v in read(path).items() if isinstance(v, torch.Tensor)}
             except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, AttributeError) as error:
-                raise InputError(f"{path}: not readable as tensors ({shorten(error)})") from error
+                raise InputError(f"{path}: not readable as tensors ({one_line(error)})") from error
         if weights:
             return weights
     raise InputError(f"--input {folder}: no weights in {' or '.join(readers)}")
@@ -74,7 +74,7 @@ def main(args: ConvertArguments) -> dict[str, Any]:
             folder = Path(snapshot_download(args.input))
         config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"--input {args.input}: {shorten(error)}") from error
+        raise InputError(f"--input {args.input}: {one_line(error)}") from error
     named = (config.architectures or [""])[0]
     task_class = getattr(transformers, named, None) or AutoModelForMaskedLM._model_mapping[type(config)]
     with torch.device("meta"):

@@ -56,8 +56,8 @@ class Masker:
         in the order of the columns; a row with fewer targets is filled up with column 0 and label IGNORED.
 
         The share of targets among the tokens of a row that are not special is `mlm_probability`, to the nearest
-        token (or to half a word). A word of more tokens than that is none: each of its
-        tokens is chosen by itself. A target becomes [MASK], a random token or itself, whole words alike.
+        token (or to half a word). In a word with more tokens than that, each is chosen by itself. A target becomes
+        [MASK], a random token or itself, whole words alike.
         """
         ids = ids.astype(np.int64)
         length = ids.shape[1]

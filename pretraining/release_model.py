@@ -89,13 +89,13 @@ def write_onnx(folder: Path, forms: list[str], texts: list[str]) -> dict[str, fl
         quantize(paths["fp32"], paths["int8"])
     if "fp32" not in forms:
         paths["fp32"].unlink()
+    sessions = {form: InferenceSession(paths[form], providers=["CPUExecutionProvider"]) for form in forms}
     least = dict.fromkeys(forms, 1.0)
     for text in texts:
         inputs = tokenizer(text, truncation=True, max_length=128, return_tensors="np")
         with torch.no_grad():
             wanted = model(**{name: torch.from_numpy(inputs[name]) for name in names}).last_hidden_state[0].mean(0)
-        for form in forms:
-            session = InferenceSession(paths[form], providers=["CPUExecutionProvider"])
+        for form, session in sessions.items():
             found = session.run(None, {name: inputs[name] for name in names})[0][0].mean(0)
             cosine = found @ wanted.numpy() / np.linalg.norm(found) / wanted.norm().item()
             least[form] = min(least[form], float(cosine))

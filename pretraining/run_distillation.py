@@ -49,7 +49,8 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
         default=None, metadata={"help": "The teacher: a sentence encoder or any other, folder or Hub id."}
     )
     train_file: list[str] = field(
-        default_factory=list, metadata={"help": "Text: parquet, JSON lines or text files, or folders of them."}
+        default_factory=list,
+        metadata={"help": "Text: parquet, JSON lines or .txt (blank lines separate documents), or folders."},
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Text of the Hub instead, by id."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})

@@ -60,7 +60,8 @@ class DataArguments(MaskingArguments):
         default=None, metadata={"help": "A folder written by data_prep/pack_dataset.py."}
     )
     train_file: list[str] = field(
-        default_factory=list, metadata={"help": "Text instead: parquet, JSON lines or text files, or folders of them."}
+        default_factory=list,
+        metadata={"help": "Text instead: parquet, JSON lines or .txt (blank lines separate documents), or folders."},
     )
     dataset_name: str | None = field(
         default=None, metadata={"help": "Text of the Hub, by id; or 'docstrings', those of the installed libraries."}

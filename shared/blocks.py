@@ -28,8 +28,7 @@ class PackedBlocks:
 
 
 def open_blocks(path: str | Path) -> PackedBlocks:
-    """Open a packed folder, after all of it was read and compared with its hashes, which costs about 0.2 s for 200
-    MB (SHA-256 at 1 GB/s), and what the disk takes.
+    """Open a packed folder, after all of it was read and compared with its hashes (about a second a gigabyte).
 
     Raises InputError when it is no such folder, comes from another version, or differs in a bit from what was packed.
     """

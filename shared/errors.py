@@ -11,3 +11,8 @@ class RunError(Exception):
 
 class BadRecordsError(Exception):
     """More of the input is damaged than `--max_bad_records` allows; scripts exit with 3."""
+
+
+def one_line(error: BaseException, most: int | None = 400) -> str:
+    """What an error of a library says, in one line of at most `most` characters."""
+    return " ".join(str(error).split())[:most]

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.tokenizer import tokenizer_hash
 
 # Layers, width and heads of Google's BERT miniatures (Turc et al., 2019, arXiv:1908.08962); BERT's own base.
@@ -162,7 +162,7 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
         source = "model_name_or_path" if args.model_name_or_path else "model_type"
         names = (source, "config_overrides", "attn_implementation")
         flags = " ".join(f"--{name} {getattr(args, name)}" for name in names if getattr(args, name))
-        raise InputError(f"{flags}: {shorten(error)}") from error
+        raise InputError(f"{flags}: {one_line(error)}") from error
     model.config.vocabulary_sha256 = vocabulary_hash(tokenizer)  # see check_vocabulary
     return model
 
@@ -211,11 +211,6 @@ def check_weights(model: Any, info: dict[str, Any], name: str) -> list[str]:
             f"if the names only begin with a wrapper's (module., _orig_mod., model.), {CONVERT}{name}"
         )
     return absent
-
-
-def shorten(error: Exception) -> str:
-    """The beginning of a library's message, in one line."""
-    return " ".join(str(error).split())[:400]
 
 
 def _first(names: Sequence[str]) -> str:

@@ -171,7 +171,7 @@ def test_a_worker_that_is_not_forked_opens_the_blocks_itself(tmp_path):
     mapped = np.load(tmp_path / "train.npy", mmap_mode="r")
     for rows in (mapped, mapped[:700], mapped[::2], mapped[5:], np.asarray(mapped)[:30].copy()):
         sent = pickle.dumps(MaskedBlocks(rows, None, 0))
-        assert np.array_equal(pickle.loads(sent).blocks, rows)  # noqa: S301, our own
+        assert np.array_equal(pickle.loads(sent).blocks, rows)  # noqa: S301, as a spawned worker gets it
         assert (len(sent) < 2000) == (rows is mapped or len(rows) == 700)
 
 

@@ -1,7 +1,5 @@
 """Words, as tokenizers of any kind mark them, in scripts with and without spaces; the reference is the text itself."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -56,20 +54,18 @@ def words(tokenizer, text):
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram", "suffix"])
 def test_words_are_those_of_the_text(kind):
-    tokenizer = train(kind, ENGLISH * 3 + CHINESE)
+    characters = [*"自由和尊严良心"] * 10  # alone, so that no token of byte-level BPE has bytes of two of them
+    tokenizer = train(kind, ENGLISH * 3 + (characters if kind == "bpe" else CHINESE))
     assert words(tokenizer, "The (old) web wrote pages") == ["The", "(", "old", ")", "web", "wrote", "pages"]
     if kind != "suffix":  # with </w> alone nothing ends before the next space
         for text in ("自由和尊严和良心", "web自由web"):
             found = words(tokenizer, text)
-            tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-            places = merged(tokens)
             assert "".join(found) == text
-            if len(tokens) > len(places) or any(a[1] > b[0] for a, b in pairwise(places)):
-                continue  # a character in several tokens of bytes, one of which may be of two: ties in training decide
             if "web" in text:
                 assert kind == "wordpiece" or (found[0], found[-1]) == ("web", "web")
             else:
-                assert found == [text[a:b] for a, b in places]
+                tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+                assert found == ([*text] if kind == "bpe" else [text[a:b] for a, b in merged(tokens)])
 
 
 def merged(places):

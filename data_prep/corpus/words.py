@@ -8,14 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from data_prep.languages import IDEOGRAPHS, LETTERS, TIBETAN
+from data_prep.languages import IDEOGRAPHS, LETTERS, TIBETAN, UNSPACED
 
 # Of Chinese and Japanese each character is a word. Thai, Lao, Khmer, Burmese and Tibetan are cut at the marks over and
 # under their letters, which are no letters for `re`: two to five letters, so that 13 of them say as much as 6 to 13
 # words; 13 letters would say as little as 3.
 # At most 64 letters, so that a line of a million letters is not one key of a cache.
 _WORD = re.compile(f"[{IDEOGRAPHS}]|[^\\W_{IDEOGRAPHS}]{{1,64}}")
-_UNSPACED = re.compile(f"[{IDEOGRAPHS}{LETTERS}{TIBETAN}]")
 _UNSPACED_WORD = re.compile(f"[{IDEOGRAPHS}]|(?:(?=\\w)[{LETTERS}{TIBETAN}])+")
 # GLUE writes "do n't" and "it 's". One space only: with `\s+` a megabyte of spaces would take hours.
 _SPLIT_ENDING = re.compile(r"\s(?=n['’]t\b|['’](?:s|re|ve|ll|d|m)\b)")
@@ -56,6 +55,6 @@ def word_hashes(words: list[str]) -> np.ndarray:
 def count_words(text: str) -> int:
     """What stands between spaces; in scripts without spaces, the words of `normalised_words` too. For estimates."""
     words = len(text.split())
-    if text.isascii() or not _UNSPACED.search(text):
+    if text.isascii() or not UNSPACED.search(text):
         return words
     return words + len(_UNSPACED_WORD.findall(text))

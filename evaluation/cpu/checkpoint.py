@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.model_config import check_fits
 from shared.tokenizer import load_tokenizer
 
@@ -23,7 +23,7 @@ def load_checkpoint(name: str, most_tokens: int) -> tuple[str, Any, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except Exception as error:  # damaged JSON and more
-        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+        raise InputError(f"--models {name}: {one_line(error)}") from error
     heads = {
         getattr(auto._model_mapping.get(type(config), None), "__name__", ""): (task, auto)
         for task, auto in ((task, getattr(transformers, class_name)) for task, class_name in TASKS.items())
@@ -40,4 +40,4 @@ def load_checkpoint(name: str, most_tokens: int) -> tuple[str, Any, Any]:
     try:
         return task, auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval(), tokenizer
     except Exception as error:  # safetensors has its own
-        raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+        raise InputError(f"--models {name}: {one_line(error)}") from error

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from pretraining.masking import Masker
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.loss import IGNORED, project_masked_only
 from shared.model_config import check_fits, plain_outputs
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
@@ -68,7 +68,7 @@ def open_checkpoints(names: Sequence[str], max_seq_length: int = 1) -> list[Chec
                 f"--models {name}: {str(error).replace('--tokenizer_name ' + name + ': ', '')}"
             ) from error
         except (OSError, ValueError) as error:
-            raise InputError(f"--models {name}: {' '.join(str(error).split())[:400]}") from error
+            raise InputError(f"--models {name}: {one_line(error)}") from error
         saved = (config.architectures or [HEADS[0]])[0]
         if type(config) not in AutoModelForMaskedLM._model_mapping or not saved.endswith(HEADS):
             raise InputError(f"--models {name}: {saved} cannot fill in masks; name the pretrained checkpoint")
@@ -89,7 +89,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
             checkpoint.name, dtype="float32", use_safetensors=True, output_loading_info=True
         )
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--models {checkpoint.name}: {' '.join(str(error).split())[:400]}") from error
+        raise InputError(f"--models {checkpoint.name}: {one_line(error)}") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise InputError(f"--models {checkpoint.name}: has no weights for {missing}; name the pretrained checkpoint")

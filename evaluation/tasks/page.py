@@ -11,7 +11,7 @@ import yaml
 
 from evaluation.tasks.bootstrap import RESAMPLES, Examples, Sample, average, describe, holm, p_value
 from evaluation.tasks.definitions import TASKS
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.figures import new_figure, save_figure
 from shared.files import atomic_file, write_json, write_text
 from shared.markdown import escape, markdown_table
@@ -32,7 +32,7 @@ def read_references(path: str | Path, tasks: Sequence[str]) -> list[dict[str, An
     try:
         rows = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or []
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"--references {path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise InputError(f"--references {path}: cannot be read: {one_line(error, None)}") from error
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         missing = [key for key in REFERENCE_KEYS if not isinstance(row, dict) or key not in row]
         if missing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.tasks.definitions import TASKS
-from shared.errors import InputError, RunError
+from shared.errors import InputError, RunError, one_line
 from shared.files import sha256_of, write_json
 
 FINE_TUNED = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
@@ -38,7 +38,7 @@ def check_model(path: str) -> dict[str, str]:
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"--models {path}: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(f"--models {path}: {one_line(error, 300)}") from error
     for head in config.architectures or []:
         if head.endswith(FINE_TUNED):
             raise InputError(f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint")
@@ -87,7 +87,7 @@ def do_run(task: str, run: tuple[Any, ...]) -> dict[str, Any]:
 
 def say_why(error: Exception) -> str:
     """The reason of a failure in one line."""
-    text = " ".join(str(error).split())[:300]
+    text = one_line(error, 300)
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "allocate memory" in text.lower():
         return f"out of memory: {text}".rstrip(": ")
     return text if isinstance(error, (InputError, RunError)) else f"{type(error).__name__}: {text}"

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoConfig
 
 from finetuning.common.arguments import CheckpointArguments
-from shared.errors import InputError
-from shared.model_config import check_fits, check_vocabulary, load_weights, plain_outputs, shorten
+from shared.errors import InputError, one_line
+from shared.model_config import check_fits, check_vocabulary, load_weights, plain_outputs
 from shared.tokenizer import load_tokenizer
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
@@ -58,7 +58,7 @@ def load_config(
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"--model_name_or_path {name}: {' '.join(str(error).split())}") from error
+        raise InputError(f"--model_name_or_path {name}: {one_line(error, None)}") from error
     if type(config) not in task_class._model_mapping:
         raise InputError(f"--model_name_or_path {name}: {config.model_type} has no {task_class.__name__}")
     before = [config.id2label[i] for i in sorted(config.id2label)] if has_head(config, task_class) else None
@@ -127,7 +127,7 @@ def load_model(
         settings = {"config": config, "dtype": "float32", "attn_implementation": attention}
         model = load_weights(task_class, str(name), record.note, ignore_mismatched_sizes=args.new_head, **settings)
     except (ImportError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"--model_name_or_path {name}: {shorten(error)}") from error
+        raise InputError(f"--model_name_or_path {name}: {one_line(error)}") from error
     if args.new_head:
         renewed = renew_output(model, task_class)
         record.note(f"{name} was fine-tuned for other labels: {', '.join(renewed)} are new, and are to be trained")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import sha256_of
 from shared.tokenizer import tokenizer_hash
 
@@ -149,7 +149,7 @@ def _load_dataset(name: str, config: str | None) -> Any:
         return load_dataset(name) if Path(name).is_dir() else load_dataset(name, config)
     except Exception as error:  # the library has dozens of its own
         shown = f"{name} --dataset_config_name {config}" if config and not Path(name).is_dir() else name
-        raise InputError(f"--dataset_name {shown}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+        raise InputError(f"--dataset_name {shown}: cannot be loaded: {one_line(error)}") from error
 
 
 def data_identity(hashes: dict[str, str], tokenizer: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 
 FORMATS = {
     ".parquet": "parquet",
@@ -92,7 +92,7 @@ def _read_parquet(path: str) -> Dataset:
     try:
         return load_dataset("parquet", data_files=[path], split="train")
     except (DatasetGenerationError, ValueError, OSError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())[:400]
+        cause = one_line(error.__cause__ or error)
         if "BatchSize must be greater than 0" in cause or "corresponds to no data" in cause:
             raise InputError(f"{path}: holds no rows") from error
         raise InputError(f"{path}: not a readable .parquet file: {cause}") from error

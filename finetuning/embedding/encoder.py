@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from finetuning.common.arguments import CheckpointArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.model_config import check_fits, check_vocabulary, check_weights, plain_outputs
 from shared.tokenizer import load_tokenizer
 from shared.training.checkpoints import verify
@@ -40,7 +40,7 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
         settings = {"dtype": "float32", "use_safetensors": True, "attn_implementation": args.attn_implementation}
         model = SentenceTransformer(name, device=str(device), model_kwargs=settings)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"--model_name_or_path {name}: {' '.join(str(error).split())[:400]}") from error
+        raise InputError(f"--model_name_or_path {name}: {one_line(error)}") from error
     config = model.config
     if config is None:
         raise InputError(f"--model_name_or_path {name}: begins with {type(model[0]).__name__}, not with a transformer")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import CACHE, atomic_file, content_hash
 
 PART = 4096  # texts in a file of the cache
@@ -27,7 +27,7 @@ def load_teacher(name: str) -> Any:
         teacher = SentenceTransformer(name)
         width = teacher.encode(["One sentence."], show_progress_bar=False).shape[1]
     except Exception as error:  # the library lets whatever its parts raise through
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise InputError(
             f"--teacher_name_or_path {name}: does not load as a sentence encoder ({reason}); name a folder or Hub id "
             "that holds a model and its tokenizer"

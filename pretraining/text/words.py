@@ -25,7 +25,8 @@ def word_edges(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     and there a word also begins and ends at anything that is neither letter nor digit, so that "(web)" is three words
     and not one; others mark ends (`</w>`). A Chinese character, or one of the Japanese syllabaries, is a word. In
     Thai and other scripts that put no space between words, no token says where a word begins: there each is one.
-    Special tokens are words of their own. Raises InputError for a tokenizer that has no mark.
+    Special tokens are words of their own. Of a character that is cut into several tokens of bytes, the last one is not
+    seen to end a word. Raises InputError for a tokenizer that has no mark.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     model = backend["model"]

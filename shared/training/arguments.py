@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_cuda_available
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 
 REFUSED = {  # flags of Trainer that no script here can follow, and why; refused with any value but the default
     "ignore_data_skip": "a resumed run would read the first samples again",
@@ -164,7 +164,7 @@ class RunArguments(TrainingArguments):
             try:
                 Trainer.get_optimizer_cls_and_kwargs(self)
             except (ImportError, ValueError, TypeError) as error:
-                raise InputError(f"--optim {optim}: {' '.join(str(error).split())}, or take adamw_torch") from error
+                raise InputError(f"--optim {optim}: {one_line(error, None)}, or take adamw_torch") from error
         for name in self.report_to:
             if name not in INTEGRATION_TO_CALLBACK:
                 raise InputError(f"--report_to {name}: there are {', '.join(INTEGRATION_TO_CALLBACK)}, none, all")

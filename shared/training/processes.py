@@ -1,4 +1,4 @@
-"""The processes of a run: they are those that were launched, they start together, and none waits for a dead one."""
+"""Process supervision: stop early if the launch is not what was asked for, or if a process never arrives or dies."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, made exact: what it computes hangs on the recipe, not on splits, kills or damaged files."""
+"""A Trainer whose result depends on the recipe alone: not on how batches are split, on interruptions, or on damage."""
 
 import os
 import shutil
