@@ -35,6 +35,8 @@ install: $(VENV)/core ## the packages that the scripts need, in .venv; TORCH=cpu
 
 demo: $(VENV)/core ## train a model in 3 minutes on two CPU cores
 	$(BIN)/accelerate launch pretraining/run_mlm.py
+	@echo 'The model is in runs/demo. Next, on a CSV of yours with the columns text and label:'
+	@echo '  $(BIN)/python finetuning/run_glue.py --model_name_or_path runs/demo --train_file mine.csv --validation_fraction 0.1 --text_column text --output_dir runs/mine'
 
 # In two processes; for one file, .venv/bin/python -m pytest tests/test_trainer.py.
 test: $(VENV)/dev ## the tests
