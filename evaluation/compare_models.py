@@ -10,7 +10,8 @@ difference times the normal quantile at which all numbers together raise a false
 (--confidence 0.95; Bonferroni's correction). Where both benchmarks kept what they made of the same examples, the
 standard error is that of a paired bootstrap; else the two are added as if independent, which is too much for one set,
 so that the gate sees less. A number without an error fails on the allowance alone, and one that AFTER lacks fails.
-The exit code is 1 if anything fails.
+Two models of one result of run_freshness.py are compared on the same documents. --must_be_fresher asks for more: the
+freshness gain over the model before must have an interval above zero. The exit code is 1 if anything fails.
 """
 
 import sys
@@ -37,6 +38,9 @@ class CompareArguments:
     )
     allow: list[str] = field(
         default_factory=list, metadata={"help": "NAME=value: another allowance for a task, bucket or metric."}
+    )
+    must_be_fresher: bool = field(
+        default=False, metadata={"help": "Fail unless run_freshness.py shows AFTER to be fresher than BEFORE."}
     )
     confidence: float = field(default=0.95, metadata={"help": "Probability of no false alarm at all."})
     accept_changes: bool = field(
@@ -94,15 +98,29 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
             raise InputError(f"{name}: is {old.metric} in {args.before} and {new.metric} in {args.after}")
         default = args.max_rise if number.metric in LOSSES else args.max_drop
         limit = allowed.get(name, allowed.get(number.metric, default)) / number.unit
-        error = noise_of(old, new, tasks[name])
+        same_text = after.gain.errors.get(name) if after.gain and after.gain.base in before.sources else None
+        error = noise_of(old, new, tasks[name]) if same_text is None else same_text
         noise = 0.0 if error is None else quantile * error
         change = new.value - old.value
-        row |= {"change": change, "change_error": error, "is_paired": tasks[name] is not None}
+        row |= {"change": change, "change_error": error, "is_paired": bool(tasks[name] or same_text)}
         row |= {"allowed": limit, "fails_beyond": limit + noise}
         gain = number.sign * change
         verdict = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"
         rows.append(row | {"verdict": verdict})
-    return rows
+    return rows + ([judge_gain(before, after, args)] if args.must_be_fresher else [])
+
+
+def judge_gain(before: Result, after: Result, args: CompareArguments) -> dict[str, Any]:
+    """The row of the freshness gain. Raises InputError where it was not measured over the model before."""
+    gain = after.gain
+    if gain is None or gain.base not in before.sources:
+        raise InputError(
+            f"--must_be_fresher: {args.after} holds no gain over {args.before}; measure both models in one call of "
+            "run_freshness.py with --cutoff, and name freshness.json:OLD and freshness.json:NEW"
+        )
+    row = {"name": "freshness gain", "metric": "bits_per_byte", "unit": 1.0, "before": None, "after": None}
+    row |= {"change": gain.value, "change_error": gain.error, "is_paired": True}
+    return row | {"verdict": "better" if gain.is_fresher else "worse"}
 
 
 def pair(old: Number, new: Number) -> Sample | None:

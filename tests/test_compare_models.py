@@ -143,6 +143,28 @@ def test_periods_of_several_models(tmp_path):
     assert set(verdicts(f"{before}:tiny", f"{before}:mini").values()) == {"better"}
 
 
+def test_two_models_of_one_freshness_result_are_compared_on_its_documents(tmp_path):
+    def save(name, lead_2025, gain):
+        row = {"old": 2.0, "new": 2.0 - lead_2025}
+        row = {label: {"bits_per_byte": v, "bits_per_byte_interval": [v - 0.2, v + 0.2]} for label, v in row.items()}
+        found = {"gain": gain, "gain_interval": [gain - 0.02, gain + 0.02], "is_fresher": gain > 0.02}
+        found["periods"] = [{"lead": lead_2025, "lead_interval": [lead_2025 - 0.004, lead_2025 + 0.004]}]
+        text = {"old": "old", "gains": {"new": found}, "periods": [{"name": "2025", "documents": 9, "models": row}]}
+        (tmp_path / name).write_text(json.dumps({"models": ["old", "new"], "text": text, "settings": {}}))
+        return [f"{tmp_path / name}:{label}" for label in ("old", "new")]
+
+    fresher = save("a.json", -0.02, 0.05)
+    assert verdicts(*fresher, must_be_fresher=True) == {"text 2025": "worse", "freshness gain": "better"}
+    assert verdicts(*fresher, max_rise=0.02)["text 2025"] == "as before"
+    assert verdicts(*save("b.json", -0.003, 0.01), must_be_fresher=True) == {
+        "text 2025": "as before",
+        "freshness gain": "worse",
+    }
+    assert verdicts(*fresher[::-1])["text 2025"] == "as before"  # no gain the other way round: by separate intervals
+    with pytest.raises(InputError, match="one call of run_freshness"):
+        verdicts(*fresher[::-1], must_be_fresher=True)
+
+
 def test_each_probe_is_a_row_and_tokens_are_compared_by_one_tokenizer_alone(tmp_path):
     """As run_probes.py writes them; controls, layers and years are no rows."""
 

@@ -127,6 +127,8 @@ def test_the_gain_is_a_difference_of_differences_with_its_paired_interval():
     assert found["gain"] == pytest.approx(0.1) and found["late"] == ["2022"] and found["is_fresher"]
     low, high = found["gain_interval"]
     assert high - low == pytest.approx(2 * 1.96 * 0.01 * (2 + 1) ** 0.5, rel=0.15)
+    low, high = found["periods"][0]["lead_interval"]
+    assert low < found["periods"][0]["lead"] < high < low + 2 * 1.96 * 0.01 * 2**0.5 * 1.2
     assert periods == (["2020", "2021"], ["2022"])
     for no_newer in (None, parse_date("2021-12"), parse_date("2020")):
         assert early_and_late(names, parse_date("2021"), no_newer)[1] == ["2022", "2024"]

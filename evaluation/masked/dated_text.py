@@ -299,6 +299,7 @@ def freshness_gain(
         "periods": [
             {
                 "lead": lead[b.name],
+                "lead_interval": interval(samples[b.name]),
                 "above_early": lead[b.name] - early_value,
                 "above_early_interval": interval(samples[b.name] - early_samples),
             }

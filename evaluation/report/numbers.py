@@ -44,9 +44,23 @@ class Number:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """The freshness gain over an older model, and the standard errors of the differences from it by number, both of
+    the same documents. `base` is the file and the name of the older model."""
+
+    base: tuple[Path, str]
+    value: float
+    error: float
+    is_fresher: bool
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Result:
     numbers: dict[str, Number]
     settings: dict[str, Any]
+    sources: set[tuple[Path, str]]  # the files that were read, and what the model is called there
+    gain: Gain | None = None
 
 
 def read_result(text: str) -> Result:
@@ -59,6 +73,7 @@ def read_result(text: str) -> Result:
     files = [Path(path)] if Path(path).is_file() else sorted(Path(path).glob("*.json"))
     numbers: dict[str, Number] = {}
     settings: dict[str, Any] = {}
+    sources, gain = set(), None
     for file in files:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -75,11 +90,26 @@ def read_result(text: str) -> Result:
         if clashes:
             raise InputError(f"{file}: {min(clashes)} is also in another file of {path}; name one of the files")
         numbers |= found
+        sources.add((file.resolve(), name))
+        gain = gain or read_gain(content, name, file)
         known = [key for key in SETTINGS if key in content["settings"]]
         settings |= {f"{file.stem}: {key}": content["settings"][key] for key in known}
     if not numbers:
         raise InputError(f"{text}: holds no result with numbers and their errors")
-    return Result(numbers, settings)
+    return Result(numbers, settings, sources, gain)
+
+
+def read_gain(content: dict[str, Any], model: str, file: Path) -> Gain | None:
+    """What run_freshness.py found of this model over the oldest one; None for another result."""
+    try:
+        text = content["text"]
+        found, names = text["gains"][model], [f"text {period['name']}" for period in text["periods"]]
+        rows = zip(names, found["periods"], strict=True)
+        errors = {name: _error(dict(zip(("low", "high"), row["lead_interval"], strict=True))) for name, row in rows}
+        error = _error(dict(zip(("low", "high"), found["gain_interval"], strict=True)))
+        return Gain((file.resolve(), text["old"]), found["gain"], error, found["is_fresher"], errors)
+    except (KeyError, TypeError, ValueError):  # without --cutoff, of the older model itself, or of another script
+        return None
 
 
 def choose_model(models: Iterable[str], wanted: str, file: Path) -> str:
