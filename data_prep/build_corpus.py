@@ -63,6 +63,9 @@ class BuildArguments:
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Share for validation/, by hash; 0: left to pack_dataset.py (the same rule)."}
     )
+    documents_from: str | None = field(
+        default=None, metadata={"help": "Leave out documents that are older than this date (YYYY-MM-DD), or undated."}
+    )
     validation_from: str | None = field(
         default=None, metadata={"help": "Documents of this date (YYYY-MM-DD) or later go to validation_dated/."}
     )
@@ -87,8 +90,9 @@ class BuildArguments:
         ):
             if wrong:
                 raise InputError(f"--{name} {getattr(self, name)}: out of range; see --help")
-        if self.validation_from and not is_date(self.validation_from):
-            raise InputError(f"--validation_from {self.validation_from}: is a date like 2026-11-20")
+        for name in ("documents_from", "validation_from"):
+            if getattr(self, name) and not is_date(getattr(self, name)):
+                raise InputError(f"--{name} {getattr(self, name)}: is a date like 2026-11-20")
         read_licences(self.licences)
 
 

@@ -17,8 +17,10 @@ from data_prep.corpus.contamination import HITS, EvaluationFile, build_index
 from data_prep.corpus.records import (
     BAD,
     CONTAMINATED,
+    DATED,
     EMPTY,
     FOLDERS,
+    OLD,
     REASONS,
     RECORD,
     TRAIN,
@@ -114,6 +116,10 @@ class Examine:
             return EMPTY
         if contaminated and self.args.contamination == "drop":
             return CONTAMINATED
+        if self.args.documents_from:
+            outcome = dated_split(row["date"], self.args.documents_from)
+            if outcome != DATED:
+                return OLD if outcome == TRAIN else outcome
         if self.args.validation_from:
             outcome = dated_split(row["date"], self.args.validation_from)
             if outcome != TRAIN:

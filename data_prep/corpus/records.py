@@ -10,12 +10,13 @@ import numpy as np
 from data_prep.corpus.contamination import Index
 from shared.rows import STATE
 
-TRAIN, VALIDATION, DATED, EMPTY, CONTAMINATED, UNDATED, BAD = range(7)
+TRAIN, VALIDATION, DATED, EMPTY, CONTAMINATED, UNDATED, BAD, OLD = range(8)
 REASONS = {
     EMPTY: "empty text",
     CONTAMINATED: "contains evaluation text",
-    UNDATED: "no date to compare with --validation_from",
+    UNDATED: "no date to compare with --validation_from or --documents_from",
     BAD: "damaged",
+    OLD: "older than --documents_from",
 }
 NOT_SAMPLED = "not in the sample"
 FOLDERS = {TRAIN: "", VALIDATION: "validation", DATED: "validation_dated"}
