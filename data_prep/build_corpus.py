@@ -63,8 +63,8 @@ class BuildArguments:
     validation_fraction: float = field(
         default=0.0, metadata={"help": "Share for validation/, by hash; 0: left to pack_dataset.py (the same rule)."}
     )
-    documents_from: str | None = field(
-        default=None, metadata={"help": "Leave out documents that are older than this date (YYYY-MM-DD), or undated."}
+    documents_after: str | None = field(
+        default=None, metadata={"help": "Leave out documents of this date (YYYY-MM-DD) or older, and those without."}
     )
     validation_from: str | None = field(
         default=None, metadata={"help": "Documents of this date (YYYY-MM-DD) or later go to validation_dated/."}
@@ -90,7 +90,7 @@ class BuildArguments:
         ):
             if wrong:
                 raise InputError(f"--{name} {getattr(self, name)}: out of range; see --help")
-        for name in ("documents_from", "validation_from"):
+        for name in ("documents_after", "validation_from"):
             if getattr(self, name) and not is_date(getattr(self, name)):
                 raise InputError(f"--{name} {getattr(self, name)}: is a date like 2026-11-20")
         read_licences(self.licences)

@@ -333,7 +333,7 @@ def test_documents_without_a_date_are_not_guessed(inputs, tmp_path):
     (dropped,) = rows_of(tmp_path / "out", "dropped")
     assert (dropped["id"], dropped["reason"]) == (
         "a/7",
-        "no date to compare with --validation_from or --documents_from",
+        "no date to compare with --validation_from or --documents_after",
     )
 
 
@@ -341,17 +341,17 @@ def test_older_documents_are_left_out_and_counted(inputs, tmp_path):
     rows = documents(40, "a", 5)
     rows[7]["date"] = None
     write(tmp_path / "in.parquet", rows)
-    run(tmp_path, tmp_path / "out", "in.parquet", documents_from="2026-03-01")
+    run(tmp_path, tmp_path / "out", "in.parquet", documents_after="2026-03-01")
     kept = {row["id"] for row in rows_of(tmp_path / "out", "")}
     assert (
-        kept == {row["id"] for row in rows if row["date"] and row["date"][:10] >= "2026-03-01"} and 0 < len(kept) < 39
+        kept == {row["id"] for row in rows if row["date"] and row["date"][:10] > "2026-03-01"} and 0 < len(kept) < 39
     )
     assert {row["reason"] for row in rows_of(tmp_path / "out", "dropped")} == {
-        "older than --documents_from",
-        "no date to compare with --validation_from or --documents_from",
+        "not after --documents_after",
+        "no date to compare with --validation_from or --documents_after",
     }
-    with pytest.raises(InputError, match=r"no document is left for training \(.*older than --documents_from: 39\)"):
-        run(tmp_path, tmp_path / "none", "in.parquet", documents_from="2027-01-01")
+    with pytest.raises(InputError, match=r"no document is left for training \(.*not after --documents_after: 39\)"):
+        run(tmp_path, tmp_path / "none", "in.parquet", documents_after="2027-01-01")
 
 
 def test_packing_agrees_with_the_split(inputs, corpus, wordpiece, tmp_path):
@@ -469,7 +469,7 @@ def test_trace(inputs, corpus, capsys):
         ({"shortest_text": 14}, "--shortest_text"),
         ({"validation_fraction": 1.0}, "--validation_fraction"),
         ({"validation_from": "soon"}, "--validation_from soon"),
-        ({"documents_from": "2026-13-01"}, "--documents_from 2026-13-01"),
+        ({"documents_after": "2026-13-01"}, "--documents_after 2026-13-01"),
         ({"validation_from": "2026-02-31"}, "--validation_from 2026-02-31"),
         ({"shard_mb": 0.0}, "--shard_mb"),
         ({"licences": ["mine"]}, "--licences"),

@@ -29,7 +29,7 @@ from data_prep.corpus.records import (
     index_at,
     rows_by_folder,
 )
-from data_prep.corpus.sample import BINS, dated_split, passes_of, plan_mix, sampling_bin
+from data_prep.corpus.sample import BINS, dated_split, day_after, passes_of, plan_mix, sampling_bin
 from data_prep.corpus.words import count_words
 from data_prep.engine.stage import Part, Task, add_counts, file_facts, new_counts
 from data_prep.tokens.pieces import cut_for
@@ -116,8 +116,8 @@ class Examine:
             return EMPTY
         if contaminated and self.args.contamination == "drop":
             return CONTAMINATED
-        if self.args.documents_from:
-            outcome = dated_split(row["date"], self.args.documents_from)
+        if self.args.documents_after:
+            outcome = dated_split(row["date"], day_after(self.args.documents_after))
             if outcome != DATED:
                 return OLD if outcome == TRAIN else outcome
         if self.args.validation_from:

@@ -14,9 +14,9 @@ TRAIN, VALIDATION, DATED, EMPTY, CONTAMINATED, UNDATED, BAD, OLD = range(8)
 REASONS = {
     EMPTY: "empty text",
     CONTAMINATED: "contains evaluation text",
-    UNDATED: "no date to compare with --validation_from or --documents_from",
+    UNDATED: "no date to compare with --validation_from or --documents_after",
     BAD: "damaged",
-    OLD: "older than --documents_from",
+    OLD: "not after --documents_after",
 }
 NOT_SAMPLED = "not in the sample"
 FOLDERS = {TRAIN: "", VALIDATION: "validation", DATED: "validation_dated"}

@@ -1,5 +1,6 @@
 """Which documents are taken: by a hash of their text, by date, and by what each group is to give."""
 
+import datetime
 import hashlib
 import re
 from collections.abc import Sequence
@@ -24,6 +25,11 @@ def dated_split(date: str | None, first: str) -> int:
     if not found or found[0] == first[: len(found[0])] != first:
         return UNDATED
     return DATED if found[0] >= first else TRAIN
+
+
+def day_after(date: str) -> str:
+    """The next day, YYYY-MM-DD."""
+    return (datetime.date.fromisoformat(date) + datetime.timedelta(1)).isoformat()
 
 
 def plan_mix(available: list[int], weights: Sequence[float], budget: int | None, repeats: int) -> list[int]:
