@@ -21,10 +21,27 @@ CRAWL_URL ?= https://data.commoncrawl.org
 WIKI_URL ?= https://dumps.wikimedia.org
 STAGE = $(BIN)/python data_prep
 
+# Documents to take in place of SNAPSHOT and WIKI: a folder of parquet, JSON lines or text.
+INPUT ?=
+# An update: the model of before; the text of before, part of which it reads again (rows with a date); the last day that it
+# knows; tasks of run_benchmark.py for the gate (none: freshness alone); more flags for run_mlm.py.
+MODEL ?= pretraining/models/tiny
+OLD_TEXT ?=
+LAST ?=
+MONTH ?= $(shell date +%Y-%m)
+NAME ?= $(notdir $(MODEL))-$(MONTH)
+UPDATE ?= runs/$(NAME)
+RECIPE ?= pretraining/recipes/update.yaml
+WEIGHTS ?= 0.5 0.5
+PERIOD ?= quarter
+TASKS ?=
+FLAGS ?=
+BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
+
 # What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
 DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed
 
-.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean corpus
+.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean text corpus begin update
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /: /'
@@ -57,7 +74,9 @@ results: $(VENV)/dev ## the tables of the README files and the report
 	$(BIN)/python evaluation/readme_tables.py
 	$(BIN)/python evaluation/make_report.py --config evaluation/recipes/results.yaml
 
-corpus: $(VENV)/core ## a month's text from the web and Wikipedia, a tokenizer, packed blocks
+# The documents of a month, cleaned, without duplicates and without what OLD_TEXT has.
+text: $(VENV)/core
+ifeq ($(INPUT),)
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url "$(CRAWL_URL)" \
 		--output_dir "$(CORPUS)/crawl"
 	@cd "$(CORPUS)" && before=$$(cat ratio 2>/dev/null || echo $(RATIO)) && if [ "$$before" != $(RATIO) ]; then \
@@ -73,14 +92,54 @@ ifneq ($(WIKI),)
 	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_wikipedia.yaml --input "$(CORPUS)/wikipedia" \
 		--output_dir "$(CORPUS)/wikipedia_filtered"
 endif
-	$(STAGE)/deduplicate.py --input "$(CORPUS)/web_filtered" $(if $(WIKI),"$(CORPUS)/wikipedia_filtered") \
+endif
+	$(STAGE)/deduplicate.py --input $(if $(INPUT),$(INPUT),"$(CORPUS)/web_filtered" \
+		$(if $(WIKI),"$(CORPUS)/wikipedia_filtered")) $(if $(OLD_TEXT),--against $(OLD_TEXT)) \
 		--output_dir "$(CORPUS)/deduplicated"
-	$(STAGE)/build_corpus.py --input "$(CORPUS)/deduplicated" --output_dir "$(CORPUS)/corpus"
+	$(STAGE)/build_corpus.py --input "$(CORPUS)/deduplicated" $(if $(LAST),--documents_after $(LAST)) \
+		--output_dir "$(CORPUS)/corpus"
 	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" --output_dir "$(CORPUS)/analysis"
+
+corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a tokenizer, packed blocks
 	test -d "$(CORPUS)/tokenizer" || $(STAGE)/train_tokenizer.py --input "$(CORPUS)/corpus" \
 		--vocab_size $(VOCAB_SIZE) --output_dir "$(CORPUS)/tokenizer"
 	test -d "$(CORPUS)/packed" || $(STAGE)/pack_dataset.py --input "$(CORPUS)/corpus" \
 		--tokenizer_name "$(CORPUS)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(CORPUS)/packed"
+
+# Everything of an update lies in UPDATE, and each step goes on where it was stopped; the last one is the gate.
+update: CORPUS = $(UPDATE)
+update: begin text ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
+	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
+		--input "$(UPDATE)/corpus" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
+	test -d "$(UPDATE)/packed" || $(STAGE)/pack_dataset.py --input "$(UPDATE)/corpus" \
+		--tokenizer_name "$(UPDATE)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/packed"
+	test -d "$(UPDATE)/packed_old" || $(STAGE)/pack_dataset.py --input $(OLD_TEXT) \
+		--tokenizer_name "$(UPDATE)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/packed_old"
+	$(BIN)/accelerate launch pretraining/run_mlm.py --config $(RECIPE) --tokenizer_name "$(UPDATE)/tokenizer" \
+		--model_name_or_path "$(MODEL)$(if $(wildcard $(MODEL)/trunk),/trunk)" \
+		--packed_dataset "$(UPDATE)/packed" "$(UPDATE)/packed_old" --mixture_weights $(WEIGHTS) $(FLAGS) \
+		--output_dir "$(UPDATE)/$(NAME)"
+	$(BIN)/python evaluation/run_freshness.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --cutoff $(LAST) $(MONTH) \
+		--input $(OLD_TEXT) "$(UPDATE)/corpus" --held_out $(VALIDATION) --period $(PERIOD) --new_words none \
+		--output_dir "$(UPDATE)/results"
+ifneq ($(TASKS),)
+	$(BIN)/python evaluation/run_benchmark.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --tasks $(TASKS) \
+		--output_dir "$(UPDATE)/results"
+endif
+	$(BIN)/python evaluation/make_report.py --pretraining "$(UPDATE)/$(NAME)" --freshness "$(UPDATE)/results" \
+		$(if $(TASKS),--benchmark "$(UPDATE)/results") --months "$(UPDATE)" --data "$(UPDATE)/corpus" \
+		--output_dir "$(UPDATE)/report"
+	$(BIN)/python evaluation/compare_models.py --before "$(UPDATE)/results:$(notdir $(MODEL))" \
+		--after "$(UPDATE)/results:$(NAME)" --max_rise 0.01 --must_be_fresher --output_dir "$(UPDATE)/gate"
+	@echo 'The model is in $(UPDATE)/$(NAME), what it can do in $(UPDATE)/report/report.html.'
+
+# An update that goes on is that which was begun.
+begin:
+	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before, OLD_TEXT=data/october/corpus,' \
+		'and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }
+	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \
+		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
+		"$$(cat "$(UPDATE)/begun"); name another folder, UPDATE=..., or give these again" >&2; exit 2; }
 
 check: $(VENV)/dev ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from evaluation.report.inputs import RESULTS, SCRIPTS, Inputs, read_inputs
+from evaluation.report.months import months_section
 from evaluation.report.page import draw_lines, render_page
 from evaluation.report.sections import (
     NOT_MEASURED,
@@ -52,6 +53,9 @@ class ReportArguments:
     blimp: str | None = field(default=None, metadata={"help": "What run_blimp.py wrote."})
     probes: str | None = field(default=None, metadata={"help": "What run_probes.py wrote."})
     cpu_benchmark: str | None = field(default=None, metadata={"help": "What run_cpu_benchmark.py wrote."})
+    months: list[str] = field(
+        default_factory=list, metadata={"help": "Updates in a row: the folders that make update wrote, oldest first."}
+    )
     data: str | None = field(default=None, metadata={"help": "The corpus, for its data card (README.md)."})
     device_watts: float | None = field(
         default=None, metadata={"help": "Power of one device (GPU, or the whole CPU) under load, to estimate energy."}
@@ -137,6 +141,8 @@ def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
             sections[heading] = (
                 f"![Bits per byte on held-out text by date, with 95% intervals](freshness.png)\n\n{sections[heading]}"
             )
+    if args.months:
+        sections["Months"] = months_section(args.months)
     sections["Cost"] = cost_section(inputs, args)
     sections["Data"] = "\n\n".join(filter(None, [data_section(inputs), shift(inputs.card) if inputs.card else ""]))
     sections["How to get it again"] = again_section(inputs)
