@@ -24,7 +24,7 @@ from data_prep.corpus.shards import Write
 from data_prep.corpus.trace import trace
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.rows import find_sources
 
@@ -94,6 +94,11 @@ class BuildArguments:
             if getattr(self, name) and not is_date(getattr(self, name)):
                 raise InputError(f"--{name} {getattr(self, name)}: is a date like 2026-11-20")
         read_licences(self.licences)
+        if not self.decontaminate:
+            names = ("contamination", "ngram", "shortest_text")
+            refuse_flags(self, dict.fromkeys(names, "is for --decontaminate, and no evaluation set is named"))
+        if self.tokenizer_name:
+            refuse_flags(self, {"tokens_per_word": "--tokenizer_name counts tokens, and nothing is estimated"})
 
 
 def is_date(text: str) -> bool:

@@ -28,7 +28,7 @@ from data_prep.duplicates.plan import Plan
 from data_prep.duplicates.signatures import Signatures
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.rows import STATE, Source, find_sources, read_rows
 
@@ -70,6 +70,12 @@ class DeduplicateArguments:
             raise InputError(f"--bands {self.bands} --rows {self.rows}: more than 10,000 values for each document")
         if self.memory_mb < 256:
             raise InputError(f"--memory_mb {self.memory_mb}: must be at least 256")
+
+        if "near" not in self.remove:
+            refuse_flags(self, dict.fromkeys(("bands", "rows", "ngram"), "is for --remove near"))
+        if not self.level:
+            names = ("min_line_chars", "min_text_chars")
+            refuse_flags(self, dict.fromkeys(names, "is for --remove paragraph or line"))
 
     @property
     def level(self) -> str:

@@ -28,7 +28,7 @@ from data_prep.wikipedia.names import Names, names_of
 from data_prep.wikipedia.pages import is_disambiguation, is_redirect, language_of, source_of, title_url
 from data_prep.wikipedia.template_pages import load_templates, template_phase
 from data_prep.wikipedia.wikitext import clean_wikitext
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import shown_path
 from shared.rows import NAMES, Source, clean_text
@@ -68,6 +68,8 @@ class WikipediaArguments:
             raise InputError(f"--wiki {self.wiki}: is the name of a database, like enwiki or zh_yuewiki")
         if self.date is not None and not DAY.fullmatch(self.date):
             raise InputError(f"--date {self.date}: must look like 20261101")
+        if self.wiki is None:
+            refuse_flags(self, dict.fromkeys(("dump_dir", "base_url"), "is for a download, --wiki and --date"))
         if self.max_page_bytes < 1000:
             raise InputError(f"--max_page_bytes {self.max_page_bytes}: must be at least 1000")
 

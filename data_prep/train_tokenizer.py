@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer
 from data_prep.tokens.measure import describe_tokenizer, print_rows
 from data_prep.tokens.pieces import cut
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
@@ -68,6 +68,8 @@ class TokenizerArguments:
     def __post_init__(self) -> None:
         if not 0 <= self.reserved_entries < self.vocab_size:
             raise InputError(f"--reserved_entries {self.reserved_entries}: must be from 0 to --vocab_size")
+        if self.tokenizer_type == "bpe":
+            refuse_flags(self, {"strip_accents": "byte-level BPE keeps every letter as it is"})
 
     @property
     def learned_entries(self) -> int:

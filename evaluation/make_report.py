@@ -30,7 +30,7 @@ from evaluation.report.sections import (
     training_lines,
     training_section,
 )
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_text
 from shared.markdown import escape, markdown_table
@@ -72,6 +72,10 @@ class ReportArguments:
             raise InputError(f"--device_watts {self.device_watts}: is the power of one device in watts")
         if self.power_usage_effectiveness < 1:
             raise InputError(f"--power_usage_effectiveness {self.power_usage_effectiveness}: is 1 or more")
+        if not self.pretraining:
+            refuse_flags(self, {"device_watts": "is for the energy of --pretraining"})
+        if self.device_watts is None:
+            refuse_flags(self, {"power_usage_effectiveness": "is for --device_watts"})
         if not any(getattr(self, name) for name in ("pretraining", *RESULTS)):
             raise InputError(f"--{', --'.join(('pretraining', *RESULTS))}: name at least one of them")
 

@@ -23,7 +23,7 @@ from evaluation.tasks.bootstrap import Examples, resample
 from evaluation.tasks.definitions import TASKS, make_examples, predict_majority, read_predictions
 from evaluation.tasks.page import CONTROLS, MAJORITY, RANDOM, TaskResult, build_report, read_references, write_report
 from evaluation.tasks.runs import check_folder, check_model, do_run, name_models, say_why
-from shared.command_line import parse_arguments, run_script
+from shared.command_line import parse_arguments, refuse_flags, run_script
 from shared.errors import InputError, RunError
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +81,8 @@ class BenchmarkArguments:
         for flag, entry, task in named:
             if task not in TASKS:
                 raise InputError(f"--{flag} {entry}: there is no task {task}; there are {', '.join(TASKS)}")
+        if not self.learning_rates:
+            refuse_flags(self, {"search_seed": "is for --learning_rates"})
         if self.learning_rates and self.search_seed in self.seeds:
             raise InputError(f"--search_seed {self.search_seed}: is one of --seeds, which must be fresh")
         names = [*name_models(self.models, CONTROLS), *CONTROLS]

@@ -32,7 +32,7 @@ from evaluation.cpu.page import TITLES, make_table
 from evaluation.cpu.processes import EAGER, Worker, start_all, time_all
 from evaluation.tasks.runs import name_models
 from shared import onnx_export as export
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError, one_line
 from shared.files import check_new_folder, write_report
@@ -85,6 +85,13 @@ class CpuBenchmarkArguments:
             raise InputError("--seq_lengths, --max_seq_length: must be at least 8")
         if self.input is None and (self.task_name or self.calibration_input):
             raise InputError("--task_name, --calibration_input: need --input")
+        columns = ("text_column", "text_pair_column", "label_column")
+        if self.input is None:
+            refuse_flags(self, dict.fromkeys((*columns, "max_samples"), "is for --input"))
+        if self.task_name:
+            refuse_flags(self, dict.fromkeys(columns, "--task_name says which columns there are"))
+        if STATIC not in self.variants:
+            refuse_flags(self, {"calibration_input": f"is for --variants {STATIC}"})
         if STATIC in self.variants and self.input is None:
             raise InputError(f"--variants {STATIC}: needs --input, and rows to calibrate on")
         name_models(self.models)

@@ -39,7 +39,7 @@ from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EVALUATION, Masker, make_masker
 from shared.blocks import open_blocks, read_manifest
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.loss import IGNORED
@@ -77,6 +77,10 @@ class EvalArguments:
         if self.is_packed and (self.pll or self.validation_fraction):
             flag = "pll" if self.pll else "validation_fraction"
             raise InputError(f"--{flag}: needs text, and --input is a folder of packed blocks")
+        if not self.pll:
+            refuse_flags(self, {"pll_samples": "is for --pll"})
+        if self.is_packed:
+            refuse_flags(self, {"max_seq_length": "--input is a folder of packed blocks, which have a length"})
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
 

@@ -33,7 +33,7 @@ from finetuning.glue.predictions import write_split
 from finetuning.glue.scores import names_of_measures, score
 from finetuning.glue.thresholds import check_tuning, score_and_tune
 from finetuning.metrics.glue_tasks import main_metric
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
@@ -71,6 +71,7 @@ class DataArguments(LabelArguments):
                 raise InputError(f"--task_name {self.task_name}: must be one of {', '.join(PAIRS)}")
             if self.text_columns == ["sentence"]:
                 self.text_column, self.text_pair_column = PAIRS[self.task_name]
+            refuse_flags(self, {"problem_type": "--task_name says what the labels are"})
             self.problem_type = REGRESSION if self.task_name == "stsb" else SINGLE
         super().__post_init__()
 

@@ -30,10 +30,10 @@ from finetuning.qa.answers import write_answer_errors, write_misplaced, write_pr
 from finetuning.qa.spans import WindowCollator, Windows, WindowSettings, cut_windows, keep_best_spans, pass_context_on
 from finetuning.qa.squad import QuestionArguments, Questions, check_both_kinds, check_questions, read_questions
 from finetuning.qa.usage import USAGE
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
 from shared.loss import rule_out_padding, span_loss
-from shared.training.arguments import choose_best_by, refuse_flags
+from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
 
 METRIC = str(Path(__file__).parent / "metrics" / "squad_answers.py")

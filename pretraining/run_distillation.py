@@ -31,11 +31,11 @@ from pretraining.distillation.student import LOSSES, add_heads, remove_heads, we
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from shared.blocks import PackedBlocks, open_blocks
-from shared.command_line import run_script
+from shared.command_line import refuse_flags, run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
-from shared.model_config import ModelArguments, build_model
+from shared.model_config import ModelArguments, build_model, check_vocab_size
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import plan_steps
@@ -64,6 +64,8 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
     def __post_init__(self) -> None:
         for base in (SentenceArguments, PairArguments, MaskingArguments):
             base.__post_init__(self)
+        if not self.packed_dataset:
+            refuse_flags(self, dict.fromkeys(MaskingArguments.__annotations__, "is for --packed_dataset"))
         if min(self.weights) < 0 or not max(self.weights):
             raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
 
@@ -88,6 +90,7 @@ def load_data(
     if not name:
         raise InputError("--model_name_or_path or --tokenizer_name: name the student, or its tokenizer")
     tokenizer = load_tokenizer(name)
+    check_vocab_size(model_args, tokenizer)
     if blocks and blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         raise InputError(
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack the text again with "

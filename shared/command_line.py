@@ -52,8 +52,11 @@ SHOWN = {  # flags of Trainer in --help; the others are in --help_all
 
 def unknown_flag(where: str, name: str, known: Sequence[str]) -> InputError:
     """The error for a key that no dataclass has, naming the closest one that exists."""
-    if name in RENAMED:
-        hint = f"use {RENAMED[name]}" if RENAMED[name] else "it is always on or no longer needed: remove it"
+    new = RENAMED.get(name)
+    if new and set(new.partition(" (")[0].split(" and ")) <= set(known):
+        hint = f"use {new}"
+    elif name in RENAMED and not new and "max_steps" in known:  # flags that Trainer had
+        hint = "it is always on or no longer needed: remove it"
     else:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else "see --help for the flags there are"
@@ -161,6 +164,18 @@ def check_limits(arguments: Any) -> None:
         value = getattr(arguments, field.name, None)
         if re.fullmatch(LIMITS, field.name) and isinstance(value, int) and value < 1 and value != field.default:
             raise InputError(f"--{field.name} {value}: must be at least 1; or leave the flag out")
+
+
+def refuse_flags(args: Any, reasons: dict[str, str]) -> None:
+    """Raise InputError for the first of these flags that has another value than its default, with the reason."""
+    given, own = getattr(args, "given", {}), {field.name: field for field in dataclasses.fields(args)}
+    for name, why in reasons.items():
+        if name in own:  # not each version of transformers has all of them
+            factory = own[name].default_factory
+            default = own[name].default if factory is dataclasses.MISSING else factory()
+            value = given.get(name, getattr(args, name))
+            if value != default and (value or default):
+                raise InputError(f"--{name}{' false' if value is False else ''}: {why}; remove the flag")
 
 
 def report(error: BaseException) -> int:

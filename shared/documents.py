@@ -37,6 +37,8 @@ class Documents:
         """Resolve files and folders. Raises InputError for a path that is missing, empty or of an unknown kind."""
         if bool(sources) == bool(dataset_name):
             raise InputError("no text, or two kinds: name either files and folders, or one dataset (--dataset_name)")
+        if dataset_config_name and not dataset_name:
+            raise InputError(f"--dataset_config_name {dataset_config_name}: is for --dataset_name; remove the flag")
         if dataset_name and Path(dataset_name).exists():
             raise InputError(
                 f"--dataset_name {dataset_name}: a path; give files and folders as such, not as a dataset"

@@ -66,6 +66,8 @@ class ModelArguments:
             raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
         if self.model_name_or_path and self.word_vectors:
             raise InputError("--word_vectors: a checkpoint brings its own embeddings; remove one of the two flags")
+        if self.extend_vocabulary and not self.model_name_or_path:
+            raise InputError("--extend_vocabulary: is for a checkpoint, --model_name_or_path; remove the flag")
         config = Path(self.model_name_or_path or "", "config.json")
         if self.model_name_or_path and config.is_file():
             refuse_contradictions(self, json.loads(config.read_text(encoding="utf-8")))
@@ -90,6 +92,16 @@ def refuse_contradictions(args: ModelArguments, config: dict[str, Any]) -> None:
                 f"--{name} {value}: the checkpoint {args.model_name_or_path} is {there}, and stays so; leave the flag "
                 f"out, or take back that of a recipe with --{name} {getattr(ModelArguments, name)}"
             )
+
+
+def check_vocab_size(args: ModelArguments, tokenizer: Any) -> None:
+    """Raise InputError where --vocab_size wants another size than that of a tokenizer which is there already."""
+    if args.vocab_size not in (len(tokenizer), ModelArguments.vocab_size):
+        raise InputError(
+            f"--vocab_size {args.vocab_size}: is for a tokenizer that is trained, and {tokenizer.name_or_path} "
+            f"has {len(tokenizer)} entries already; leave the flag out, or take back that of a recipe with "
+            f"--vocab_size {ModelArguments.vocab_size}"
+        )
 
 
 def build_config(args: ModelArguments, tokenizer: Any, max_seq_length: int) -> Any:

@@ -22,6 +22,8 @@ class Arguments:
     prefetch: bool = True
     offset: int = 0
     files: list[str] = field(default_factory=list)
+    warmup_steps: float = 0
+    max_steps: int = -1
 
 
 def write(path, text):
@@ -49,6 +51,7 @@ def test_later_recipes_win_and_flags_win_over_recipes(tmp_path):
         ("evaluation_strategy", "use eval_strategy"),
         ("warmup_ratio", "use warmup_steps"),
         ("save_safetensors", "remove it"),
+        ("text_column_name", "see --help"),  # text_column, where there is one
     ],
 )
 def test_unknown_keys_name_the_right_one(tmp_path, key, hint):

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
+from shared.command_line import refuse_flags
 from shared.cores import available_cores
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, sha256_of, write_json
@@ -70,6 +71,8 @@ class StageArguments:
             raise InputError(f"--max_bad_records {self.max_bad_records}: is a share, between 0 and 1")
         if self.executor == "slurm" and not self.slurm_partition:
             raise InputError("--executor slurm: name the partition, --slurm_partition")
+        if self.executor != "slurm":
+            refuse_flags(self, dict.fromkeys(("slurm_partition", "slurm_time"), "is for --executor slurm"))
         if self.executor == "slurm" and shlex.quote(self.output_dir) != self.output_dir:
             raise InputError(
                 f"--output_dir {self.output_dir}: --executor slurm writes the path into a shell script; name a folder "

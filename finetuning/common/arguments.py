@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback
 
+from shared.command_line import refuse_flags
 from shared.errors import InputError
 from shared.training.arguments import RunArguments
 
@@ -71,6 +72,8 @@ class FineTuningArguments(RunArguments):
             raise InputError("--early_stopping_patience: needs --load_best_model_at_end, to keep the best epoch")
         if bool(self.search_trials) != bool(self.search_space):
             raise InputError("--search_trials and --search_space: give both or none")
+        if not self.search_trials:
+            refuse_flags(self, dict.fromkeys(("search_fraction", "search_seed"), "is for --search_trials"))
         if not self.do_train and self.deepspeed_plugin is not None:
             raise InputError(
                 "--do_train false: DeepSpeed evaluates only what it trains; start without its launch file"

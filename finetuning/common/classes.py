@@ -9,9 +9,9 @@ import torch
 
 from finetuning.common.checkpoint import MULTI, REGRESSION
 from finetuning.common.data import LabelledDataArguments
+from shared.command_line import refuse_flags
 from shared.errors import InputError
 from shared.loss import IGNORED, WeightedLoss, cross_entropy_loss, multi_label_loss, regression_loss
-from shared.training.arguments import refuse_flags
 
 
 @dataclass

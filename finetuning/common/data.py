@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
+from shared.command_line import refuse_flags
 from shared.errors import InputError, one_line
 from shared.files import sha256_of
 from shared.tokenizer import tokenizer_hash
@@ -111,6 +112,8 @@ def load_splits(
     files = {name: getattr(args, f"{name}_file") for name in SPLITS if getattr(args, f"{name}_file")}
     if bool(args.dataset_name) == bool(files):
         raise InputError("give --dataset_name, or --train_file, --validation_file and --test_file: one of the two")
+    if files:
+        refuse_flags(args, {"dataset_config_name": "is for --dataset_name"})
     files = files or _tables_of(str(args.dataset_name))
     if not files:
         if args.text_format != TextFormat():

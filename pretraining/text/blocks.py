@@ -8,7 +8,7 @@ from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
 from shared.blocks import PackedBlocks, open_blocks
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.model_config import ModelArguments
+from shared.model_config import ModelArguments, check_vocab_size
 from shared.tokenizer import load_tokenizer, tokenizer_hash
 
 
@@ -39,6 +39,7 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
         documents = _documents(data_args, quiet)
         name = _named_tokenizer(model_args) or _trained_tokenizer(documents, model_args, data_args, length, quiet)
         tokenizer = load_tokenizer(name)
+        check_vocab_size(model_args, tokenizer)
         blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         if tokenizer.name_or_path == str(blocks.path / "tokenizer"):
@@ -50,11 +51,28 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
             f"text again with data_prep/pack_dataset.py --tokenizer_name {tokenizer.name_or_path}"
         )
+    if data_args.packed_dataset:
+        _check_packed(model_args, data_args, tokenizer, blocks)
     if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
         raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
     if "validation" not in blocks.splits:
         raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
     return tokenizer, blocks
+
+
+def _check_packed(model_args: ModelArguments, data_args: TextArguments, tokenizer: Any, blocks: PackedBlocks) -> None:
+    """Raise InputError for flags of a tokenizer or text that is made here, where blocks say something else."""
+    check_vocab_size(model_args, tokenizer)
+    if data_args.dataset_config_name:
+        raise InputError(
+            f"--dataset_config_name {data_args.dataset_config_name}: is for --dataset_name; remove the flag"
+        )
+    packed, default = blocks.manifest["validation_fraction"], type(data_args).validation_fraction
+    if data_args.validation_fraction not in (packed, default):
+        raise InputError(
+            f"--validation_fraction {data_args.validation_fraction}: {blocks.path} was packed with {packed}; leave "
+            f"the flag out, or take back that of a recipe with --validation_fraction {default}"
+        )
 
 
 def _named_tokenizer(model_args: ModelArguments) -> str | None:

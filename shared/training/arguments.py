@@ -3,13 +3,13 @@
 import importlib.util
 import os
 from collections.abc import Collection
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
 
 from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_cuda_available
 
+from shared.command_line import refuse_flags
 from shared.errors import InputError, one_line
 
 REFUSED = {  # flags of Trainer that no script here can follow, and why; refused with any value but the default
@@ -176,18 +176,6 @@ class RunArguments(TrainingArguments):
     def samples_per_step(self) -> int:
         """Samples that all processes together read in one optimizer step."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
-
-
-def refuse_flags(args: Any, reasons: dict[str, str]) -> None:
-    """Raise InputError for the first of these flags that has another value than its default, with the reason."""
-    given, own = getattr(args, "given", {}), {field.name: field for field in fields(args)}
-    for name, why in reasons.items():
-        if name in own:  # not each version of transformers has all of them
-            factory = own[name].default_factory
-            default = own[name].default if factory is MISSING else factory()
-            value = given.get(name, getattr(args, name))
-            if value != default and (value or default):
-                raise InputError(f"--{name}{' false' if value is False else ''}: {why}; remove the flag")
 
 
 def choose_best_by(args: RunArguments, names: Collection[str] | None, default: str | None = None) -> None:
