@@ -29,6 +29,7 @@ from shared.blocks import open_blocks
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import IGNORED, sum_over_targets
+from shared.tokenizer import raw_text_encoder
 
 TEXTS = ["It seems that Anna walked home.", "No.", "They (all of them) kept unbelievably quiet, didn't they?"]
 
@@ -185,6 +186,26 @@ def test_documents_are_cut_without_loss_and_masked_alike_in_any_company(random_m
         return [scores[parts[2] == i].sum(0) for i in range(len(chosen))]
 
     np.testing.assert_allclose(sums([0, 1, 2])[2], sums([2])[0], rtol=1e-4)
+
+
+def test_a_long_document_is_tokenized_in_pieces(random_model, wordpiece, texts, monkeypatch):
+    (checkpoint,) = open_checkpoints([random_model])
+    text, given = " ".join(texts * 20)[:300_000], []
+    encoder = raw_text_encoder(wordpiece)
+
+    class Watched:
+        def encode(self, piece, **flags):
+            return encoder.encode(piece, **flags)
+
+        def encode_batch_fast(self, pieces, **flags):
+            given.extend(map(len, pieces))
+            return encoder.encode_batch_fast(pieces, **flags)
+
+    monkeypatch.setattr("data_prep.pack_dataset.raw_text_encoder", lambda tokenizer: Watched())
+    blocks, _, _, tokens = cut_documents(checkpoint, [text], np.array([5]), 64)
+    expected = encoder.encode(text, add_special_tokens=False).ids
+    assert max(given) <= 100_000 < sum(given) and tokens.tolist() == [len(expected)]
+    assert blocks[:, 1:-1].ravel()[: len(expected)].tolist() == expected  # all of one length but the last
 
 
 def test_the_bootstrap_gives_the_standard_error_of_a_mean():

@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
+from data_prep.pack_dataset import encode_documents
 from pretraining.masking import Masker
 from shared.errors import InputError, one_line
 from shared.loss import IGNORED, project_masked_only
@@ -161,11 +162,10 @@ def cut_documents(
     payload = max_seq_length - len(special.prefix) - len(special.suffix)
     rows, owners, numbers = [], [], []
     tokens = np.zeros(len(texts), dtype=np.int64)
-    for document, encoding in enumerate(checkpoint.encoder.encode_batch_fast(list(texts), add_special_tokens=False)):
-        ids = encoding.ids
+    for document, (_, ids) in enumerate(encode_documents(checkpoint.tokenizer, iter(texts), np.dtype(np.int64))):
         tokens[document] = len(ids)
         for number, start in enumerate(range(0, len(ids), payload)):
-            rows.append([*special.prefix, *ids[start : start + payload], *special.suffix])
+            rows.append(np.concatenate([special.prefix, ids[start : start + payload], special.suffix]))
             owners.append(document)
             numbers.append(number)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
