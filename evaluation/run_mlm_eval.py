@@ -79,8 +79,6 @@ class EvalArguments:
             raise InputError(f"--{flag}: needs text, and --input is a folder of packed blocks")
         if not self.pll:
             refuse_flags(self, {"pll_samples": "is for --pll"})
-        if self.is_packed:
-            refuse_flags(self, {"max_seq_length": "--input is a folder of packed blocks, which have a length"})
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
 
@@ -143,6 +141,8 @@ def main(args: EvalArguments) -> dict[str, Any]:
     if not args.input:
         raise InputError("--input: name files or folders of text, or a folder of packed blocks")
     length = read_manifest(args.input[0])["max_seq_length"] if args.is_packed else args.max_seq_length
+    if args.max_seq_length not in (length, EvalArguments.max_seq_length):
+        raise InputError(f"--max_seq_length {args.max_seq_length}: the blocks of --input are of {length} tokens")
     checkpoints = open_checkpoints(args.models, length)
     data = [load_blocks(args, checkpoint) for checkpoint in checkpoints]
     documents = None if args.is_packed else FirstDocuments(args.input, args.max_samples)

@@ -264,7 +264,7 @@ def test_a_run_that_diverges_stops_before_it_saves(tmp_path):
 def test_what_has_changed_since_the_checkpoint_is_refused_with_the_difference(tmp_path, monkeypatch, capsys):
     text = tmp_path / "text.txt"
     text.write_text(SENTENCES.read_text())
-    flags = ["--train_file", text, "--save_steps", 5, "--eval_strategy", "no"]
+    flags = ["--train_file", text, "--save_steps", 5, "--eval_strategy", "no", "--vocab_size", 8192]
     run(tmp_path / "first", *flags, "--max_steps", 5, "--tokenizer_name", smoke_tokenizer(tmp_path / "tokenizer", 200))
 
     def resume(*more, tokenizer=200):
@@ -328,6 +328,8 @@ def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, b
         (["--packed_dataset", tmp_path / "packed", "--config_overrides", "hiden_size=1"], "did you mean hidden_size"),
         (["--packed_dataset", tmp_path / "packed", "--tokenizer_name", tmp_path / "bpe"], "another tokenizer"),
         (["--packed_dataset", tmp_path / "all"], "no held-out documents"),
+        (["--packed_dataset", tmp_path / "packed", "--validation_fraction", "0.2"], "was packed with 0.1; leave the"),
+        (["--packed_dataset", tmp_path / "packed", "--vocab_size", "300"], "--vocab_size 300: .* has 200 entries"),
         (["--packed_dataset", tmp_path / "nowhere"], "not a folder of packed blocks"),
         (["--packed_dataset", tmp_path / "packed", "--mlm_probability", "0"], "nothing would be masked"),
         (["--packed_dataset", tmp_path / "packed", "--max_train_samples", "0"], "--max_train_samples"),
@@ -352,6 +354,9 @@ def test_blocks_of_another_tokenizer_can_be_packed_as_the_error_says(tmp_path, w
     words = str(error.value).partition("data_prep/pack_dataset.py ")[2].split()
     packing = [*words, "--input", str(SENTENCES), "--output_dir", str(tmp_path / "again"), "--max_seq_length", "32"]
     pack(*parse_arguments([PackingArguments], [*packing, "--validation_fraction", "0.1"]))
+    with pytest.raises(InputError, match=r"--vocab_size 200: .*bpe has 400 entries already.* with --vocab_size 8192"):
+        run(tmp_path / "out", *flags, tmp_path / "again", config=str(tmp_path / "r.yaml"))
+    flags = ["--vocab_size", 8192, *flags]  # as it says
     run(tmp_path / "out", *flags, tmp_path / "again", config=str(tmp_path / "r.yaml"))
     path = tmp_path / "packed" / "tokenizer" / "tokenizer.json"
     path.write_text(path.read_text().replace('"the"', '"teh"'))

@@ -250,6 +250,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, random_model,
         ([random_model], {"input": ["nowhere.txt"]}, "nowhere.txt"),
         ([random_model], {"input": packed}, "packed by another tokenizer"),
         ([random_model], {"input": packed, "pll": True}, "--pll: needs text"),
+        ([random_model], {"input": packed, "max_seq_length": 64}, "the blocks of --input are of 32 tokens"),
         ([random_model], {"max_samples": 0}, "--max_samples 0"),
         ([random_model], {"validation_fraction": 1.5}, "--validation_fraction 1.5"),
     ]

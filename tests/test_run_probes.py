@@ -263,7 +263,8 @@ def test_unknown_answers_are_never_chosen(models):
 
 
 def probe(output_dir, models, **flags):
-    return main(ProbeArguments(models=models, output_dir=str(output_dir), max_seq_length=32, **flags))
+    flags |= {"max_seq_length": 32} if "text" in flags else {}
+    return main(ProbeArguments(models=models, output_dir=str(output_dir), **flags))
 
 
 def test_all_probes_of_two_models(tmp_path, models, sentences):
@@ -353,7 +354,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
         ({"text": [str(tmp_path / "nowhere.txt")]}, r"--text .*nowhere\.txt: no such file"),
         ({"copy_text": [str(tmp_path / "short.txt")]}, r"--copy_text"),
         ({}, "give at least one of them"),
-        ({"stsb": same, "validation_fraction": 2.0}, "--validation_fraction 2.0"),
+        ({"text": [same], "validation_fraction": 2.0}, "--validation_fraction 2.0"),
         ({"stsb": same, "max_blocks": 0}, "--max_blocks 0"),
     ]
     for flags, message in cases:

@@ -51,12 +51,12 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
             f"text again with data_prep/pack_dataset.py --tokenizer_name {tokenizer.name_or_path}"
         )
-    if data_args.packed_dataset:
-        _check_packed(model_args, data_args, tokenizer, blocks)
     if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
         raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
     if "validation" not in blocks.splits:
         raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
+    if data_args.packed_dataset:
+        _check_packed(model_args, data_args, tokenizer, blocks)
     return tokenizer, blocks
 
 
