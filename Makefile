@@ -74,15 +74,22 @@ results: $(VENV)/dev ## the tables of the README files and the report
 	$(BIN)/python evaluation/readme_tables.py
 	$(BIN)/python evaluation/make_report.py --config evaluation/recipes/results.yaml
 
+# $(call set_aside,NAME,FOLDERS): where the corpus was made with another value of NAME than this one, move the folders that
+# depend on it to name-VALUE, to be made anew. The value is kept in a file of its name.
+define set_aside
+@cd "$(CORPUS)" && name=$$(echo $(1) | tr A-Z a-z) && before=$$(cat $$name 2>/dev/null || echo $($(1))) && \
+	if [ "$$before" != $($(1)) ]; then old=$$name-$$before && \
+		while [ -e "$$old" ]; do old=$$old-before; done && mkdir "$$old" && \
+		for folder in $(2); do [ ! -e $$folder ] || mv $$folder "$$old/" || exit 1; done && \
+		echo "$(1) was $$before: what was made with it is in $(CORPUS)/$$old"; fi && echo $($(1)) > $$name
+endef
+
 # The documents of a month, cleaned, without duplicates and without what OLD_TEXT has.
 text: $(VENV)/core
 ifeq ($(INPUT),)
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url "$(CRAWL_URL)" \
 		--output_dir "$(CORPUS)/crawl"
-	@cd "$(CORPUS)" && before=$$(cat ratio 2>/dev/null || echo $(RATIO)) && if [ "$$before" != $(RATIO) ]; then \
-		mkdir -p "ratio-$$before" && for name in $(DERIVED); do [ ! -e $$name ] || mv $$name "ratio-$$before/"; done && \
-		echo "RATIO was $$before: what was made of the smaller sample is in $(CORPUS)/ratio-$$before"; fi; \
-		echo $(RATIO) > ratio
+	$(call set_aside,RATIO,$(DERIVED))
 	$(STAGE)/extract_common_crawl.py --input "$(CORPUS)/crawl" --languages $(LANGUAGES) --output_dir "$(CORPUS)/web"
 	$(STAGE)/filter_documents.py --config data_prep/recipes/filter_web.yaml --input "$(CORPUS)/web" \
 		--output_dir "$(CORPUS)/web_filtered"
@@ -101,6 +108,8 @@ endif
 	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" --output_dir "$(CORPUS)/analysis"
 
 corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a tokenizer, packed blocks
+	$(call set_aside,VOCAB_SIZE,tokenizer packed)
+	$(call set_aside,VALIDATION,packed)
 	test -d "$(CORPUS)/tokenizer" || $(STAGE)/train_tokenizer.py --input "$(CORPUS)/corpus" \
 		--vocab_size $(VOCAB_SIZE) --output_dir "$(CORPUS)/tokenizer"
 	test -d "$(CORPUS)/packed" || $(STAGE)/pack_dataset.py --input "$(CORPUS)/corpus" \
@@ -109,6 +118,7 @@ corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a token
 # Everything of an update lies in UPDATE, and each step goes on where it was stopped; the last one is the gate.
 update: CORPUS = $(UPDATE)
 update: begin text ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
+	$(call set_aside,VALIDATION,tokenizer packed packed_old)
 	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
 		--input "$(UPDATE)/corpus" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
 	test -d "$(UPDATE)/packed" || $(STAGE)/pack_dataset.py --input "$(UPDATE)/corpus" \

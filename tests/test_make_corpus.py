@@ -80,6 +80,23 @@ def test_with_a_higher_ratio_what_was_made_of_the_smaller_sample_is_set_aside(tm
     names = sorted(str(path.relative_to(corpus)) for path in corpus.rglob("kept"))
     assert names == ["crawl/kept", "ratio-0.5/packed/kept", "ratio-0.5/web/kept", "wikipedia/kept"]
     assert "RATIO was" not in make(*words, "RATIO=1")
+    for name in ("tokenizer", "packed"):
+        (corpus / name).mkdir()
+        (corpus / name / "kept").touch()
+    assert "VALIDATION was 0.01" in make(*words, "RATIO=1", "VALIDATION=0.1")
+    (corpus / "packed").mkdir()
+    for _ in range(2):  # there and back again: nothing is lost
+        asked = (*words, "RATIO=1", "VALIDATION=0.1")
+        assert "VOCAB_SIZE was 30522" in make(*asked, "VOCAB_SIZE=8192") and not (corpus / "tokenizer").exists()
+        (corpus / "tokenizer").mkdir()
+        assert "VOCAB_SIZE was 8192" in make(*asked) and "VOCAB_SIZE was" not in make(*asked)
+        (corpus / "tokenizer").mkdir()
+    assert sorted(path.name for path in corpus.glob("v*-*")) == [
+        *("validation-0.01", "vocab_size-30522", "vocab_size-30522-before"),
+        *("vocab_size-8192", "vocab_size-8192-before"),
+    ]
+    assert (corpus / "validation-0.01" / "packed" / "kept").exists()
+    assert (corpus / "vocab_size-30522" / "tokenizer" / "kept").exists()
     assert "extract_wikipedia" in make(*words, "-n") and "extract_wikipedia" not in make(*words, "-n", "WIKI=")
 
 
