@@ -208,6 +208,17 @@ def test_other_architectures_and_going_on_from_a_checkpoint(tmp_path, model_type
     assert "notes" not in json.loads((tmp_path / "b" / "manifest.json").read_text())
 
 
+def test_a_tokenizer_for_raw_text_keeps_every_letter_of_its_script(tmp_path):
+    """Thai has no spaces between words, and BERT's normalisation takes its vowel signs."""
+    thai = "แม่ครัวที่ตลาดซื้อปลาสดกับผักบุ้งและน้ำปลาทุกเช้า เด็กนักเรียนอ่านหนังสือพิมพ์อยู่ใต้ต้นมะม่วง"
+    (tmp_path / "thai.txt").write_text("\n\n".join(f"{thai} {number}" for number in range(300)))
+    flags = ["--train_file", tmp_path / "thai.txt", "--vocab_size", 300, "--max_steps", 2, "--eval_strategy", "no"]
+    run(tmp_path / "run", *flags, "--model_type", "bert", "--config_overrides", "hidden_size=32,intermediate_size=64")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    ids = tokenizer(thai, add_special_tokens=False)["input_ids"]
+    assert tokenizer.unk_token_id not in ids and tokenizer.decode(ids) == thai
+
+
 def test_a_new_head_is_told_and_recorded(smoke, tmp_path, capsys):
     ModernBertModel.from_pretrained(smoke[0]).save_pretrained(tmp_path / "body")
     AutoTokenizer.from_pretrained(smoke[0]).save_pretrained(tmp_path / "body")

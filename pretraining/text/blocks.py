@@ -88,10 +88,10 @@ def _documents(data_args: TextArguments, quiet: bool) -> Documents:
 def _trained_tokenizer(
     documents: Documents, model_args: ModelArguments, data_args: TextArguments, length: int, quiet: bool
 ) -> str:
-    """The folder of a tokenizer of the kind that the model type has."""
+    """The folder of a tokenizer of the kind that the model type has and the text can be written in."""
     wanted = TokenizerArguments(
         output_dir="",
-        tokenizer_type="bpe" if model_args.model_type == "roberta" else "wordpiece",
+        tokenizer_type="bpe" if model_args.model_type == "roberta" else "auto",
         vocab_size=model_args.vocab_size,
         reserved_entries=0,  # of use to a tokenizer that is kept and extended
         model_max_length=max(512, length),
