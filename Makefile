@@ -41,7 +41,7 @@ BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) OLD_TEXT
 # What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
 DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed
 
-.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean text corpus begin update
+.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean text corpus update
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /: /'
@@ -85,7 +85,7 @@ define set_aside
 endef
 
 # The documents of a month, cleaned, without duplicates and without what OLD_TEXT has.
-text: $(VENV)/core
+text: $(VENV)/core ## the documents alone
 ifeq ($(INPUT),)
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url "$(CRAWL_URL)" \
 		--output_dir "$(CORPUS)/crawl"
@@ -117,7 +117,13 @@ corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a token
 
 # Everything of an update lies in UPDATE, and each step goes on where it was stopped; the last one is the gate.
 update: CORPUS = $(UPDATE)
-update: begin text ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
+update: $(VENV)/core ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
+	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before,' \
+		'OLD_TEXT=data/october/corpus, and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }
+	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \
+		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
+		"$$(cat "$(UPDATE)/begun"); give these again, or name another folder, UPDATE=runs/..." >&2; exit 2; }
+	@$(MAKE) --no-print-directory text CORPUS="$(UPDATE)"
 	$(call set_aside,VALIDATION,tokenizer packed packed_old)
 	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
 		--input "$(UPDATE)/corpus" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
@@ -142,14 +148,6 @@ endif
 	$(BIN)/python evaluation/compare_models.py --before "$(UPDATE)/results:$(notdir $(MODEL))" \
 		--after "$(UPDATE)/results:$(NAME)" --max_rise 0.01 --must_be_fresher --output_dir "$(UPDATE)/gate"
 	@echo 'The model is in $(UPDATE)/$(NAME), what it can do in $(UPDATE)/report/report.html.'
-
-# An update that goes on is that which was begun.
-begin:
-	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before, OLD_TEXT=data/october/corpus,' \
-		'and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }
-	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \
-		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
-		"$$(cat "$(UPDATE)/begun"); name another folder, UPDATE=..., or give these again" >&2; exit 2; }
 
 check: $(VENV)/dev ## formatting, lint, types
 	$(BIN)/ruff format --check .
