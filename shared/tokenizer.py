@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from shared.errors import InputError
+
+FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+    "tokenizer.model",
+)  # one of which each tokenizer has
+UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]", re.IGNORECASE)  # entries of a vocabulary that no text becomes
 
 
 def load_tokenizer(name: str | Path) -> Any:
@@ -18,6 +25,12 @@ def load_tokenizer(name: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in FILES):  # the library would make one up
+        raise InputError(
+            f"--tokenizer_name {name}: the folder has no tokenizer (no {FILES[0]}); save into it the one that belongs "
+            "there, or name another"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
     except Exception as error:
