@@ -30,12 +30,13 @@ from pretraining.distillation.sentences import SentenceArguments, cached_sentenc
 from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from pretraining.vocabulary.rows import build_model
 from shared.blocks import PackedBlocks, open_blocks
 from shared.command_line import refuse_flags, run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
-from shared.model_config import ModelArguments, build_model, check_vocab_size
+from shared.model_config import ModelArguments, check_vocab_size
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import plan_steps
@@ -162,7 +163,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        model = build_model(model_args, tokenizer, length, record.note)
+        blocks = packed.splits["train"] if packed else None
+        model = build_model(model_args, tokenizer, length, record.note, blocks)
         project_masked_only(model, record.note)
         add_heads(model, pairs["train"].vectors.shape[1])
         return ExactTrainer(

@@ -24,10 +24,11 @@ from transformers import EvalPrediction, pipeline, set_seed
 from pretraining.attention import keep_documents_apart
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import PackedBlocks, open_or_pack
+from pretraining.vocabulary.rows import build_model
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
-from shared.model_config import ModelArguments, build_model
+from shared.model_config import ModelArguments
 from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import describe_training, plan_steps
 from shared.training.card import ModelCardFacts
@@ -163,7 +164,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        model = build_model(model_args, tokenizer, length, record.note)
+        model = build_model(model_args, tokenizer, length, record.note, train_dataset.blocks)
         project_masked_only(model, record.note)
         if data_args.isolate_documents:
             keep_documents_apart(model, most_documents)

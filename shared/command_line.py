@@ -31,6 +31,7 @@ RENAMED = {
     "line_by_line": "train_file (documents are always packed into full blocks)",
     "block_size": "max_seq_length",
     "config_name": "model_type and model_size",
+    "extend_vocabulary": None,  # rows follow the tokenizer: pretraining/vocabulary/rows.py
     "overwrite_output_dir": "output_dir (name a new folder; a run in an old one is resumed)",
     "save_safetensors": None,
     "logging_dir": None,

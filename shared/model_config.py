@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from shared.errors import InputError, one_line
-from shared.tokenizer import tokenizer_hash
+from shared.tokenizer import FILES, UNUSED, tokenizer_hash
 
 # Layers, width and heads of Google's BERT miniatures (Turc et al., 2019, arXiv:1908.08962); BERT's own base.
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12)}
 
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
-UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]", re.IGNORECASE)  # entries of a vocabulary that no text becomes
 BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # which older versions of the library saved with the weights
 OWN_TOKENIZER = "use the checkpoint's own tokenizer (leave out --tokenizer_name)"
 SHORTER = "use shorter texts or blocks"
@@ -50,9 +47,11 @@ class ModelArguments:
         default=None,
         metadata={"help": "Vectors of data_prep/train_word_vectors.py that the embeddings of a new model start from."},
     )
-    extend_vocabulary: bool = field(
-        default=False,
-        metadata={"help": "Add rows to a checkpoint's embedding for entries that its tokenizer has not had before."},
+    least_shared_vocabulary: float = field(
+        default=0.8,
+        metadata={
+            "help": "Share of the entries of --tokenizer_name that the checkpoint's own tokenizer must have, too."
+        },
     )
     vocab_size: int = field(
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
@@ -66,8 +65,8 @@ class ModelArguments:
             raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
         if self.model_name_or_path and self.word_vectors:
             raise InputError("--word_vectors: a checkpoint brings its own embeddings; remove one of the two flags")
-        if self.extend_vocabulary and not self.model_name_or_path:
-            raise InputError("--extend_vocabulary: is for a checkpoint, --model_name_or_path; remove the flag")
+        if not 0 <= self.least_shared_vocabulary <= 1:
+            raise InputError(f"--least_shared_vocabulary {self.least_shared_vocabulary}: must be from 0 to 1")
         config = Path(self.model_name_or_path or "", "config.json")
         if self.model_name_or_path and config.is_file():
             refuse_contradictions(self, json.loads(config.read_text(encoding="utf-8")))
@@ -155,8 +154,8 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
         refuse_contradictions(args, config.to_dict())  # of a Hub id, of which no file was there before
         check_vocabulary(config, tokenizer, args.model_name_or_path)
-        ways = (f"{OWN_TOKENIZER}, or add rows for the new entries with --extend_vocabulary", SHORTER)
-    check_fits(config, tokenizer, max_seq_length, *ways, extend=args.extend_vocabulary)
+        ways = (OWN_TOKENIZER, SHORTER)
+    check_fits(config, tokenizer, max_seq_length, *ways)
     unset_hf_deepspeed_config()  # under ZeRO-3 weights would be split at birth, and drawn otherwise; Trainer sets it
     try:
         if args.model_name_or_path is None:
@@ -167,9 +166,6 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
             settings = {"dtype": "float32", "attn_implementation": args.attn_implementation}
             name = args.model_name_or_path
             model = load_weights(AutoModelForMaskedLM, name, say, config=plain_outputs(config), **settings)
-            if len(tokenizer) > config.vocab_size:
-                say(f"--extend_vocabulary: {len(tokenizer) - config.vocab_size} entries of the vocabulary are new")
-                model.resize_token_embeddings(len(tokenizer))  # new rows are drawn around the mean of the others
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         source = "model_name_or_path" if args.model_name_or_path else "model_type"
         names = (source, "config_overrides", "attn_implementation")
@@ -244,7 +240,7 @@ def check_vocabulary(config: Any, tokenizer: Any, name: str) -> None:
     known = getattr(config, "vocabulary_sha256", None)
     if known == vocabulary_hash(tokenizer):
         return
-    own = _own_tokenizer(name)
+    own = own_tokenizer(name)
     if known and own is not None and vocabulary_hash(own) != known:
         own = None  # somebody has put another one there
     if own is None and not known:
@@ -293,13 +289,13 @@ def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
         rows[lengths > 0, :width] = (vectors / lengths.clamp(min=1e-9)[:, None] * wanted)[lengths > 0]
 
 
-def _own_tokenizer(name: str) -> Any:
+def own_tokenizer(name: str) -> Any:
     """The tokenizer of a checkpoint, or None; of a folder without one the library makes one up."""
     from transformers import AutoTokenizer
     from transformers.utils import cached_file
 
     try:
-        if any(cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in VOCABULARIES):
+        if any(cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in FILES):
             return AutoTokenizer.from_pretrained(name)
     except Exception:  # of any kind; it can't be compared
         return None
@@ -312,11 +308,9 @@ def check_fits(
     max_seq_length: int,
     fewer_words: str = OWN_TOKENIZER,
     fewer_positions: str = SHORTER,
-    extend: bool = False,
 ) -> None:
-    """Raise InputError, with a way out, unless every token id has an embedding (or gets one: `extend`) and every
-    position of a block a row."""
-    if len(tokenizer) > config.vocab_size and not extend:
+    """Raise InputError, with a way out, unless every token id has an embedding and every position of a block a row."""
+    if len(tokenizer) > config.vocab_size:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} entries, but the model embeds only {config.vocab_size}; {fewer_words}"
         )

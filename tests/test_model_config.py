@@ -1,4 +1,3 @@
-import copy
 import json
 import shutil
 
@@ -151,12 +150,6 @@ def go_on(folder, tokenizer, say=lambda text: None, **flags):
     return build_model(ModelArguments(model_name_or_path=str(folder), **flags), tokenizer, 16, say)
 
 
-def extended(tokenizer, *words):
-    more = copy.deepcopy(tokenizer)
-    more.add_tokens(list(words))
-    return more
-
-
 @pytest.mark.parametrize("size", [200, 190, 400])
 def test_a_checkpoint_is_tied_to_its_tokenizer(checkpoint, tmp_path, size):
     """As large, smaller, larger: each row would mean another word. Its own, wherever it is stored, is taken."""
@@ -195,33 +188,6 @@ def test_entries_may_take_the_place_of_unused_ones(tmp_path, wordpiece):
     build_model(ModelArguments(config_overrides="hidden_size=32"), reserved, 16).save_pretrained(tmp_path)
     reserved.save_pretrained(tmp_path)
     go_on(tmp_path, BertTokenizer(vocab=words | {"blog": 200, "[unused1]": 201}))
-
-
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
-def test_a_vocabulary_can_be_extended(tmp_path, wordpiece, model_type):
-    """The way out that the error names: old rows stay, new entries have rows, logits and a gradient."""
-    flags = {"model_type": model_type, "config_overrides": "hidden_size=32,intermediate_size=32"}
-    before = build_model(ModelArguments(**flags), wordpiece, 16)
-    before.save_pretrained(tmp_path)
-    wordpiece.save_pretrained(tmp_path)
-    more = extended(wordpiece, "blog", "vlog", "podcast")
-    with pytest.raises(InputError, match=r"203 entries, but the model embeds only 200.*--extend_vocabulary"):
-        go_on(tmp_path, more)
-    said = []
-    model = go_on(tmp_path, more, said.append, extend_vocabulary=True)
-    assert said == ["--extend_vocabulary: 3 entries of the vocabulary are new"]
-    rows = model.get_input_embeddings().weight
-    assert rows.shape[0] == model.config.vocab_size == 203
-    assert torch.equal(rows[:200], before.get_input_embeddings().weight)
-    ids = more("the vlog", return_tensors="pt")["input_ids"]
-    assert 201 in ids
-    outputs = model(input_ids=ids, labels=ids)
-    assert outputs.logits.shape[-1] == 203
-    outputs.loss.backward()
-    assert rows.grad[201].any()
-    model.save_pretrained(tmp_path / "again")
-    more.save_pretrained(tmp_path / "again")
-    go_on(tmp_path / "again", more, pytest.fail)
 
 
 def test_what_does_not_fit_names_a_way_out_that_works(checkpoint, wordpiece):
