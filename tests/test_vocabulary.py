@@ -214,6 +214,9 @@ def test_a_run_goes_on_with_new_words_and_resumes_to_the_same_bytes(tmp_path):
     extend(ExtensionArguments(str(tmp_path / "old"), str(tmp_path / "new"), [str(month)], **settings))
     flags += ["--tokenizer_name", tmp_path / "new", "--vocab_size", 8192, "--train_file", month]
     flags += ["--model_name_or_path", tmp_path / "old", "--config_overrides", ""]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="of its entries are in the tokenizer"):
+        patch.setattr("pretraining.text.blocks.cached_blocks", lambda *_: pytest.fail("the text was packed"))
+        run(tmp_path / "refused", *flags, "--least_shared_vocabulary", 1)
     run(tmp_path / "whole", *flags)
     notes = json.loads((tmp_path / "whole" / "manifest.json").read_text())["notes"]
     assert any("200 kept, 2 new (the mean of their old pieces), 0 dropped" in note for note in notes)

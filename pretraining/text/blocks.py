@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
+from pretraining.vocabulary.kinship import find_kinship
 from shared.blocks import PackedBlocks, open_blocks
 from shared.documents import Documents
 from shared.errors import InputError
@@ -40,6 +41,7 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
         name = _named_tokenizer(model_args) or _trained_tokenizer(documents, model_args, data_args, length, quiet)
         tokenizer = load_tokenizer(name)
         check_vocab_size(model_args, tokenizer)
+        find_kinship(model_args, tokenizer)  # refuses one that the checkpoint can't go on with, before packing
         blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         if tokenizer.name_or_path == str(blocks.path / "tokenizer"):

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretraining.vocabulary.kinship import Kinship, compare
+from pretraining.vocabulary.kinship import Kinship, find_kinship
 from shared import model_config
-from shared.errors import InputError
-from shared.model_config import ModelArguments, own_tokenizer, vocabulary_hash
+from shared.model_config import ModelArguments, vocabulary_hash
 
 COUNTED_TOKENS = 1 << 24  # of the blocks, evenly chosen, for the frequencies that biases start from
 MULTIPLE = 64  # of rows where the embedding grows: matrix products on GPUs are faster so
@@ -25,12 +24,12 @@ def build_model(
     """`shared.model_config.build_model`; of a checkpoint with another tokenizer than this one, the rows are moved.
 
     `blocks`, (blocks, length) of ids, are those to train on; `say` is told how many rows were kept. Raises InputError
-    as that function and `compare` do, and when the checkpoint's own tokenizer is not there to be compared.
+    as that function and `find_kinship` do.
     """
-    own = _other_tokenizer(args, tokenizer)
-    if own is None:
+    found = find_kinship(args, tokenizer)
+    if found is None:
         return model_config.build_model(args, tokenizer, max_seq_length, say)
-    kinship = compare(own, tokenizer, str(args.model_name_or_path), args.least_shared_vocabulary)
+    own, kinship = found
     model = model_config.build_model(args, own, max_seq_length, say)
     move_rows(model, kinship, len(tokenizer), None if blocks is None else count_tokens(blocks))
     for role in ("bos", "eos", "cls", "sep"):
@@ -44,30 +43,6 @@ def build_model(
         f"kept, {len(kinship.pieces)} new (the mean of their old pieces), {kinship.dropped} dropped"
     )
     return model
-
-
-def _other_tokenizer(args: ModelArguments, tokenizer: Any) -> Any:
-    """The tokenizer that the checkpoint was trained with, or None where this is it, or no checkpoint is named."""
-    from transformers import AutoConfig
-
-    if args.model_name_or_path is None:
-        return None
-    try:
-        known = getattr(AutoConfig.from_pretrained(args.model_name_or_path), "vocabulary_sha256", None)
-    except (OSError, ValueError):  # which is told by the one who loads it
-        return None
-    here = vocabulary_hash(tokenizer)
-    if known == here:
-        return None
-    own = own_tokenizer(args.model_name_or_path)
-    found = vocabulary_hash(own) if own is not None and own.is_fast else None
-    if found is None or known not in (None, found):
-        what = "no tokenizer" if found is None else "another tokenizer than it was trained with"
-        raise InputError(
-            f"--model_name_or_path {args.model_name_or_path}: has {what}, so nobody knows which of its rows are those "
-            f"of {tokenizer.name_or_path}; save the tokenizer that it was trained with into its folder"
-        )
-    return None if found == here else own
 
 
 def count_tokens(blocks: np.ndarray) -> np.ndarray:
