@@ -20,6 +20,7 @@ from typing import Any, Literal
 from data_prep.corpus.card import read_licences, write_data_card
 from data_prep.corpus.contamination import find_evaluation_sets
 from data_prep.corpus.phases import BuildIndex, Choose, Examine
+from data_prep.corpus.sample import check_budget
 from data_prep.corpus.shards import Write
 from data_prep.corpus.trace import trace
 from data_prep.engine.run import run_stage
@@ -71,7 +72,10 @@ class BuildArguments:
     )
     shard_mb: float = field(default=200.0, metadata={"help": "MiB of text in a file; about 2.5 times its size."})
     licences: list[str] = field(
-        default_factory=list, metadata={"help": "SOURCE=LICENCE for the data card, where it does not know them."}
+        default_factory=list,
+        metadata={
+            "help": "SOURCE=LICENCE for the data card. Default: as a column `licence` says, or the source is known."
+        },
     )
     trace: str | None = field(
         default=None, metadata={"help": "Say where this id or URL in the corpus came from, and do nothing else."}
@@ -143,6 +147,11 @@ def main(stage_args: StageArguments, args: BuildArguments) -> dict[str, Any]:
 
         settings["tokenizer_name"] = tokenizer_hash(load_tokenizer(args.tokenizer_name))
         libraries.append("tokenizers")
+
+    if args.token_budget is not None:
+        per_byte = 1.0 if args.tokenizer_name else max(args.tokens_per_word, 1.0)
+        files_of_groups = [[sources[number] for number in group] for group in groups]
+        check_budget(files_of_groups, args.weights, int(args.token_budget), args.max_repeats, per_byte)
 
     output, size = stage_args.output_dir, sum(source.bytes for source in sources)
     names = tuple(Path(entry).absolute().name for entry in stage_args.input)

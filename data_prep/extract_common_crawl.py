@@ -20,7 +20,7 @@ from data_prep.crawl.language import language_model, language_of
 from data_prep.crawl.page import parse_date, plausible_last_modified, tidy
 from data_prep.crawl.page_process import PageProcess
 from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
-from data_prep.crawl.warc import Record, read_records
+from data_prep.crawl.warc import Record, read_records, response_of
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
 from shared.command_line import run_script
@@ -83,12 +83,12 @@ class ExtractPages:
     def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
         snapshot = snapshot_of(shown_path(source.path))
         modified = read_last_modified(self.wats[source.index]) if source.index in self.wats else {}
-        kinds = ("response", "conversion")
+        kinds = ("response", "resource", "conversion")
         with ExitStack() as stack:
             pages: PageProcess | None = None
             for record in read_records(source.path, position, kinds, self.args.max_record_bytes):
                 outcome = Outcome(record.position, record.share, self._known(record, source, snapshot))
-                if record.kind == "response" and pages is None:
+                if record.kind != "conversion" and pages is None:
                     pages = stack.enter_context(PageProcess(self.args.extractor, self.args.max_record_bytes))
                 self._read(record, outcome, pages, modified)
                 yield outcome
@@ -129,8 +129,8 @@ class ExtractPages:
             return drop("blocked domain")
         if record.too_large:
             return drop("larger than --max_record_bytes", record.headers["content-length"])
-        if pages is not None and record.kind == "response":
-            page = pages.read(record.block)
+        if pages is not None and record.kind != "conversion":
+            page = pages.read(record.block if record.kind == "response" else response_of(record))
             if "reason" in page:
                 return drop(str(page["reason"]), str(page["detail"]), bool(page["bad"]))
             known |= {"title": page["title"], "text": page["text"]}

@@ -409,6 +409,18 @@ def test_hostile_names_stay_text_in_the_card(tmp_path):
     assert "language" not in yaml.safe_load(text.split("---\n")[1])
 
 
+def test_the_card_shows_the_licences_that_documents_state(tmp_path):
+    chance = [{"license": "CC BY 4.0"}] * 20 + [{"metadata": '{"license": "CC0"}'}] * 6 + [{"licence": "MIT | x"}] * 3
+    rows = [row | more for row, more in zip(documents(30, "x", 6), [*chance, {}], strict=True)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run(tmp_path, tmp_path / "out", "in.jsonl")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert r"as stated by the documents: CC BY 4.0 (20 documents), CC0 (6 documents), MIT \| x (3 documents) |" in text
+    assert "Not stated" not in text
+    run(tmp_path, tmp_path / "named", "in.jsonl", licences=["x=ours"])
+    assert "| ours |" in (tmp_path / "named" / "README.md").read_text()
+
+
 def test_history_of_earlier_stages_is_in_the_card(inputs, tmp_path):
     run(inputs, tmp_path / "first", "wiki.jsonl.gz")
     manifest = run(tmp_path, tmp_path / "second", "first", token_budget=5000)
@@ -462,6 +474,8 @@ def test_trace(inputs, corpus, capsys):
         ({"weights": [1.0, float("nan")]}, "--weights"),
         ({"token_budget": 0.0}, "--token_budget"),
         ({"token_budget": float("inf")}, "--token_budget"),
+        ({"token_budget": 1e12}, "--token_budget 1,000,000,000,000: --input has "),
+        ({"token_budget": 4e6, "weights": [1.0, 99.0]}, "--token_budget 4,000,000: entry 2 of --input has "),
         ({"decontaminate": ["no/such/set"]}, "--decontaminate no/such/set: no such file"),
         ({"decontaminate": ["shared/launch"]}, "nothing here ends in"),
         ({"decontaminate": ["tests/data", "tests/data"]}, "named twice"),

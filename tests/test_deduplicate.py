@@ -71,6 +71,8 @@ def bytes_of(folder):
         ("日本語 abc", "日 本 語 abc"),
         ("ok👍🏽", "ok 👍 🏽"),
         ("a\x00b", "a b"),
+        ("C, C++, C# (F#)!", "c c++ c# f#"),  # three languages
+        ("2+2 # one ++ a+b c+++ ## Τ+", "2 2 one a b c τ+"),
         ("\u2028 ... \ufeff", ""),
     ],
 )

@@ -539,7 +539,7 @@ def test_a_gzip_bomb_is_left_in_bounded_time_and_memory(claimed, tmp_path, monke
 
 
 def test_records_that_are_no_pages_are_not_counted(tmp_path):
-    kinds = ("warcinfo", "request", "response", "revisit", "metadata", "resource", "continuation")
+    kinds = ("warcinfo", "request", "response", "revisit", "metadata", "continuation")
     path = write(tmp_path / "x.warc.gz", members([record(http(page()), kind=kind) for kind in kinds]))
     manifest, kept, dropped = run(tmp_path, path)
     assert (manifest["counts"]["in"], len(kept), len(dropped)) == (1, 1, 0)

@@ -1,6 +1,7 @@
 """What a page says: the right values are those of HTML's and HTTP's specifications, and of arithmetic."""
 
 import pytest
+from test_extract_common_crawl import ENGLISH, members, page, record, run, write
 
 from data_prep.crawl.language import language_of, sample_of
 from data_prep.crawl.page import Unwanted, extract_fast, read_page
@@ -35,11 +36,25 @@ def test_lowered_numbers_of_formulas_and_ordinals_are_plain():
     assert "H2O on the 2nd day" in text
 
 
-@pytest.mark.parametrize("tag", ["noframes", "noembed", "iframe"])
+@pytest.mark.parametrize("tag", ["noframes", "noembed", "iframe", "canvas", "datalist"])
 @pytest.mark.parametrize("end", ["</{}>", ""])
 def test_what_browsers_do_not_show_is_not_read(tag, end):
     text = text_of(f"<html><body>{PROSE}<{tag}><p>Your <b>browser</b></p>{end.format(tag)}")
     assert "browser" not in text and "<" not in text and "ordinary" in text
+
+
+@pytest.mark.parametrize(
+    ("markup", "times"),
+    [
+        ('<figure><img src="x" alt="CAPTION"><figcaption>CAPTION</figcaption></figure>', 0),
+        ('<figure><noscript><img src="x" alt="CAPTION"></noscript><div class="c">CAPTION</div></figure>', 0),
+        ('<div class="wp-caption"><a href="x"><img src="x" alt="CAPTION" title="CAPTION"></a><p>CAPTION</p></div>', 1),
+        ('<ul><li><img src="x" alt="CAPTION"><p>CAPTION</p></li></ul>', 1),
+    ],
+)
+def test_a_picture_gives_no_text_and_its_caption_stands_alone(markup, times):
+    text = text_of(f"<html><body><main>{PROSE}{markup}{PROSE}</main></body></html>")
+    assert [line.strip(" •") for line in text.split("\n") if "CAPTION" in line] == ["CAPTION"] * times
 
 
 def test_references_to_no_character_leave_nothing():
@@ -96,3 +111,19 @@ def test_the_sample_of_a_text_is_bounded_and_valid():
     for text in ("é" * 50_000, "漢字" * 3000, "", "a\n" * 9000, "x" * 999):
         sample = sample_of(text)
         assert len(sample.encode()) <= 1004 and set(sample) <= set(text) | {"\n"}
+
+
+def test_resource_records_are_pages_without_http(tmp_path):
+    """WARC 1.1, 6.4: the block is the resource, and the record's Content-Type says what it is."""
+    kinds = {"text/html; charset=cp1251": page("Это статья, в которой написано много слов о погоде и о природе. " * 9)}
+    kinds |= {"text/plain": ENGLISH.encode(), "image/png": b"\x89PNG\r\n", None: page()}
+    records = [
+        record(block.decode().encode("cp1251") if "cp1251" in str(kind) else block, f"https://a.org/{number}",
+               kind="resource", number=number, Content_Type=kind)
+        for number, (kind, block) in enumerate(kinds.items())
+    ]  # fmt: skip
+    records.append(record(b"1 screenshot", "urn:thumbnail:https://a.org/", kind="resource", Content_Type="text/plain"))
+    manifest, kept, dropped = run(tmp_path, write(tmp_path / "x.warc.gz", members(records)))
+    assert manifest["counts"]["in"] == 5 and [row["url"][-1] for row in kept] == ["0", "1", "3"]
+    assert kept[0]["text"].startswith("Это статья") and kept[1]["text"] == ENGLISH.strip()
+    assert [row["reason"] for row in dropped] == ["MIME type", "not an address of the web"]

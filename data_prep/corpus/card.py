@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from data_prep.engine.stage import add_counts
 from shared.errors import InputError
 from shared.files import write_text
 from shared.markdown import markdown_table
@@ -24,6 +25,7 @@ SPLITS = {
 LONG_TABLE = 40  # months or languages, above which years and the largest are shown
 NOT_RULES = ("part_records", "snapshot_files", "groups", "decontaminate")
 SHOWN_EXAMPLES = 3
+SHOWN_LICENCES = 5
 
 
 def read_licences(entries: Sequence[str]) -> dict[str, str]:
@@ -34,11 +36,16 @@ def read_licences(entries: Sequence[str]) -> dict[str, str]:
     return licences
 
 
-def licence_of(source: str, licences: dict[str, str]) -> str:
-    """The licence named for a source (or for the beginning of its name), else the one that is known."""
+def licence_of(source: str, licences: dict[str, str], stated: dict[str, dict[str, int]] | None = None) -> str:
+    """The licence named for a source (or for the beginning of its name), else those that its documents state, else the
+    one that is known. `stated`: of each source, licences and how many documents have them."""
     named = [name for name in licences if source.startswith(name)]
     if named:
         return licences[max(named, key=len)]
+    if found := sorted((stated or {}).get(source, {}).items(), key=lambda item: (-item[1], item[0])):
+        shown = [f"{licence} ({count:,} documents)" for licence, count in found[:SHOWN_LICENCES]]
+        more = len(found) - len(shown)
+        return "as stated by the documents: " + ", ".join(shown) + (f" and {more} others" if more else "")
     if wiki := WIKI.match(source):
         version = "4.0 or 3.0" if wiki[1] is None else "4.0" if wiki[1] >= WIKI_CHANGED else "3.0"
         return f"CC BY-SA {version}, by the authors in the history of each page"
@@ -92,7 +99,9 @@ corpus = load_dataset("FOLDER")
 
 def _metadata(splits: dict[str, Any], licences: dict[str, str]) -> dict[str, Any]:
     languages = sorted({name for split in splits.values() for name in split["languages"]})
-    texts = {licence_of(source, licences) for split in splits.values() for source in split["sources"]}
+    texts = {
+        licence_of(source, licences, split.get("licences")) for split in splits.values() for source in split["sources"]
+    }
     wikipedia = all("CC BY-SA 4.0," in text for text in texts)
     documents = sum(split["documents"] for split in splits.values())
     size = next((name for limit, name in SIZES if documents < limit), "n>1T")
@@ -172,18 +181,21 @@ def _mix(mix: list[dict[str, Any]], manifest: dict[str, Any]) -> str:
 
 def _sources(splits: dict[str, Any], licences: dict[str, str]) -> str:
     total = _sum_of(splits, "sources")
+    stated: dict[str, dict[str, int]] = {}
+    for split in splits.values():
+        add_counts(stated, split.get("licences", {}))
     rows = [
         (
             cell(name),
             facts["documents"],
             facts["tokens"],
             _size(facts["text_bytes"]),
-            cell(licence_of(name, licences)),
+            cell(licence_of(name, licences, stated)),
         )
         for name, facts in _largest(total)
     ]
     text = markdown_table(("source", "documents", "tokens", "text", "licence"), rows)
-    if any(licence_of(name, licences) == UNKNOWN for name in total):
+    if any(licence_of(name, licences, stated) == UNKNOWN for name in total):
         text += (
             "\n\nNot stated: find out where the text came from before you publish it, and name it with `--licences`."
         )

@@ -2,13 +2,18 @@
 
 import datetime
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
 
 from data_prep.corpus.records import DATED, TRAIN, UNDATED
 from shared.errors import InputError
+from shared.rows import Source, read_rows
 
 BINS = 2**20  # of the sampling hash: a budget is met to a millionth of its group, or to one document
 
@@ -56,6 +61,48 @@ def plan_mix(available: list[int], weights: Sequence[float], budget: int | None,
     return [
         min(round(total * float(share)), tokens * repeats) for share, tokens in zip(shares, available, strict=True)
     ]
+
+
+def check_budget(
+    groups: Sequence[Sequence[Source]], weights: Sequence[float], budget: int, repeats: int, per_byte: float
+) -> None:
+    """Raise InputError for a budget that no tokenizer could fill: a byte of text has `per_byte` tokens at most.
+
+    Text is read, and that to count its bytes, only where the sizes of the files say that it cannot be enough.
+    """
+    shares = [weight / sum(weights) for weight in weights] or [1.0]
+    groups = groups if weights else [[source for group in groups for source in group]]
+    for number, (group, share) in enumerate(zip(groups, shares, strict=True), 1):
+        wanted = budget * share / per_byte / repeats
+        if sum(map(_likely_bytes, group)) >= wanted:
+            continue
+        size = sum(map(_text_bytes, tqdm(group, desc="Reading sizes", unit=" files")))
+        if size < wanted:
+            where = f"entry {number} of --input" if weights else "--input"
+            raise InputError(
+                f"--token_budget {budget:,}: {where} has {size:,} bytes of text, fewer than the {budget * share:,.0f} "
+                f"tokens that it is to give at --max_repeats {repeats}; lower the budget or change --weights"
+            )
+
+
+def _likely_bytes(source: Source) -> float:
+    """About the bytes of text in a file, by its size alone."""
+    if not source.path.endswith(".parquet"):
+        return source.bytes * (10 if source.path.endswith(".gz") else 1)
+    try:
+        facts = pq.read_metadata(source.path)
+    except (pa.ArrowException, OSError):
+        return math.inf  # the first phase says what is wrong
+    columns = [
+        facts.row_group(group).column(column)
+        for group in range(facts.num_row_groups)
+        for column in range(facts.num_columns)
+    ]
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")
+
+
+def _text_bytes(source: Source) -> int:
+    return sum(len(row["text"].encode()) for *_, row, _ in read_rows(source) if row is not None)
 
 
 def passes_of(tokens: np.ndarray, target: int) -> list[int]:

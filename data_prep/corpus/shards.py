@@ -20,6 +20,7 @@ from shared.files import atomic_file
 from shared.rows import SCHEMA, STATE, Source, read_rows
 
 ROW_GROUP, ROW_GROUP_BYTES = 1000, 16 * 2**20  # documents are written when this number waits
+MAX_LICENCES = 50  # distinct ones that a shard counts for each source
 MAX_KEYS = 1000  # distinct sources or languages that a shard counts: they come from the documents
 
 
@@ -152,3 +153,19 @@ def tally(counts: dict[str, Any], split: str, row: dict[str, Any], tokens: int, 
         table = into.setdefault(name, {})
         key = (key or "unknown")[:80]
         add_counts(table, {key if key in table or len(table) < MAX_KEYS else "others": facts})
+    if licence := stated_licence(row["metadata"]):
+        source = (row["source"] or "unknown")[:80]
+        table = into.setdefault("licences", {}).setdefault(source if source in into["sources"] else "others", {})
+        add_counts(table, {licence if licence in table or len(table) < MAX_LICENCES else "others": 1})
+
+
+def stated_licence(metadata: str | None) -> str | None:
+    """The licence that a document states, in a column `licence` or `license` of the input or within `metadata`."""
+    if not metadata or "licen" not in metadata:
+        return None
+    try:
+        known = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return None
+    values = [known.get(name) for name in ("licence", "license")] if isinstance(known, dict) else []
+    return next((" ".join(value.split())[:80] for value in values if isinstance(value, str) and value.strip()), None)

@@ -58,7 +58,7 @@ _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]{2,40})""
 _HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta)\b", re.IGNORECASE)
 _BODY = re.compile(r"<body\b[^<>]{0,4000}>", re.IGNORECASE)
 # What browsers do not show, and the parser takes for text.
-_UNSEEN = re.compile(r"<(noframes|noembed|iframe)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_UNSEEN = re.compile(r"<(noframes|noembed|iframe|canvas|datalist)\b.*?(?:</\1\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _NOT_PROSE = re.compile(
     r"\s*(?:<\?xml|<!doctype|<(?:html|rss|feed|svg|urlset|sitemapindex)\b"
     r"|(?:#[^\n]*\s+)*(?:user-agent|sitemap|disallow)[ \t]*:)",

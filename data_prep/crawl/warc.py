@@ -250,6 +250,12 @@ def read_records(path: str, position: int, kinds: tuple[str, ...], max_bytes: in
                 yield record
 
 
+def response_of(record: Record) -> bytes:
+    """The block of a `resource` record, which is a page without the protocol it came by, as a server's answer."""
+    kind = re.sub(r"[^\x20-\x7e]", "", record.headers.get("content-type", ""))
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n%s" % (kind.encode("ascii"), record.block)
+
+
 def _pass_blank(stream: Inflater) -> bool:
     """Skip line ends before a record; False at the end of the file. Raises Damage."""
     for _ in range(16):

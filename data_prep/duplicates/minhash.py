@@ -1,6 +1,7 @@
 """Fingerprints of texts: one hash of the normalised text, and MinHash keys by which similar texts meet.
 
-A text is normalised (Unicode NFKC, case folded, punctuation and symbols turned to spaces) and cut into words. An emoji
+A text is normalised (Unicode NFKC, case folded, punctuation and symbols turned to spaces, but for C++ and C#) and cut
+into words. An emoji
 is a word, and so is each character of a script that is written without spaces; Tibetan, whose syllables are divided by
 a mark, is cut there. What is compared are sets of `ngram`
 consecutive words (shingles); a text of fewer words is one shingle. A function that gives the smallest hash of a set
@@ -47,8 +48,11 @@ _BETWEEN = re.compile(
     + "]"
 )
 _OWN_WORD = re.compile(f"[{IDEOGRAPHS}{LETTERS}\U0001f000-\U0001faff]")  # the last: emoji
-# ASCII: letters to lower case, digits stay, the rest to spaces. The bytes of other characters stay.
-_ASCII = bytes(c if c >= 0x80 else ord(chr(c).lower()) if chr(c).isalnum() else 0x20 for c in range(256))
+# ASCII: letters to lower case, digits stay, the rest to spaces. The bytes of other characters stay. Two bytes that
+# UTF-8 never has stand for signs that belong to a name: C, C++ and C# are three words.
+_ASCII = bytes(c if c >= 0x80 else ord(chr(c).lower()) if chr(c).isalnum() else 0x20 for c in range(254)) + b"+#"
+_NAME_SIGNS = re.compile(rb"(?<=[0-9A-Za-z\x80-\xff])(?:\+\+?|#)(?![0-9A-Za-z\x80-\xff+#])")
+_HIDE = bytes.maketrans(b"+#", b"\xfe\xff")
 
 
 def words_of(text: str) -> list[bytes]:
@@ -56,7 +60,10 @@ def words_of(text: str) -> list[bytes]:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).casefold()
         text = _OWN_WORD.sub(r" \g<0> ", _BETWEEN.sub(" ", text))
-    return text.encode("utf-8", "surrogatepass").translate(_ASCII).split()
+    content = text.encode("utf-8", "surrogatepass")
+    if b"+" in content or b"#" in content:
+        content = _NAME_SIGNS.sub(lambda found: found[0].translate(_HIDE), content)
+    return content.translate(_ASCII).split()
 
 
 def pieces_of(text: str) -> Iterator[list[bytes]]:
