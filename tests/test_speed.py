@@ -1,5 +1,7 @@
 import json
+import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from shared.loss import project_masked_only
-from shared.training.speed import PHASES, StepClock, flops_per_token, measure_peak
+from shared.training.environment import hardware
+from shared.training.speed import PHASES, StepClock, flops_per_token, measure_peak, shortest
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "modernbert", "roberta"])
@@ -78,6 +81,42 @@ def test_peak_is_that_of_a_matrix_product():
     for _ in range(3):
         a @ a
     assert measure_peak(torch.device("cpu"), torch.float32) > 0.3 * 3 * 2 * 1024**3 / (time.perf_counter() - start)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_product_of_a_run_is_faster_than_the_peak(dtype):
+    """A model FLOPs utilisation above 1 is none: here for shapes of feed-forward layers."""
+    peak = measure_peak(torch.device("cpu"), dtype)
+    for rows, width, inner in ((2048, 256, 1024), (1024, 768, 768)):
+        a, b = torch.randn(rows, width).to(dtype), torch.randn(width, inner).to(dtype)
+        seconds = shortest(lambda a=a, b=b: a @ b, torch.device("cpu"))
+        assert 2 * rows * width * inner / seconds < 1.7 * peak  # the cores are shared with other tests
+
+
+def test_bf16_on_a_cpu_needs_no_other_flag(tmp_path, capsys):
+    from test_run_mlm import ROOT, SMOKE, losses, run
+
+    recipe = "".join(line for line in (ROOT / SMOKE).open() if "use_cpu" not in line)
+    (tmp_path / "r.yaml").write_text(recipe)
+    flags = ("--max_steps", 10, "--eval_strategy", "no")
+    run(tmp_path / "fp32", *flags)
+    run(tmp_path / "run", "--bf16", *flags, config=str(tmp_path / "r.yaml"))
+    assert losses(tmp_path / "run")[10] == pytest.approx(losses(tmp_path / "fp32")[10], abs=0.02)
+    said = re.findall(r"--bf16: a product of (\d+ x \d+) and (\d+ x \d+) takes", capsys.readouterr().out)
+    on_cpu = not torch.accelerator.is_available()
+    assert said == [("512 x 64", "64 x 128")] * on_cpu  # 16 blocks of 32 tokens
+    assert "use_cpu" not in (tmp_path / "run" / "recipe.yaml").read_text()
+    assert ("bf16" in (tmp_path / "run" / "recipe.yaml").read_text()) and json.loads(
+        (tmp_path / "run" / "manifest.json").read_text()
+    )["hardware"]["cpu_capability"]
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="it is Linux that tells")
+def test_the_instructions_of_the_processor_are_recorded():
+    known, flags = hardware("cpu"), Path("/proc/cpuinfo").read_text().split()
+    assert ("avx2" in known["cpu_instructions"]) == ("avx2" in flags)
+    if known["cpu_capability"].startswith("AVX512"):  # torch looks for itself
+        assert "avx512f" in known["cpu_instructions"]
 
 
 def test_a_run_says_where_its_time_went(tmp_path):

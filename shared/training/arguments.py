@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
+import torch
 from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_cuda_available
@@ -113,6 +114,8 @@ class RunArguments(TrainingArguments):
             # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
             # Trainer would take the world for one process.
             self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"
+        elif (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
+            self.use_cpu = True  # Trainer would speak of a GPU that is not there
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to make faster

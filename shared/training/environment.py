@@ -11,6 +11,11 @@ from shared.cores import available_cores
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "deepspeed", "numpy")
 
+INSTRUCTIONS = {  # of x86 and ARM, as Linux names them: what the speed of matrix products hangs on
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8"),
+    *("asimd", "sve", "sve2", "bf16", "i8mm", "sme"),
+}
+
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that results depend on, where they are installed."""
@@ -33,10 +38,22 @@ def hardware(device_type: str | None = None) -> dict[str, Any]:
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
+    flags: set[str] = set()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = {word for line in file if line.startswith(("flags", "Features")) for word in line.split()}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
     cores = available_cores()
     device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} core{'s' if cores > 1 else ''} of {processor}"
-    return {"device": device, "cpu": processor, "cores": cores, "gpus": gpus, "platform": platform.platform()}
+    return {
+        "device": device,
+        "cpu": processor,
+        "cores": cores,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # what torch uses
+        "cpu_instructions": sorted(flags & INSTRUCTIONS),
+        "gpus": gpus,
+        "platform": platform.platform(),
+    }
 
 
 def git_commit() -> str:

@@ -1,19 +1,24 @@
 """Where the time of a step goes, and how far a run is from what the machine can do."""
 
+import functools
 import re
 import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 PHASES = ("data", "forward", "backward", "optimizer", "other")
 WARM_UP = 2  # first steps of a start, which compile and allocate, are not counted
 KEPT_EVENTS = 512
+CPU_SIZES, QUICK = (512, 1024, 2048, 4096), 0.15  # of the products that the peak is taken from; seconds of one
+_SAID: set[tuple[int, int]] = set()
 GATED = ("modernbert",)  # architectures whose feed-forward layers have three matrices instead of two
 
 
@@ -106,19 +111,49 @@ def _count_flops(config: Any, length: int, projected: float) -> float:
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The floating-point operations a second that one large square matrix product reaches here: the best of five."""
-    size = 8192 if device.type == "cuda" else 2048 if dtype == torch.float32 else 512  # CPUs may be slow in others
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    """The floating-point operations a second that one square matrix product reaches here: the best of several.
+
+    On a CPU the size is doubled while a product is quick: small ones do not fill matrix units (AMX), and without any
+    for its dtype a large one would take minutes.
+    """
+    best = 0.0
+    for size in [8192] if device.type == "cuda" else CPU_SIZES:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = shortest(functools.partial(torch.matmul, a, b), device)
+        best = max(best, 2 * size**3 / seconds)
+        if seconds > QUICK:
+            break
+    return best
+
+
+def shortest(work: Callable[[], Any], device: torch.device, times: int = 5) -> float:
+    """The seconds of the fastest of some tries."""
     best = float("inf")
-    for _ in range(5):
+    for _ in range(times):
         if device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        a @ b
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return best
+
+
+def say_if_bf16_pays(rows: int, width: int, inner: int) -> None:
+    """Time a feed-forward product of a run on a CPU in both precisions, and print the outcome, once for each model."""
+    if (width, inner) in _SAID:
+        return
+    _SAID.add((width, inner))
+    a, b = torch.randn(min(rows, 4096), width), torch.randn(inner, width)
+    work = {dtype: functools.partial(linear, a.to(dtype), b.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
+    seconds = [shortest(product, torch.device("cpu")) for product in work.values()]
+    ratio = seconds[0] / seconds[1]
+    print(
+        f"--bf16: a product of {len(a)} x {width} and {width} x {inner} takes {ratio:.2f} of its time in fp32 on this "
+        f"machine: {'it pays' if ratio < 0.9 else 'it does not pay, leave the flag out'}",
+        flush=True,
+    )
 
 
 def peak_memory(device: torch.device) -> int:

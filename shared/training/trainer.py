@@ -23,7 +23,7 @@ from shared.training.guard import Guard
 from shared.training.kept_settings import keep_settings
 from shared.training.loss_sums import prepare_mean, sums_to_keep
 from shared.training.processes import Signals, ignore_signals
-from shared.training.speed import StepClock, measure_peak, peak_memory
+from shared.training.speed import StepClock, measure_peak, peak_memory, say_if_bf16_pays
 
 SKIPPED = "skipped_step"  # the key of skipped steps in the log history
 
@@ -165,6 +165,10 @@ class ExactTrainer(Trainer):
         return result
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        if self.args.bf16 and self.args.device.type == "cpu" and self.is_world_process_zero() and not self.clock.steps:
+            width, inner = (getattr(self.model.config, name, None) for name in ("hidden_size", "intermediate_size"))
+            if width and inner and "input_ids" in inputs:
+                say_if_bf16_pays(inputs["input_ids"].numel(), width, inner)
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.clock.mark("backward")
         self.step_loss = self.step_loss + loss
