@@ -121,7 +121,22 @@ def chosen_rules(args: FilterArguments) -> dict[str, float]:
             wanted.add(name)
     if "fineweb_short_lines" in wanted:
         wanted.add("fineweb_short_line_length")
+    _refuse_useless(args, wanted)
     return {name: limits[name] for name in RULES if name in wanted}
+
+
+def _refuse_useless(args: FilterArguments, wanted: set[str]) -> None:
+    """Raise InputError for thresholds and lists of rules that are not among those to be applied."""
+    for entry in args.thresholds:
+        if entry.partition("=")[0] not in wanted:
+            raise InputError(
+                f"--thresholds {entry}: this rule is not applied; name it in --rules, or remove the entry"
+            )
+    for flag in (*NEEDS_LIST.values(), "stop_words"):
+        users = [rule for rule, needed in NEEDS_LIST.items() if needed == flag]
+        users += ["gopher_stop_words", "bigscience_stop_words"] if flag == "stop_words" else []
+        if getattr(args, flag) and not wanted & {*users}:
+            raise InputError(f"--{flag}: is for {' or '.join(users)}; name it in --rules, or remove the flag")
 
 
 def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]:

@@ -147,6 +147,8 @@ def test_word_lists_by_language(run, tmp_path):
         (["--thresholds", "gopher_min_words"], "NAME=NUMBER"),
         (["--thresholds", "gopher_min_words=nan"], "NAME=NUMBER"),
         (["--thresholds", "c4_javascript=1"], "--disable c4_javascript"),
+        (["--rules", "c4", "--thresholds", "gopher_min_words=9"], "--thresholds gopher_min_words=9: .* not applied"),
+        (["--rules", "c4", "--stop_words", "de=x"], "--stop_words: is for gopher_stop_words or bigscience_stop_words"),
         (["--rules", "c4_bad_words"], "--bad_words LANGUAGE=FILE"),
         (["--bad_words", "words.txt"], "write LANGUAGE=FILE"),
         (["--bad_words", "en=missing.txt"], "No such file"),

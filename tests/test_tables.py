@@ -4,6 +4,8 @@ import gzip
 import io
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from finetuning.common.data import LabelledDataArguments, load_splits
@@ -257,3 +259,24 @@ def test_a_row_stays_on_its_side_of_the_held_out_part(tmp_path):
         settle(path, validation_fraction=0.5, validation_file=path)
     with pytest.raises(InputError, match=r"has no column text; .*name it by --text_column"):
         settle(path, validation_fraction=0.5, text_column="text")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("a.parquet", {"csv_separator": ";"}),
+        ("a.parquet", {"file_encoding": "cp1252"}),
+        ("a.jsonl", {"csv_quotes": True}),
+        ("a.jsonl", {"column_names": ["text"]}),
+        ("a.csv", {"dataset_config_name": "plain"}),
+    ],
+)
+def test_flags_of_other_kinds_of_files_are_refused(tmp_path, name, flags):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"text": ["a"]}), path)
+    else:
+        path.write_text({"csv": "text\na\n", "jsonl": '{"text": "a"}\n'}[name[2:]])
+    with pytest.raises(InputError, match=rf"^--{next(iter(flags))}: "):
+        load_splits(DataArguments(train_file=str(path), **flags))
+    assert len(load_splits(DataArguments(train_file=str(path)))[0]["train"].rows) == 1

@@ -129,6 +129,11 @@ def load_splits(
             splits[name] = Split(rows, f"{args.dataset_name}, split {name}")
             hashes |= {f"{name}/{i}": sha256_of(file["filename"]) for i, file in enumerate(rows.cache_files)}
     else:
+        kinds = {format_of(path) for path in files.values()}  # None: a format of the task's own
+        if not kinds & {"csv", "tsv", None}:
+            refuse_flags(args, dict.fromkeys(("csv_separator", "csv_quotes", "column_names"), "is for CSV and TSV"))
+        if kinds == {"parquet"}:
+            refuse_flags(args, {"file_encoding": "parquet says itself how its text is encoded"})
         splits = {name: Split(read_file(path, args.text_format), path) for name, path in files.items()}
         hashes = {name: sha256_of(path) for name, path in files.items()}
     for split in splits.values():
