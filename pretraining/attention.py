@@ -86,3 +86,12 @@ def _flash_arguments(document_ids: torch.Tensor, most_documents: int | None) -> 
     torch._assert_async(bounds[-1] == end[0], "a batch holds more documents than `most_documents`")
     lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": length, "max_length_k": length}
     return {"attention_mask": None, **lengths}
+
+
+def count_documents(model_args: Any, data_args: Any, training_args: Any, *datasets: Any) -> int | None:
+    """The most documents that a block holds, which flash attention alone has to know, to keep them apart."""
+    if not (model_args.attn_implementation or "").startswith("flash"):
+        return None
+    if not (training_args.bf16 or training_args.fp16):
+        raise InputError(f"--attn_implementation {model_args.attn_implementation}: needs --bf16 or --fp16")
+    return max(dataset.most_documents() for dataset in datasets) if data_args.isolate_documents else None

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from pretraining.text.mixture import Mixture, name_rows, open_rows
 from pretraining.text.words import word_edges
 from shared.errors import InputError
 from shared.loss import IGNORED
@@ -48,19 +49,22 @@ class Masker:
         """Targets that a row of `length` tokens can have at most."""
         return min(length, round(self.args.mlm_probability * length) + self.args.whole_word_mask)
 
-    def __call__(self, ids: np.ndarray, blocks: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(
+        self, ids: np.ndarray, blocks: np.ndarray, epoch: np.ndarray | int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mask a batch.
 
-        `ids`: (batch, length) token ids; `blocks`: (batch,) the index of each row in its split. Returns the masked
-        ids, (batch, length) int64, and of each target its column and its label, both (batch, most_targets) int64 and
-        in the order of the columns; a row with fewer targets is filled up with column 0 and label IGNORED.
+        `ids`: (batch, length) token ids; `blocks`: (batch,) the index of each row in its split; `epoch`: of all rows,
+        or of each, (batch,). Returns the masked ids, (batch, length) int64, and of each target its column and its
+        label, both (batch, most_targets) int64 and in the order of the columns; a row with fewer targets is filled up
+        with column 0 and label IGNORED.
 
         The share of targets among the tokens of a row that are not special is `mlm_probability`, to the nearest
         token (or to half a word). In a word with more tokens than that, each is chosen by itself. A target becomes
         [MASK], a random token or itself, whole words alike.
         """
         ids = ids.astype(np.int64)
-        length = ids.shape[1]
+        length, epochs = ids.shape[1], np.broadcast_to(epoch, len(ids))
         special = self.is_special[ids]
         wanted = np.round(self.args.mlm_probability * (~special).sum(axis=1, keepdims=True))
         columns = np.arange(length)
@@ -74,7 +78,7 @@ class Masker:
             word = np.broadcast_to(columns, ids.shape)
 
         # Rank the words of a row at random; the first ones, up to the wanted number of tokens, are the targets.
-        draws = _hash(self.seed, epoch, 0, blocks[:, None], columns[None, :])
+        draws = _hash(self.seed, epochs[:, None], 0, blocks[:, None], columns[None, :])
         order_key = np.take_along_axis(draws, word, axis=1)
         order_key[special] = np.iinfo(np.uint64).max
         rank = np.empty(ids.shape, dtype=np.int64)
@@ -85,9 +89,9 @@ class Masker:
 
         rows, found = np.nonzero(chosen)
         targets = ids[rows, found]
-        draw = _hash(self.seed, epoch, 1, blocks[rows], word[rows, found]) / 2.0**64
+        draw = _hash(self.seed, epochs[rows], 1, blocks[rows], word[rows, found]) / 2.0**64
         candidates = np.flatnonzero(~self.is_special)
-        random_ids = candidates[_hash(self.seed, epoch, 2, blocks[rows], found) % np.uint64(len(candidates))]
+        random_ids = candidates[_hash(self.seed, epochs[rows], 2, blocks[rows], found) % np.uint64(len(candidates))]
         replaced = np.where(draw < self.args.mask_replace_prob + self.args.random_replace_prob, random_ids, targets)
         ids[rows, found] = np.where(draw < self.args.mask_replace_prob, self.mask_token_id, replaced)
 
@@ -120,24 +124,20 @@ class MaskedBlocks(torch.utils.data.Dataset):
     padding. With `sep_token_id` it holds `document_ids` instead, (batch, length) int64, for pretraining/attention.py.
     """
 
-    def __init__(self, blocks: np.ndarray, masker: Masker, pad_token_id: int, sep_token_id: int | None = None) -> None:
+    def __init__(
+        self, blocks: np.ndarray | Mixture, masker: Masker, pad_token_id: int, sep_token_id: int | None = None
+    ) -> None:
         self.blocks, self.masker, self.pad_token_id, self.sep_token_id = blocks, masker, pad_token_id, sep_token_id
         self.epoch = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker that is not forked (macOS): pickle sends the rows of a memory map, here it sends its name."""
-        root = blocks = self.blocks
-        while isinstance(root.base, np.memmap):
-            root = root.base
-        at_start = (blocks.ctypes.data, blocks.strides) == (root.ctypes.data, root.strides)
-        name = str(root.filename) if isinstance(root, np.memmap) and at_start else ""
-        return vars(self) | {"blocks": (name, len(blocks)) if name else blocks}
+        return vars(self) | {"blocks": self.blocks if isinstance(self.blocks, Mixture) else name_rows(self.blocks)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if isinstance(self.blocks, tuple):
-            name, rows = self.blocks
-            self.blocks = np.load(name, mmap_mode="r", allow_pickle=False)[:rows]
+            self.blocks = open_rows(self.blocks)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -151,9 +151,9 @@ class MaskedBlocks(torch.utils.data.Dataset):
         off by a fifth. Raises InputError, which names `flag`, when there is nothing to predict."""
         args, targets = self.masker.args, 0
         rows = np.unique(np.linspace(0, max(len(self) - 1, 0), 256).astype(int))[: len(self)]
-        ids = np.asarray(self.blocks[rows])
+        ids, numbers, epochs = self._read(rows, 0)
         if len(rows):
-            targets = int((self.masker(ids, rows, 0)[2] != IGNORED).sum())
+            targets = int((self.masker(ids, numbers, epochs)[2] != IGNORED).sum())
         if not targets:
             raise InputError(f"{flag}, --mlm_probability or the text: too small, there is no token to predict")
         share = targets / (~self.masker.is_special[ids]).sum()
@@ -165,7 +165,8 @@ class MaskedBlocks(torch.utils.data.Dataset):
 
     def most_documents(self) -> int:
         """The most documents that a block holds; reads all blocks (about a second a gigabyte)."""
-        parts = (self.blocks[start : start + (1 << 14)] for start in range(0, len(self), 1 << 14))
+        sets = self.blocks.sets if isinstance(self.blocks, Mixture) else [self.blocks]
+        parts = (rows[start : start + (1 << 14)] for rows in sets for start in range(0, len(rows), 1 << 14))
         return max(int(number_documents(part, cast(int, self.sep_token_id)).max()) + 1 for part in parts)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
@@ -173,8 +174,8 @@ class MaskedBlocks(torch.utils.data.Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
         rows = np.asarray(indices)
-        ids = np.asarray(self.blocks[rows])
-        masked, positions, labels = self.masker(ids, rows, self.epoch)
+        ids, numbers, epochs = self._read(rows, self.epoch)
+        masked, positions, labels = self.masker(ids, numbers, epochs)
         batch = {
             "input_ids": torch.from_numpy(masked),
             "masked_positions": torch.from_numpy(positions),
@@ -186,6 +187,12 @@ class MaskedBlocks(torch.utils.data.Dataset):
         elif is_padding.any():
             batch["attention_mask"] = torch.from_numpy((~is_padding).astype(np.int64))
         return batch
+
+    def _read(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
+        """The blocks of these rows, and the number and epoch of each, which its masks are drawn from."""
+        if isinstance(self.blocks, Mixture):
+            return self.blocks.read(rows, epoch)
+        return np.asarray(self.blocks[rows]), rows, epoch
 
 
 def number_documents(ids: np.ndarray, sep_token_id: int) -> np.ndarray:
@@ -204,7 +211,7 @@ def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return batch
 
 
-def _hash(seed: int, epoch: int, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _hash(seed: int, epoch: np.ndarray, stream: int, blocks: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """A uniform uint64 for each (seed, epoch, stream, block, column): SplitMix64 (Steele et al., 2014), chained."""
     state = np.zeros(1, dtype=np.uint64)
     for value in (seed, epoch, stream, blocks, columns):

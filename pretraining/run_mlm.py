@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 from transformers import EvalPrediction, pipeline, set_seed
 
-from pretraining.attention import keep_documents_apart
+from pretraining.attention import count_documents, keep_documents_apart
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
-from pretraining.text.blocks import PackedBlocks, open_or_pack
+from pretraining.text.blocks import open_or_pack
+from pretraining.text.mixture import PackedSets, check_weights
+from pretraining.update.start import Update, UpdateArguments
 from pretraining.vocabulary.rows import build_model
 from shared.command_line import run_script
 from shared.errors import InputError
@@ -56,9 +58,9 @@ RESULTS = {
 
 
 @dataclass
-class DataArguments(MaskingArguments):
-    packed_dataset: str | None = field(
-        default=None, metadata={"help": "A folder written by data_prep/pack_dataset.py."}
+class DataArguments(UpdateArguments, MaskingArguments):
+    packed_dataset: list[str] = field(
+        default_factory=list, metadata={"help": "A folder written by data_prep/pack_dataset.py, or several, mixed."}
     )
     train_file: list[str] = field(
         default_factory=list,
@@ -85,36 +87,29 @@ class DataArguments(MaskingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_weights(self.packed_dataset, self.mixture_weights)
+        one = self.packed_dataset[0] if len(self.packed_dataset) == 1 else self.packed_dataset
+        self.given = vars(self) | {"packed_dataset": one}  # as recipes have always said it
         for sentence in self.mask_examples:
             if sentence.count("<mask>") != 1:
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
 
 
 def make_datasets(
-    tokenizer: Any, packed: PackedBlocks, data_args: DataArguments, seed: int, say: Callable[[str], None]
+    tokenizer: Any, packed: PackedSets, data_args: DataArguments, args: RunArguments, say: Callable[[str], None]
 ) -> tuple[MaskedBlocks, MaskedBlocks]:
     """Blocks to train on, with fresh masks in every epoch, and to evaluate, under the same masks always."""
     datasets = []
-    for name, most, flag, masking, mask_seed in (
-        ("train", data_args.max_train_samples, "--max_train_samples", data_args, seed),
-        ("validation", data_args.max_eval_samples, "--max_eval_samples", EVALUATION, 0),
+    for rows, flag, masking, mask_seed in (
+        (packed.training_rows(data_args.max_train_samples, args), "--max_train_samples", data_args, args.seed),
+        (packed.validation_rows(data_args.max_eval_samples), "--max_eval_samples", EVALUATION, 0),
     ):
         edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
-        dataset = MaskedBlocks(packed.splits[name][:most], make_masker(tokenizer, masking, mask_seed), *edges)
+        dataset = MaskedBlocks(rows, make_masker(tokenizer, masking, mask_seed), *edges)
         dataset.check_share(flag, say)
         datasets.append(dataset)
+    lengths_of(datasets[0], args)  # there are none: refuses group_by_length before a model is there
     return datasets[0], datasets[1]
-
-
-def count_documents(
-    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, *datasets: MaskedBlocks
-) -> int | None:
-    """The most documents that a block holds, which flash attention alone has to know, to keep them apart."""
-    if not (model_args.attn_implementation or "").startswith("flash"):
-        return None
-    if not (training_args.bf16 or training_args.fp16):
-        raise InputError(f"--attn_implementation {model_args.attn_implementation}: needs --bf16 or --fp16")
-    return max(dataset.most_documents() for dataset in datasets) if data_args.isolate_documents else None
 
 
 def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[str, float]:
@@ -130,11 +125,13 @@ def compute_metrics(prediction: EvalPrediction, tokens_per_byte: float) -> dict[
     }
 
 
-def describe(config: Any, model_args: ModelArguments, data_args: DataArguments) -> ModelCardFacts:
+def describe(
+    config: Any, model_args: ModelArguments, data_args: DataArguments, more: dict[str, str]
+) -> ModelCardFacts:
     """Title, task, source of the text and results, for the model card."""
     title = f"A {config.model_type} encoder pretrained by masked-language modelling."
-    source = data_args.dataset_name or Path(data_args.packed_dataset or data_args.train_file[0]).name
-    return ModelCardFacts(title, "fill-mask", source, RESULTS, model_args.model_name_or_path)
+    source = data_args.dataset_name or Path((data_args.packed_dataset or data_args.train_file)[0]).name
+    return ModelCardFacts(title, "fill-mask", source, RESULTS | more, model_args.model_name_or_path)
 
 
 def fill_masks(model_path: str, sentences: list[str]) -> None:
@@ -150,15 +147,15 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     record = RunRecord(training_args, model_args, data_args)
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
     choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
+    update = Update(model_args, data_args, training_args)
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
         tokenizer, packed = open_or_pack(model_args, data_args, quiet=not record.is_writer)
-    if record.use_inputs(packed.manifest, {name: packed.manifest[name] for name in ("tokenizer", "splits")}):
+    if record.use_inputs(packed.manifest, packed.identity | update.identity):
         return record.finished["results"]
-    length, facts = packed.manifest["max_seq_length"], packed.manifest["splits"]["validation"]
-    train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args.seed, record.note)
-    lengths_of(train_dataset, training_args)  # there are none: refuses group_by_length before a model is there
+    length, per_byte = packed.manifest["max_seq_length"], packed.tokens_per_byte
+    train_dataset, eval_dataset = make_datasets(tokenizer, packed, data_args, training_args, record.note)
     most_documents = count_documents(model_args, data_args, training_args, train_dataset, eval_dataset)
 
     # 3. Model and Trainer.
@@ -176,8 +173,9 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
             compute_loss_func=cross_entropy_loss,
-            compute_metrics=lambda prediction: compute_metrics(prediction, facts["tokens"] / facts["bytes"]),
+            compute_metrics=lambda found: compute_metrics(found, per_byte) | packed.bits_per_byte(found, eval_dataset),
             preprocess_logits_for_metrics=sum_over_targets,
+            callbacks=update.callbacks(model, tokenizer),
             identity=record.identity,
         )
 
@@ -188,7 +186,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer = build_trainer(training_args)
 
     # 4. Train.
-    metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
+    metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics | packed.shares(train_dataset, trainer)
+    update.finish(trainer.model, tokenizer, record.note)
     trainer.save_model()
     metrics |= describe_training(trainer, length, train_dataset.masker.most_targets(length) / length)
     trainer.save_metrics("train", metrics)
@@ -198,8 +197,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_metrics("eval", evaluation)
     trainer.save_state()
     metrics |= evaluation
-    record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args))
-    record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
+    record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args, packed.results))
+    record.show({name: metrics[key] for key, name in (RESULTS | packed.results).items() if key in metrics})
     if record.is_writer and data_args.mask_examples:
         fill_masks(training_args.output_dir, data_args.mask_examples)
     return metrics

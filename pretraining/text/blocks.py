@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from data_prep.collect_docstrings import cached_docstrings
 from data_prep.pack_dataset import cached_blocks
 from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
+from pretraining.text.mixture import PackedSets
 from pretraining.vocabulary.kinship import find_kinship
 from shared.blocks import PackedBlocks, open_blocks
 from shared.documents import Documents
@@ -16,7 +17,8 @@ from shared.tokenizer import load_tokenizer, tokenizer_hash
 class TextArguments(Protocol):
     """The flags that say which text is read and how it is packed; run_mlm.py explains them."""
 
-    packed_dataset: str | None
+    packed_dataset: list[str]
+    mixture_weights: list[float]
     train_file: list[str]
     dataset_name: str | None
     dataset_config_name: str | None
@@ -24,7 +26,7 @@ class TextArguments(Protocol):
     validation_fraction: float
 
 
-def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bool) -> tuple[Any, PackedBlocks]:
+def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bool) -> tuple[Any, PackedSets]:
     """The tokenizer and the blocks, which fit each other and have a validation split.
 
     Text is packed here, with a tokenizer trained on it where none is named; `quiet` shows no progress. Raises
@@ -34,15 +36,30 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
         raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
     length = data_args.max_seq_length or 128
     if data_args.packed_dataset:
-        blocks = open_blocks(data_args.packed_dataset)
-        tokenizer = load_tokenizer(_named_tokenizer(model_args) or blocks.path / "tokenizer")
+        sets = [open_blocks(folder) for folder in data_args.packed_dataset]
+        tokenizer = load_tokenizer(_named_tokenizer(model_args) or sets[0].path / "tokenizer")
     else:
         documents = _documents(data_args, quiet)
         name = _named_tokenizer(model_args) or _trained_tokenizer(documents, model_args, data_args, length, quiet)
         tokenizer = load_tokenizer(name)
         check_vocab_size(model_args, tokenizer)
         find_kinship(model_args, tokenizer)  # refuses one that the checkpoint can't go on with, before packing
-        blocks = open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))
+        sets = [open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))]
+    places: set[str] = set()
+    for blocks in sets:
+        _check_fit(blocks, tokenizer, data_args.max_seq_length, sets[0])
+        if str(blocks.path.resolve()) in places:
+            raise InputError(f"--packed_dataset {blocks.path}: named twice; name it once, with the sum of its weights")
+        places.add(str(blocks.path.resolve()))
+        if data_args.packed_dataset:
+            _check_packed(model_args, data_args, tokenizer, blocks)
+    return tokenizer, PackedSets(sets, list(data_args.mixture_weights))
+
+
+def _check_fit(blocks: PackedBlocks, tokenizer: Any, wanted: int | None, first: PackedBlocks) -> None:
+    """Raise InputError unless the blocks are of this tokenizer, of the wanted length and that of the `first` folder,
+    and have a validation split."""
+    length = blocks.manifest["max_seq_length"]
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         if tokenizer.name_or_path == str(blocks.path / "tokenizer"):
             raise InputError(
@@ -53,13 +70,15 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
             f"text again with data_prep/pack_dataset.py --tokenizer_name {tokenizer.name_or_path}"
         )
-    if data_args.max_seq_length not in (None, blocks.manifest["max_seq_length"]):
-        raise InputError(f"--max_seq_length {length}: these blocks are of {blocks.manifest['max_seq_length']} tokens")
+    if wanted not in (None, length):
+        raise InputError(f"--max_seq_length {wanted}: these blocks are of {length} tokens")
+    if length != first.manifest["max_seq_length"]:
+        raise InputError(
+            f"--packed_dataset {blocks.path}: blocks of {length} tokens, and those of {first.path} have "
+            f"{first.manifest['max_seq_length']}; pack the text of one of them again with the other's --max_seq_length"
+        )
     if "validation" not in blocks.splits:
         raise InputError(f"{blocks.path}: no held-out documents; pack again with --validation_fraction above 0")
-    if data_args.packed_dataset:
-        _check_packed(model_args, data_args, tokenizer, blocks)
-    return tokenizer, blocks
 
 
 def _check_packed(model_args: ModelArguments, data_args: TextArguments, tokenizer: Any, blocks: PackedBlocks) -> None:

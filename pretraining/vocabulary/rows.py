@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pretraining.text.mixture import Mixture
 from pretraining.vocabulary.kinship import Kinship, find_kinship
 from shared import model_config
 from shared.model_config import ModelArguments, vocabulary_hash
@@ -19,11 +20,11 @@ def build_model(
     tokenizer: Any,
     max_seq_length: int,
     say: Callable[[str], None] = print,
-    blocks: np.ndarray | None = None,
+    blocks: np.ndarray | Mixture | None = None,
 ) -> Any:
     """`shared.model_config.build_model`; of a checkpoint with another tokenizer than this one, the rows are moved.
 
-    `blocks`, (blocks, length) of ids, are those to train on; `say` is told how many rows were kept. Raises InputError
+    `blocks`, (blocks, length) of ids or a mixture, are those to train on; `say` is told how many rows were kept. Raises InputError
     as that function and `find_kinship` do.
     """
     found = find_kinship(args, tokenizer)
@@ -45,13 +46,16 @@ def build_model(
     return model
 
 
-def count_tokens(blocks: np.ndarray) -> np.ndarray:
+def count_tokens(blocks: np.ndarray | Mixture) -> np.ndarray:
     """How often each id occurs in the blocks, or in evenly chosen ones of many."""
-    most = max(COUNTED_TOKENS // blocks.shape[1], 1)
+    length = (blocks.sets[0] if isinstance(blocks, Mixture) else blocks).shape[1]
+    most = max(COUNTED_TOKENS // length, 1)
     rows = np.unique(np.linspace(0, max(len(blocks) - 1, 0), min(most, len(blocks))).astype(int))
     counts = np.zeros(0, dtype=np.int64)
     for start in range(0, len(rows), 1 << 14):
-        more = np.bincount(np.asarray(blocks[rows[start : start + (1 << 14)]]).ravel(), minlength=len(counts))
+        part = rows[start : start + (1 << 14)]
+        ids = blocks.read(part, 0)[0] if isinstance(blocks, Mixture) else np.asarray(blocks[part])
+        more = np.bincount(ids.ravel(), minlength=len(counts))
         more[: len(counts)] += counts
         counts = more
     return counts
