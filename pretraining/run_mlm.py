@@ -130,7 +130,8 @@ def describe(
 ) -> ModelCardFacts:
     """Title, task, source of the text and results, for the model card."""
     title = f"A {config.model_type} encoder pretrained by masked-language modelling."
-    source = data_args.dataset_name or Path((data_args.packed_dataset or data_args.train_file)[0]).name
+    files = data_args.packed_dataset or data_args.train_file[:1]
+    source = data_args.dataset_name or ", ".join(Path(file).name for file in files)
     return ModelCardFacts(title, "fill-mask", source, RESULTS | more, model_args.model_name_or_path)
 
 
@@ -187,7 +188,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
 
     # 4. Train.
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics | packed.shares(train_dataset, trainer)
-    update.finish(trainer.model, tokenizer, record.note)
+    update.finish(trainer, record.note)
     trainer.save_model()
     metrics |= describe_training(trainer, length, train_dataset.masker.most_targets(length) / length)
     trainer.save_metrics("train", metrics)

@@ -27,7 +27,10 @@ CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER 
 @dataclass
 class ModelArguments:
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A checkpoint (folder or Hub id) whose pretraining to continue."}
+        default=None,
+        metadata={
+            "help": "A checkpoint (folder or Hub id) whose pretraining to continue; OLD/trunk if --keep_trunk left it."
+        },
     )
     model_type: Literal["bert", "roberta", "modernbert"] = field(
         default="bert", metadata={"help": "The architecture of a model trained from scratch."}

@@ -51,7 +51,8 @@ class Update:
             self.average.check(model)
         return [KeepTrunk(tokenizer_hash(tokenizer))] if self.keeps_trunk else []
 
-    def finish(self, model: Any, tokenizer: Any, say: Callable[[str], None]) -> None:
-        """Average the trained weights, when that was asked for."""
+    def finish(self, trainer: Any, say: Callable[[str], None]) -> None:
+        """Average the trained weights, when that was asked for; checkpoints hold those before it."""
         if self.average:
-            say(self.average.apply(model, tokenizer.get_vocab()))
+            model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+            say(self.average.apply(model, trainer.processing_class.get_vocab()))

@@ -14,7 +14,8 @@ from shared.training.environment import git_commit
 
 FORMAT = 1
 SCHEDULE = "warmup_stable_decay"
-OF_THE_RUN = ("trainer_state.json", "scheduler.pt", "scaler.pt", "checkpoint.json")  # and of no use to another
+# Files of a checkpoint that are of no use to another run; folders, DeepSpeed's, are none either.
+OF_THE_RUN = ("trainer_state.json", "scheduler.pt", "scaler.pt", "checkpoint.json", "latest", "zero_to_fp32.py")
 
 
 class KeepTrunk(TrainerCallback):

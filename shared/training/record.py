@@ -159,7 +159,7 @@ class RunRecord:
                 repo_id=trainer.hub_model_id,
                 folder_path=self.folder,
                 commit_message="End of training",
-                ignore_patterns=["*checkpoint-*", ".*"],
+                ignore_patterns=["*checkpoint-*", "trunk/*", ".*"],
             )
             self.manifest["published"] = True
             self._write_manifest()
