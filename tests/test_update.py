@@ -52,7 +52,16 @@ def test_the_trunk_is_the_model_before_the_decay(first):
     assert rates[8] == 5e-3 > rates[10] > rates[12]
     assert trunk["model.safetensors"] == (first / "checkpoint-8" / "model.safetensors").read_bytes()
     assert trunk["model.safetensors"] != (first / "model.safetensors").read_bytes()
-    assert not trunk.keys() & {"trainer_state.json", "scheduler.pt"}
+    assert trunk.keys() == {
+        *(
+            "model.safetensors",
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "trunk.json",
+            "checkpoint.json",
+        )
+    }
     assert len(AutoTokenizer.from_pretrained(first / "trunk")) == 200
 
 
@@ -97,7 +106,7 @@ def test_an_update_goes_on_from_the_trunk(first, packed, tmp_path):
     assert json.loads((tmp_path / "next" / "trunk" / "trunk.json").read_text())["step"] == 8
     shutil.copytree(tmp_path / "next" / "checkpoint-4", tmp_path / "again" / "checkpoint-4")
     run(tmp_path / "again", "--model_name_or_path", first / "trunk", *flags)
-    for name in ("trunk/model.safetensors", "trunk/optimizer.pt", "model.safetensors"):
+    for name in ("trunk/model.safetensors", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "next" / name).read_bytes()
 
 
@@ -122,7 +131,7 @@ def test_what_is_no_trunk_is_refused(first, packed, tmp_path, monkeypatch):
 
     refused(r"no trunk, it is of step 11 and its learning rate had begun to decay at step 8; name a trunk", decay)
     refused(r"trunk is damaged \(\S+model\.safetensors: altered", flip)
-    refused("trunk is damaged .*optimizer.pt: missing", lambda folder: (folder / "optimizer.pt").unlink())
+    refused(r"trunk is damaged .*tokenizer\.json: missing", lambda folder: (folder / "tokenizer.json").unlink())
     refused("its trunk.json is damaged", lambda folder: (folder / "trunk.json").write_text('{"step": 8'))
     refused("its trunk.json is damaged", lambda folder: (folder / "trunk.json").write_text("[]"))
     refused("not a whole checkpoint", lambda folder: (folder / "checkpoint.json").unlink())

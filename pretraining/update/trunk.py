@@ -1,4 +1,7 @@
-"""The trunk of a run: its model before the learning rate decays, from which the next month goes on."""
+"""The trunk of a run: its model before the learning rate decays, from which the next month goes on.
+
+The schedule, and going on from its stable phase, are those of MiniCPM (Hu et al., 2024, arXiv:2404.06395).
+"""
 
 import json
 import shutil
@@ -14,8 +17,9 @@ from shared.training.environment import git_commit
 
 FORMAT = 1
 SCHEDULE = "warmup_stable_decay"
-# Files of a checkpoint that are of no use to another run; folders, DeepSpeed's, are none either.
-OF_THE_RUN = ("trainer_state.json", "scheduler.pt", "scaler.pt", "checkpoint.json", "latest", "zero_to_fp32.py")
+# Of a checkpoint; the optimizer stays behind, see "Going on from last month's model" in pretraining/README.md.
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 
 
 class KeepTrunk(TrainerCallback):
@@ -65,9 +69,8 @@ class KeepTrunk(TrainerCallback):
         staging, checkpoint = output / f"{INCOMING}trunk", output / f"checkpoint-{self.step}"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        for file in checkpoint.iterdir():
-            if file.is_file() and file.name not in OF_THE_RUN:
-                shutil.copyfile(file, staging / file.name)
+        for file in {file for pattern in (*MODEL_FILES, *TOKENIZER_FILES) for file in checkpoint.glob(pattern)}:
+            shutil.copyfile(file, staging / file.name)
         write_json(staging / "trunk.json", self._facts(args, state))
         leaving = output / f"{DELETING}trunk"
         shutil.rmtree(leaving, ignore_errors=True)

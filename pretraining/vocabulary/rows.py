@@ -24,8 +24,8 @@ def build_model(
 ) -> Any:
     """`shared.model_config.build_model`; of a checkpoint with another tokenizer than this one, the rows are moved.
 
-    `blocks`, (blocks, length) of ids or a mixture, are those to train on; `say` is told how many rows were kept. Raises
-    InputError as that function and `find_kinship` do.
+    `blocks`, (blocks, length) of ids or a mixture, are those to train on; `say` is told how many rows were kept.
+    Raises InputError as that function and `find_kinship` do.
     """
     found = find_kinship(args, tokenizer)
     if found is None:
