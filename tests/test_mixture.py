@@ -178,6 +178,7 @@ def test_sets_that_cannot_be_mixed_are_refused(packed, tmp_path, bpe, monkeypatc
         ([month, year, "--mixture_weights", 1, 0], "--mixture_weights 1 0: must be above 0"),
         ([month, year, "--mixture_weights", 1, "nan"], "must be above 0"),
         ([month, year, "--mixture_weights", 99, 1, "--max_train_samples", 5], r"--packed_dataset year: none of its"),
+        ([month, year, "--mixture_weights", 1e-9, 1], "an epoch, .* name the folder with the largest share first"),
         ([month, year, "--train_sampling_strategy", "group_by_length"], "use .* random"),
     ]:
         with pytest.raises(InputError, match=message) as error:

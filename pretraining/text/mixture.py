@@ -10,6 +10,7 @@ from shared.blocks import PackedBlocks
 from shared.errors import InputError
 from shared.loss import IGNORED
 
+MOST_ROWS = 1 << 28  # of an epoch, whose order is kept in memory: 2.4 GB
 KEPT = 3  # orders of a set in memory: where a repeat begins two are read
 
 
@@ -131,13 +132,19 @@ class PackedSets:
         rows = [blocks.splits["train"] for blocks in self.sets]
         if len(rows) == 1:
             return rows[0][:most]
-        weights = np.array(self.weights or [len(blocks) for blocks in rows], dtype=float)
-        if most:
+        weights = np.array(self.weights or [max(1, len(blocks)) for blocks in rows], dtype=float)
+        once = len(rows[0])
+        others = round(once * weights[1:].sum() / weights[0])
+        if once + others > MOST_ROWS:
+            raise InputError(
+                f"--mixture_weights: an epoch, which reads {self.names[0]} once, would have {once + others:,} blocks; "
+                "name the folder with the largest share first"
+            )
+        if most and most < once + others:
             counts = divide(most, weights)
             rows = [blocks[:count] for blocks, count in zip(rows, counts, strict=True)]
         else:
-            once = len(rows[0])
-            counts = [once, *divide(round(once * weights[1:].sum() / weights[0]), weights[1:])]
+            counts = [once, *divide(others, weights[1:])]
         for name, blocks, count in zip(self.names, rows, counts, strict=True):
             if not count or not len(blocks):
                 raise InputError(
