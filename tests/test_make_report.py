@@ -176,9 +176,9 @@ def test_the_page_needs_nothing_else(flags):
 
 
 def test_the_card_is_one_for_the_hub(flags, tmp_path):
-    _, card, _ = make(flags, license="apache-2.0", language=["en"], title="A tiny | model")
+    _, card, _ = make(flags, license="apache-2.0", language=["en"], hub_datasets=["a/b"], title="A tiny | model")
     data = ModelCard(card).data
-    assert (data.license, data.language, data.model_name) == ("apache-2.0", ["en"], "mine")
+    assert (data.license, data.language, data.model_name, data.datasets) == ("apache-2.0", ["en"], "mine", ["a/b"])
     found = {(row.dataset_name, row.metric_type): row.metric_value for row in data.eval_results}
     assert found["BLiMP", "accuracy"] == 0.6543 and found["held-out text", "masked_accuracy"] == 0.4321
     assert yaml.safe_load(card.split("---\n")[1])["model-index"][0]["name"] == "mine"
