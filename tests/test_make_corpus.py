@@ -107,7 +107,7 @@ def test_help_names_every_target_and_variable():
     shown = make("help")
     assert [name for name in targets if f"\n{name}: " not in f"\n{shown}"] == []
     assert {"CORPUS", "TORCH", "RATIO"} <= set(variables) and all(f"  {name}=" in shown for name in variables)
-    page = (ROOT / "data_prep" / "README.md").read_text()
+    page = "".join((ROOT / folder / "README.md").read_text() for folder in ("data_prep", "pretraining"))
     assert [name for name in variables if name not in ("PYTHON", "TORCH") and f"`{name}`" not in page] == []
 
 
