@@ -77,7 +77,7 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
 
 
 def load_data(
-    model_args: ModelArguments, data_args: DataArguments, seed: int, quiet: bool
+    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, quiet: bool
 ) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, Any]]:
     """The tokenizer; the pairs of `train` and `validation`; the blocks; and what identifies all of it."""
     if not data_args.teacher_name_or_path:
@@ -105,8 +105,11 @@ def load_data(
     teacher = load_teacher(data_args.teacher_name_or_path)
     sentences = cached_sentences(documents, data_args, quiet)
     check_reads(teacher, data_args.teacher_name_or_path, sentences["train"][:1000])
-    encode = partial(cached_encodings, quiet=quiet)
-    pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
+    encode = partial(cached_encodings, bf16=training_args.bf16, quiet=quiet)
+    pairs = {
+        name: make_pairs(rows, teacher, encode, tokenizer, data_args, training_args.seed)
+        for name, rows in sentences.items()
+    }
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
     return tokenizer, pairs, blocks, identity | {"blocks": blocks and blocks.manifest["splits"]}
 
@@ -154,7 +157,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
         quiet = not record.is_writer
-        tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args.seed, quiet)
+        tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args, quiet)
     if record.use_inputs(identity, identity):
         return record.finished["results"]
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
@@ -166,7 +169,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         blocks = packed.splits["train"] if packed else None
         model = build_model(model_args, tokenizer, length, record.note, blocks)
         project_masked_only(model, record.note)
-        add_heads(model, pairs["train"].vectors.shape[1])
+        add_heads(model, pairs["train"].vectors.shape[1], scores_pairs=data_args.pair_weight > 0)
         return ExactTrainer(
             model=model,
             args=args,

@@ -201,6 +201,31 @@ def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monk
             teachers.cached_encodings(teacher, texts[start : start + 8], quiet=True)
 
 
+def test_without_pairs_a_student_from_scratch_learns_where_the_teacher_points(place, tmp_path, wordpiece):
+    wordpiece.save_pretrained(tmp_path / "tokenizer")
+    recipe = [line for line in Path(RECIPE).read_text().splitlines() if not line.startswith("model_name_or_path")]
+    (tmp_path / "recipe.yaml").write_text("\n".join(recipe))
+    found = ["--config", f"{tmp_path}/recipe.yaml", "--tokenizer_name", f"{tmp_path}/tokenizer", "--mlm_weight", "0"]
+    found += ["--teacher_name_or_path", f"{place}/teacher", "--pair_weight", "0"]
+
+    def run_for(steps):
+        folder = ["--output_dir", f"{tmp_path}/{steps}", "--max_steps", str(steps)]
+        return main(*parse_arguments(KINDS, [*found, *folder]))
+
+    before, after = run_for(1), run_for(30)
+    assert after["eval_embedding_loss"] < before["eval_embedding_loss"] - 0.05
+
+
+def test_a_teacher_in_bf16_points_the_same_way(tmp_path, monkeypatch, wordpiece):
+    monkeypatch.setattr(teachers, "CACHE", tmp_path)
+    save_model(tmp_path / "bert", wordpiece, "bert")
+    teacher = teachers.load_teacher(f"{tmp_path}/bert")
+    texts = [f"sentence number {i}" for i in range(30)]
+    exact, rough = (teachers.cached_encodings(teacher, texts, bf16=bf16, quiet=True) for bf16 in (False, True))
+    assert len([*(tmp_path / "teacher").glob("*.npy")]) == 2 and not np.array_equal(exact, rough)
+    assert (exact.astype(float) * rough.astype(float)).sum(1).min() > 0.999
+
+
 def test_a_plain_encoder_is_a_teacher_too(place, tmp_path, wordpiece):
     save_model(tmp_path / "bert", wordpiece, "bert")
     metrics = run(place, tmp_path / "run", "--teacher_name_or_path", tmp_path / "bert", "--max_steps", 2)

@@ -22,10 +22,13 @@ class Heads(nn.Module):
         self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
 
-def add_heads(model: Any, teacher_width: int) -> None:
-    """Give a `...ForMaskedLM` model the heads, and a forward pass for the batches of `PairGroups`."""
+def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True) -> None:
+    """Give a `...ForMaskedLM` model the heads, and a forward pass for the batches of `PairGroups`.
+
+    Without `scores_pairs` no pair is read in training, which is half of the work.
+    """
     model.distillation = Heads(model.config.hidden_size, teacher_width)
-    model.forward = partial(_learn, model, model.forward)
+    model.forward = partial(_learn, model, model.forward, scores_pairs)
 
 
 def remove_heads(model: Any) -> None:
@@ -40,7 +43,7 @@ def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
     return (states * weights).sum(1) / weights.sum(1)
 
 
-def _learn(model: Any, fill_masks: Any, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+def _learn(model: Any, fill_masks: Any, scores_pairs: bool, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
     """The losses of each group, (groups, 4) in the order of LOSSES; and what is compared over all groups: the scores
     of pairs, (groups, pairs), and the cosines of single encodings, (groups, texts, texts), `wanted_...` the teacher's.
 
@@ -53,8 +56,11 @@ def _learn(model: Any, fill_masks: Any, **batch: torch.Tensor) -> dict[str, torc
     embedding = 1 - (projected * vectors).sum(-1).mean(-1)
     own = normalize(pooled.float(), dim=-1)
     similarity = kl_div(_similarities(own, log_softmax), _similarities(vectors, softmax), reduction="none").sum(-1)
-    found = model.distillation.score(mean_pool(model, batch["pair_ids"], batch["pair_mask"]))
-    found = found.float().view(scores.shape)
+    if scores_pairs or not model.training:
+        found = model.distillation.score(mean_pool(model, batch["pair_ids"], batch["pair_mask"]))
+        found = found.float().view(scores.shape)
+    else:  # DDP waits for a gradient of every weight
+        found = scores + 0 * sum(weight.sum() for weight in model.distillation.score.parameters())
     losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
     losses.append(_masked_loss(fill_masks, batch, len(scores)) if "mask_labels" in batch else losses[0] * 0)
     return {

