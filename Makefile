@@ -126,7 +126,7 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 	@$(MAKE) --no-print-directory text CORPUS="$(UPDATE)"
 	$(call set_aside,VALIDATION,tokenizer packed packed_old)
 	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
-		--input "$(UPDATE)/corpus" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
+		--input "$(UPDATE)/corpus" --grow --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
 	test -d "$(UPDATE)/packed" || $(STAGE)/pack_dataset.py --input "$(UPDATE)/corpus" \
 		--tokenizer_name "$(UPDATE)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/packed"
 	test -d "$(UPDATE)/packed_old" || $(STAGE)/pack_dataset.py --input $(OLD_TEXT) \

@@ -79,11 +79,6 @@ def main(args: ExtensionArguments) -> dict[str, Any]:
     source = args.dataset_name or ", ".join(args.input)
     if not texts.read:
         raise InputError(f"--input {source}: there is no text; give another, or go on with {args.tokenizer_name}")
-    if not words:
-        raise InputError(
-            f"--input {source}: no word occurs {args.min_count} times and is cut into {args.min_pieces} pieces; lower "
-            f"--min_count or --min_pieces, or go on with {args.tokenizer_name}"
-        )
     places = place_words(old, words[: args.max_new_words], args.grow)
     report: dict[str, Any] = {
         "kind": kind_of(old),
@@ -106,6 +101,11 @@ def main(args: ExtensionArguments) -> dict[str, Any]:
         f"{len(places)} new words in {args.output_dir} ({len(new):,} entries, {report['unused_entries_left']} of them "
         f"unused); skipped: {report['skipped'] or 'nothing'}"
     )
+    if not words:
+        print(
+            f"No word occurs {args.min_count} times and is cut into {args.min_pieces} pieces: this is the tokenizer "
+            "of before; lower --min_count or --min_pieces for more"
+        )
     if left:
         print(f"{left} more words found no reserved entry: --grow appends entries for them")
     print_rows(report)
