@@ -307,3 +307,36 @@ def test_a_chart_holds_its_points_and_their_bands():
     coordinates = [float(n) for n in re.findall(r"-?\d+\.\d", " ".join(re.findall(r'points="([^"]+)"', source)))]
     assert min(coordinates) >= 0 and max(coordinates) <= 560
     assert Page(draw_lines([Line("flat", [(1, 0.0), (2, 0.0)])], "x", "y")).text
+
+
+def save_update(folder, name, gain, rise, average=None):
+    """What make update leaves of a model, as far as the series reads it."""
+    leads = [
+        {"lead": 0.02, "lead_interval": [0.01, 0.03]},
+        {"lead": -rise, "lead_interval": [-rise - 0.01, -rise + 0.01]},
+    ]
+    found = {"gain": gain, "gain_interval": [gain - 0.01, gain + 0.01], "early": ["2024", "2025"]}
+    found["periods"] = [*leads, {"lead": -9.0, "lead_interval": [-9.1, -8.9]}]  # the last period is of the new text
+    text = {"old": "old", "gains": {name: found}, "periods": [{"name": year} for year in ("2024", "2025", "2026")]}
+    write(folder / "results" / "freshness.json", {"text": text, "cutoffs": {"old": "2025-12", name: "2026-11"}})
+    write(folder / name / "manifest.json", {"results": {"train_tokens": 6144000}})
+    write(folder / "tokenizer" / "report.json", {"words": [{}] * 41})
+    if average:
+        write(folder / "results" / "benchmark.json", {"averages": {name: {"mean": average}}})
+    return str(folder)
+
+
+def test_updates_in_a_row_are_those_of_their_folders(flags, tmp_path):
+    folders = [
+        save_update(tmp_path / "a", "tiny-10", 0.03, -0.015),
+        save_update(tmp_path / "b", "tiny-11", 0.04, 0.002, 0.5),
+    ]
+    main(ReportArguments(**flags | {"output_dir": str(tmp_path / "out"), "months": folders}))
+    card = (tmp_path / "out" / "README.md").read_text()
+    rows = [line for line in card.split("## Months")[1].split("\n## ")[0].splitlines() if line.startswith("| tiny")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[0] for row in cells] == ["tiny-10", "tiny-11"] and [row[3] for row in cells] == ["41", "41"]
+    assert cells[0][4] == "+0.030 (+0.020 to +0.040)" and cells[0][5] == "-0.015 (-0.025 to -0.005)"
+    assert cells[1][5] == "+0.002 (-0.008 to +0.012)" and [row[6] for row in cells] == ["–", "50.0"]
+    with pytest.raises(InputError, match=r"--months .*there is no such file"):
+        main(ReportArguments(**flags | {"months": [str(tmp_path / "out")]}))
