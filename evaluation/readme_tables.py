@@ -22,7 +22,7 @@ from evaluation.report.inputs import Inputs
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import write_text
-from shared.markdown import markdown_table
+from shared.markdown import escape, markdown_table
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = {  # what is in no result file: the layout and the text, in words
@@ -82,6 +82,37 @@ def lever_table(rows: list[dict[str, Any]]) -> str:
         cells += [f"{100 * probes[key]:.1f}" if key in probes else "not measured" for key in PROBES]
         lines.append([*cells, row["verdict"]])
     return markdown_table(head, lines)
+
+
+def update_table(result: dict[str, Any]) -> str:
+    """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
+    lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
+    text, old = result["text"], result["text"]["old"]
+    head = [
+        "model",
+        "text to",
+        "tokens read after it",
+        "minutes, 1 core",
+        f"lead over {escape(old)} on text that it knows",
+    ]
+    rows = []
+    for name, run in result["runs"].items():
+        cells = [
+            escape(run["what"]),
+            result["cutoffs"][name],
+            f"{run['tokens'] / 1e6:.2f}M",
+            f"{run['seconds'] / 60:.0f}",
+        ]
+        if name != old:
+            gain = text["gains"][name]
+            cells += [_interval(gain, key) for key in ("lead_early", "lead_late", "gain")]
+        rows.append(cells)
+    return markdown_table([*head, "on later text", "freshness gain"], rows)
+
+
+def _interval(found: dict[str, Any], key: str) -> str:
+    low, high = found[f"{key}_interval"]
+    return f"{found[key]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def fault_tables(report: dict[str, Any]) -> str:
@@ -175,6 +206,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "blimp": (["evaluation/results/blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
+        "updates": (["evaluation/results/updates.json"], update_table),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },
 }
