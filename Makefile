@@ -33,6 +33,7 @@ NAME ?= $(notdir $(MODEL))-$(MONTH)
 UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
 WEIGHTS ?= 0.5 0.5
+AVERAGE ?= 0.3
 PERIOD ?= quarter
 TASKS ?=
 FLAGS ?=
@@ -132,7 +133,7 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 	test -d "$(UPDATE)/packed_old" || $(STAGE)/pack_dataset.py --input $(OLD_TEXT) \
 		--tokenizer_name "$(UPDATE)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/packed_old"
 	$(BIN)/accelerate launch pretraining/run_mlm.py --config $(RECIPE) --tokenizer_name "$(UPDATE)/tokenizer" \
-		--model_name_or_path "$(MODEL)$(if $(wildcard $(MODEL)/trunk),/trunk)" \
+		--model_name_or_path "$(MODEL)" $(if $(AVERAGE),--average_with "$(MODEL):$(AVERAGE)") \
 		--packed_dataset "$(UPDATE)/packed" "$(UPDATE)/packed_old" --mixture_weights $(WEIGHTS) $(FLAGS) \
 		--output_dir "$(UPDATE)/$(NAME)"
 	$(BIN)/python evaluation/run_freshness.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --cutoff $(LAST) $(MONTH) \
