@@ -58,7 +58,9 @@ def test_a_model_learns_a_month_and_the_gate_opens(tmp_path):
     update = tmp_path / "update"
     counts = json.loads((update / "deduplicated" / "manifest.json").read_text())["counts"]
     assert sum(counts["dropped"].values()) == 5  # known from before
-    assert {row["word"] for row in json.loads((update / "tokenizer" / "report.json").read_text())["words"]} >= {*WORDS}
+    assert {row["entry"] for row in json.loads((update / "tokenizer" / "report.json").read_text())["words"]} >= {
+        *WORDS
+    }
     gate = {row["name"]: row for row in json.loads((update / "gate" / "comparison.json").read_text())["rows"]}
     assert gate["freshness gain"]["verdict"] == "better" and gate["text 2026-Q4"]["change"] < -0.1
     assert "## Months" in (update / "report" / "README.md").read_text()
