@@ -29,7 +29,7 @@ MODEL ?= pretraining/models/tiny
 OLD_TEXT ?=
 LAST ?=
 MONTH ?= $(shell date +%Y-%m)
-NAME ?= $(notdir $(MODEL))-$(MONTH)
+NAME ?= $(notdir $(MODEL:/=))-$(MONTH)
 UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
 WEIGHTS ?= 0.5 0.5
@@ -146,7 +146,7 @@ endif
 	$(BIN)/python evaluation/make_report.py --pretraining "$(UPDATE)/$(NAME)" --freshness "$(UPDATE)/results" \
 		$(if $(TASKS),--benchmark "$(UPDATE)/results") --months "$(UPDATE)" --data "$(UPDATE)/corpus" \
 		--output_dir "$(UPDATE)/report"
-	$(BIN)/python evaluation/compare_models.py --before "$(UPDATE)/results:$(notdir $(MODEL))" \
+	$(BIN)/python evaluation/compare_models.py --before "$(UPDATE)/results:$(notdir $(MODEL:/=))" \
 		--after "$(UPDATE)/results:$(NAME)" --max_rise 0.01 --must_be_fresher --output_dir "$(UPDATE)/gate"
 	@echo 'The model is in $(UPDATE)/$(NAME), what it can do in $(UPDATE)/report/report.html.'
 
