@@ -23,10 +23,11 @@ from safetensors.torch import load_file, save_file
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
-from shared.onnx_export import check_installed, export, input_names, quantize
+from shared.onnx_export import OPSETS, check_installed, export, input_names, opset_of, quantize
 
 COPIED = ("tokenizer.json", "tokenizer_config.json", "modules.json", "curve.png", "recipe.yaml")
-FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx", "static": "model_static.onnx"}
+STATIC = (1, 128)  # rows and tokens of the form that takes no others, for runtimes that plan memory ahead
 SOURCES = "## Sources and licences"  # the heading of a data card that is taken over, up to the next one
 
 
@@ -43,13 +44,24 @@ class ReleaseArguments:
     licence: str = field(default="apache-2.0", metadata={"help": "The licence of the weights, for the Hub."})
     onnx: list[str] = field(
         default_factory=list,
-        metadata={"help": "The encoder as ONNX files as well: fp32, int8 (a quarter of the bytes) or both."},
+        metadata={
+            "help": "The encoder as ONNX files as well: fp32, int8 (a quarter of the bytes), static (fp32, for one "
+            "text padded to 128 tokens), or several of them."
+        },
+    )
+    onnx_opset: int | None = field(
+        default=None,
+        metadata={"help": "The operator set of the ONNX files, 17 to 25. Default: the exporter's choice, 20."},
     )
 
     def __post_init__(self) -> None:
         for name in self.onnx:
             if name not in FORMS:
-                raise InputError(f"--onnx {name}: there are {' and '.join(FORMS)}")
+                raise InputError(f"--onnx {name}: there are {', '.join(FORMS)}")
+        if self.onnx_opset is not None and not self.onnx:
+            raise InputError(f"--onnx_opset {self.onnx_opset}: there is no file to write; add --onnx fp32")
+        if self.onnx_opset not in (None, *OPSETS):
+            raise InputError(f"--onnx_opset {self.onnx_opset}: there are {', '.join(map(str, OPSETS))}")
 
 
 def read_sources(data_card: str) -> str:
@@ -74,8 +86,8 @@ def round_weights(source: Path, target: Path) -> float:
     return float(max(norms))
 
 
-def write_onnx(folder: Path, forms: list[str], texts: list[str]) -> dict[str, float]:
-    """Write the encoder of a folder as onnx/model.onnx and onnx/model_int8.onnx, as `forms` say. Returns of each the
+def write_onnx(folder: Path, forms: list[str], texts: list[str], opset: int | None = None) -> dict[str, float]:
+    """Write the encoder of a folder as onnx/model.onnx and so on, as `forms` and `opset` say. Returns of each form the
     smallest cosine of its encodings of `texts`, means over tokens, with those of PyTorch."""
     from onnxruntime import InferenceSession
     from transformers import AutoModel, AutoTokenizer
@@ -84,19 +96,25 @@ def write_onnx(folder: Path, forms: list[str], texts: list[str]) -> dict[str, fl
     paths = {form: folder / "onnx" / name for form, name in FORMS.items()}
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     names = input_names(model, tokenizer)
-    export(model, names, paths["fp32"], output="last_hidden_state")
+    if "static" in forms:
+        export(model, names, paths["static"], "last_hidden_state", opset, STATIC)
+    if {"fp32", "int8"} & set(forms):
+        export(model, names, paths["fp32"], "last_hidden_state", opset)
     if "int8" in forms:
         quantize(paths["fp32"], paths["int8"])
     if "fp32" not in forms:
-        paths["fp32"].unlink()
+        paths["fp32"].unlink(missing_ok=True)
     sessions = {form: InferenceSession(paths[form], providers=["CPUExecutionProvider"]) for form in forms}
     least = dict.fromkeys(forms, 1.0)
     for text in texts:
-        inputs = tokenizer(text, truncation=True, max_length=128, return_tensors="np")
+        cut = {"truncation": True, "max_length": STATIC[1], "return_tensors": "np"}
+        inputs, padded = tokenizer(text, **cut), tokenizer(text, padding="max_length", **cut)
+        length = inputs["input_ids"].shape[1]
         with torch.no_grad():
             wanted = model(**{name: torch.from_numpy(inputs[name]) for name in names}).last_hidden_state[0].mean(0)
         for form, session in sessions.items():
-            found = session.run(None, {name: inputs[name] for name in names})[0][0].mean(0)
+            given = padded if form == "static" else inputs
+            found = session.run(None, {name: given[name] for name in names})[0][0, :length].mean(0)
             cosine = found @ wanted.numpy() / np.linalg.norm(found) / wanted.norm().item()
             least[form] = min(least[form], float(cosine))
     return least
@@ -138,8 +156,10 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
                 shutil.copyfile(stage / name, folder / "stages" / stage.name / name)
         if args.onnx:
             texts = [line for line in card.splitlines() if line.count(" ") > 8]
-            least = write_onnx(folder, args.onnx, texts)
-            card += "\n## ONNX\n\nThe encoder alone, for ONNX Runtime; its output is the last layer.\n\n"
+            least = write_onnx(folder, args.onnx, texts, args.onnx_opset)
+            card += "\n## ONNX\n\nThe encoder alone, for ONNX Runtime; its output is the last layer.\n"
+            card += f"Operator set {opset_of(folder / 'onnx' / FORMS[args.onnx[0]])}."
+            card += " A static file takes one text, padded to 128 tokens.\n\n" if "static" in args.onnx else "\n\n"
             card += "".join(
                 f"- `onnx/{FORMS[form]}` ({form}): cosine with PyTorch at least {cosine:.4f} on {len(texts)} texts\n"
                 for form, cosine in least.items()

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from shared.errors import InputError
+from shared.errors import InputError, RunError
 from shared.files import atomic_folder
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# Those that were written and read again with the versions of requirements-evaluation.txt. 23 is not among them: ONNX
+# Runtime 1.32 refuses the rotary embedding that the exporter writes for it.
+OPSETS = (17, 18, 19, 20, 21, 22, 24, 25)
 # Signed 8-bit weights times unsigned 8-bit activations saturate on x86 processors without VNNI: two such products do
 # not fit the 16 bits in which the processor adds them. 7 bits do, so that the file is right on every processor; see
 # "reduce_range" in ONNX Runtime's page on quantization.
@@ -51,19 +54,29 @@ def input_names(model: Any, tokenizer: Any) -> list[str]:
     return [name for name in INPUTS if name in taken and name in tokenizer.model_input_names]
 
 
-def export(model: Any, names: Sequence[str], path: Path, output: str = "logits", opset: int | None = None) -> None:
-    """Write a model in fp32 as one file, for any number of rows and tokens. Of what it computes, `output` is written:
-    `logits`, or `last_hidden_state` of an encoder without head. `opset` None is the exporter's own choice."""
+def export(
+    model: Any,
+    names: Sequence[str],
+    path: Path,
+    output: str = "logits",
+    opset: int | None = None,
+    shape: tuple[int, int] | None = None,
+) -> None:
+    """Write a model in fp32 as one file, for any number of rows and tokens, or for those of `shape` alone. Of what it
+    computes, `output` is written: `logits`, or `last_hidden_state` of an encoder without head. `opset` is one of
+    OPSETS; None is the exporter's own choice."""
     import torch
 
     model.eval()
-    ids = torch.arange(32).reshape(2, 16) % model.config.vocab_size
+    rows, tokens = shape or (2, 16)
+    ids = torch.arange(rows * tokens).reshape(rows, tokens) % model.config.vocab_size
     inputs = {name: ids if name == "input_ids" else torch.ones_like(ids) for name in names}
     if "token_type_ids" in inputs:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     # It warns of operators of packages that are not installed, and of its own use of what is deprecated.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    for name in ("torch.onnx._internal.exporter._registration", "torch.onnx._internal.exporter._compat"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             _Function(model, names, output),
@@ -73,18 +86,34 @@ def export(model: Any, names: Sequence[str], path: Path, output: str = "logits",
             opset_version=opset,
             input_names=list(names),
             output_names=[output],
-            dynamic_shapes=((any_size,) * len(names),),
+            dynamic_shapes=None if shape else ((any_size,) * len(names),),
             external_data=False,
             verbose=False,
         )
-    forget_sources(path)
+    clean(path)
+    if opset and opset_of(path) != opset:  # the exporter goes on with the nearest one and says so in its log
+        raise RunError(f"{path.name}: could not be written in operator set {opset}; take one of {OPSETS}")
 
 
-def forget_sources(path: Path) -> None:
-    """Take out of an ONNX file where in which source its parts were made: names of folders of this machine."""
+def opset_of(path: Path) -> int:
+    """The version of the standard operators that an ONNX file asks for."""
+    import onnx
+
+    return next(one.version for one in onnx.load(path).opset_import if not one.domain)
+
+
+def clean(path: Path) -> None:
+    """Take out of an ONNX file where in which source its parts were made, names of folders of this machine, and what
+    operator set 17 does not know: the exporter converts from 18, where Split has a number of parts. Without it, 17
+    makes as many equal parts as there are outputs."""
     import onnx
 
     model = onnx.load(path)
+    for node in model.graph.node if opset_of(path) < 18 else ():
+        if node.op_type == "Split":
+            kept = [one for one in node.attribute if one.name != "num_outputs"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
         del part.metadata_props[:]
         part.doc_string = ""

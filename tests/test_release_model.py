@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from pretraining.release_model import ReleaseArguments, main
@@ -15,6 +16,7 @@ from pretraining.run_mlm import main as pretrain
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.model_config import ModelArguments
+from shared.onnx_export import opset_of
 from shared.training.arguments import RunArguments
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
@@ -51,36 +53,64 @@ import json, sys
 import numpy as np, onnxruntime
 from tokenizers import Tokenizer
 
-ids = np.array([Tokenizer.from_file(sys.argv[1] + "/tokenizer.json").encode("the red cat was afraid of the dog").ids])
-for name in ("model", "model_int8"):
-    session = onnxruntime.InferenceSession(f"{sys.argv[1]}/onnx/{name}.onnx", providers=["CPUExecutionProvider"])
-    names = {one.name for one in session.get_inputs()}
-    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    print(json.dumps(session.run(["last_hidden_state"], {n: x for n, x in inputs.items() if n in names})[0].tolist()))
+text = "the red cat was afraid of the dog"
+for folder, name in (path.rsplit("/onnx/", 1) for path in sys.argv[1:]):
+    tokenizer = Tokenizer.from_file(folder + "/tokenizer.json")
+    length = len(tokenizer.encode(text).ids)
+    if "static" in name:
+        tokenizer.enable_padding(length=128, pad_id=tokenizer.token_to_id("[PAD]"))
+    encoding = tokenizer.encode(text)
+    session = onnxruntime.InferenceSession(f"{folder}/onnx/{name}", providers=["CPUExecutionProvider"])
+    names = {one.name: one.shape for one in session.get_inputs()}
+    rows = (encoding.ids, encoding.attention_mask, encoding.type_ids)
+    inputs = dict(zip(("input_ids", "attention_mask", "token_type_ids"), rows))
+    inputs = {name: np.array([inputs[name]]) for name in names}
+    found = session.run(["last_hidden_state"], inputs)[0][:, :length]
+    print(json.dumps({"shape": names["input_ids"], "found": found.tolist()}))
 assert "torch" not in sys.modules
 """
+FILES = ("model.onnx", "model_static.onnx", "model_int8.onnx")
 
 
 def test_onnx_files_load_without_torch_and_agree_with_it(run, tmp_path):
-    folder = tmp_path / "tiny"
-    main(ReleaseArguments(str(run), str(folder), onnx=["fp32", "int8"]))
-    command = [sys.executable, "-c", PLAIN, str(folder)]
+    """Opset 17 and the exporter's own, for any shape and for one, and the int8 files of the models that we ship."""
+    folders = {opset: tmp_path / str(opset) for opset in (20, 17)}
+    for opset, folder in folders.items():
+        more = {} if opset == 20 else {"onnx_opset": opset}
+        main(ReleaseArguments(str(run), str(folder), onnx=["fp32", "static", "int8"], **more))
+    shipped = [path.parent.parent for path in (ROOT / "pretraining" / "models").glob("*/onnx/model_int8.onnx")]
+    paths = [folder / "onnx" / name for folder in folders.values() for name in FILES]
+    paths += [folder / "onnx" / "model_int8.onnx" for folder in shipped]
+    command = [sys.executable, "-c", PLAIN, *map(str, paths)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    exact, small = (torch.tensor(json.loads(line)) for line in lines)
-    inputs = AutoTokenizer.from_pretrained(folder)("the red cat was afraid of the dog", return_tensors="pt")
-    with torch.no_grad():
-        wanted = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
-    torch.testing.assert_close(exact, wanted, atol=1e-4, rtol=1e-4)
-    assert torch.cosine_similarity(small.mean(1), wanted.mean(1)).item() > 0.98
-    onnx, readme = folder / "onnx", (folder / "README.md").read_text()
-    assert (onnx / "model_int8.onnx").stat().st_size < 0.6 * (onnx / "model.onnx").stat().st_size
-    said = re.search(r"`onnx/model_int8.onnx` \(int8\): cosine with PyTorch at least ([01][.]\d+)", readme)
-    assert 0.98 < float(said[1]) <= 1
+    assert len(lines) == len(paths) == 8
+    for path, line in zip(paths, map(json.loads, lines), strict=True):
+        folder, found = path.parent.parent, torch.tensor(line["found"])
+        inputs = AutoTokenizer.from_pretrained(folder)("the red cat was afraid of the dog", return_tensors="pt")
+        with torch.no_grad():
+            wanted = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+        if "int8" in path.name:
+            assert torch.cosine_similarity(found.mean(1), wanted.mean(1)).item() > 0.98
+        else:
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+        assert (line["shape"] == [1, 128]) == ("static" in path.name)
+    for opset, folder in folders.items():
+        onnx, readme = folder / "onnx", (folder / "README.md").read_text()
+        assert {opset_of(path) for path in onnx.iterdir()} == {opset} and f"Operator set {opset}." in readme
+        assert (onnx / "model_int8.onnx").stat().st_size < 0.6 * (onnx / "model.onnx").stat().st_size
+        for form, least in (("", 0.9999), ("_int8", 0.98), ("_static", 0.9999)):
+            said = re.search(rf"`onnx/model{form}.onnx` \(\w+\): cosine with PyTorch at least ([01][.]\d+)", readme)
+            assert least < float(said[1]) <= 1
 
 
 def test_wrong_input_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="--onnx int4: there are fp32 and int8"):
-        ReleaseArguments(str(run), str(tmp_path / "x"), onnx=["int4"])
+    for flags, message in (
+        ({"onnx": ["int4"]}, "--onnx int4: there are fp32, int8, static"),
+        ({"onnx": ["fp32"], "onnx_opset": 23}, "--onnx_opset 23: there are 17, 18, 19"),
+        ({"onnx_opset": 17}, "--onnx_opset 17: there is no file to write; add --onnx fp32"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ReleaseArguments(str(run), str(tmp_path / "x"), **flags)
     for arguments, message in (
         ({"run": "nowhere"}, "--run nowhere: not the folder of a finished run"),
         ({"data_card": "LICENSE"}, "--data_card LICENSE: no section"),
