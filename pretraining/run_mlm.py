@@ -22,6 +22,7 @@ import numpy as np
 from transformers import EvalPrediction, pipeline, set_seed
 
 from pretraining.attention import count_documents, keep_documents_apart
+from pretraining.chunked_loss import LossArguments, make_loss
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import open_or_pack
 from pretraining.text.mixture import PackedSets, check_weights
@@ -29,7 +30,7 @@ from pretraining.update.start import Update, UpdateArguments
 from pretraining.vocabulary.rows import build_model
 from shared.command_line import run_script
 from shared.errors import InputError
-from shared.loss import IGNORED, cross_entropy_loss, project_masked_only, sum_over_targets
+from shared.loss import IGNORED, project_masked_only, sum_over_targets
 from shared.model_config import ModelArguments
 from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import describe_training, plan_steps
@@ -58,7 +59,7 @@ RESULTS = {
 
 
 @dataclass
-class DataArguments(UpdateArguments, MaskingArguments):
+class DataArguments(UpdateArguments, LossArguments, MaskingArguments):
     packed_dataset: list[str] = field(
         default_factory=list, metadata={"help": "A folder written by data_prep/pack_dataset.py, or several, mixed."}
     )
@@ -173,7 +174,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
-            compute_loss_func=cross_entropy_loss,
+            compute_loss_func=make_loss(model, data_args.loss_chunk, args),
             compute_metrics=lambda found: compute_metrics(found, per_byte) | packed.bits_per_byte(found, eval_dataset),
             preprocess_logits_for_metrics=sum_over_targets,
             callbacks=update.callbacks(model, tokenizer),

@@ -1,0 +1,102 @@
+"""The loss of masked-language modelling in chunks of targets, so that no step holds the logits of all of them.
+
+For 4,096 targets and 30,522 words the logits are 500 MB in fp32, and a step holds them about three times: as they are,
+as logarithms of the probabilities, and as gradients. Here a chunk is projected, and its gradient taken at once, in
+place (as in Hsu et al., 2024, arXiv:2410.10989): nothing is computed twice, and what remains is of the size of the
+states and of the output embedding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from shared.errors import InputError
+from shared.loss import IGNORED, cross_entropy_loss
+
+TYPES = ("bert", "roberta", "modernbert")  # whose logits are what the output embedding returns, and nothing else
+
+
+@dataclass
+class LossArguments:
+    loss_chunk: int | None = field(
+        default=None,
+        metadata={"help": "Compute logits and loss of N targets at a time, to save memory. Default: of all at once."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.loss_chunk is not None and self.loss_chunk < 1:
+            raise InputError(f"--loss_chunk {self.loss_chunk}: must be above 0; leave it out for all targets at once")
+        super().__post_init__()  # type: ignore[misc]  # of the other arguments of the script
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """The sum over all targets, in nats, as a function of states (targets, width), weight (vocabulary, width), bias
+    (vocabulary,) and labels (targets,). `dtype` is that of the matrix products; the rest is in fp32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        labels: torch.Tensor,
+        chunk: int,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        total = torch.zeros((), device=states.device)
+        low, low_bias = weight.to(dtype), bias.to(dtype)
+        of_states, of_weight, of_bias = (torch.zeros_like(x, dtype=torch.float32) for x in (states, weight, bias))
+        for start in range(0, len(states), chunk):
+            some, wanted = states[start : start + chunk].to(dtype), labels[start : start + chunk]
+            known = (wanted != IGNORED)[:, None]
+            # The logits become log-probabilities, and these their gradient: probabilities less 1 for the right word.
+            scores = torch.addmm(low_bias, some, low.T).float()
+            scores -= scores.logsumexp(1, keepdim=True)
+            right = wanted.clamp(min=0)[:, None]
+            total -= (scores.gather(1, right) * known).sum()
+            scores.exp_().scatter_add_(1, right, torch.full_like(right, -1, dtype=torch.float32)).mul_(known)
+            of_bias += scores.sum(0)
+            scores = scores.to(dtype)
+            of_states[start : start + chunk] = scores @ low
+            of_weight += scores.T @ some
+        ctx.save_for_backward(of_states.to(states.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return *(gradients[0] * saved for saved in ctx.saved_tensors), None, None, None
+
+
+def make_loss(model: Any, chunk: int | None, args: Any) -> Callable[..., torch.Tensor]:
+    """The `compute_loss_func` of a `...ForMaskedLM` model: that of all targets at once, or in chunks.
+
+    With chunks the model returns, in training, the states that its output embedding would have been given in place
+    of logits; in evaluation it is as it was. Raises InputError where that is not possible.
+    """
+    if chunk is None:
+        return cross_entropy_loss
+    if model.config.model_type not in TYPES:
+        raise InputError(f"--loss_chunk: is for {', '.join(TYPES)}, not {model.config.model_type}; remove the flag")
+    if args.deepspeed_plugin is not None:
+        raise InputError(
+            "--loss_chunk: not with DeepSpeed, which may split the output embedding; remove one of the two"
+        )
+    # With fp16 too in fp32: the gradient is taken before it is scaled, and would be too small for fp16.
+    decoder, dtype = model.get_output_embeddings(), torch.bfloat16 if args.bf16 else torch.float32
+    project = decoder.forward
+
+    def project_later(states: torch.Tensor) -> torch.Tensor:
+        return states if decoder.training else project(states)
+
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        if not decoder.training:
+            return cross_entropy_loss(outputs, labels, num_items_in_batch)
+        states = outputs.logits.flatten(0, 1)
+        total = ChunkedCrossEntropy.apply(states, decoder.weight, decoder.bias, labels.flatten(), chunk, dtype)
+        count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / torch.as_tensor(count, device=total.device).clamp(min=1)
+
+    decoder.forward = project_later
+    return loss
