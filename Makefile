@@ -33,7 +33,7 @@ NAME ?= $(notdir $(MODEL:/=))-$(MONTH)
 UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
 WEIGHTS ?= 0.5 0.5
-AVERAGE ?= 0.3
+AVERAGE ?=
 PERIOD ?= quarter
 TASKS ?=
 FLAGS ?=

@@ -42,6 +42,7 @@ SUMMARY = {
 }
 SUMMARY_MORE = ("evaluation/results/tasks.json", "evaluation/results/shipped.json")
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
+LEADS = ("lead_early", "lead_late", "gain")
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU")  # what works first
 
 
@@ -88,24 +89,12 @@ def update_table(result: dict[str, Any]) -> str:
     """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
     lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
     text, old = result["text"], result["text"]["old"]
-    head = [
-        "model",
-        "text to",
-        "tokens read after it",
-        "minutes, 1 core",
-        f"lead over {escape(old)} on text that it knows",
-    ]
+    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte", "lead on text to 2023"]
     rows = []
     for name, run in result["runs"].items():
-        cells = [
-            escape(run["what"]),
-            result["cutoffs"][name],
-            f"{run['tokens'] / 1e6:.2f}M",
-            f"{run['seconds'] / 60:.0f}",
-        ]
-        if name != old:
-            gain = text["gains"][name]
-            cells += [_interval(gain, key) for key in ("lead_early", "lead_late", "gain")]
+        cells = [escape(run["what"]), result["cutoffs"][name], f"{run['tokens'] / 1e6:.1f}M"]
+        cells += [f"{run['seconds'] / 60:.1f}", f"{run['wikipedia']:.3f}" if run["wikipedia"] else "not measured"]
+        cells += [_interval(text["gains"][name], key) if name != old else "" for key in LEADS]
         rows.append(cells)
     return markdown_table([*head, "on later text", "freshness gain"], rows)
 

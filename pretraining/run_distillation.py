@@ -106,10 +106,8 @@ def load_data(
     sentences = cached_sentences(documents, data_args, quiet)
     check_reads(teacher, data_args.teacher_name_or_path, sentences["train"][:1000])
     encode = partial(cached_encodings, bf16=training_args.bf16, quiet=quiet)
-    pairs = {
-        name: make_pairs(rows, teacher, encode, tokenizer, data_args, training_args.seed)
-        for name, rows in sentences.items()
-    }
+    seed = training_args.seed
+    pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
     return tokenizer, pairs, blocks, identity | {"blocks": blocks and blocks.manifest["splits"]}
 
