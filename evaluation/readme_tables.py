@@ -19,10 +19,11 @@ from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.inputs import Inputs
+from evaluation.report.months import update_table
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import write_text
-from shared.markdown import escape, markdown_table
+from shared.markdown import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PRETRAINED = {  # what is in no result file: the layout and the text, in words
@@ -42,7 +43,6 @@ SUMMARY = {
 }
 SUMMARY_MORE = ("evaluation/results/tasks.json", "evaluation/results/shipped.json")
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
-LEADS = ("lead_early", "lead_late", "gain")
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU")  # what works first
 
 
@@ -85,25 +85,6 @@ def lever_table(rows: list[dict[str, Any]]) -> str:
     return markdown_table(head, lines)
 
 
-def update_table(result: dict[str, Any]) -> str:
-    """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
-    lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
-    text, old = result["text"], result["text"]["old"]
-    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte", "lead on text to 2023"]
-    rows = []
-    for name, run in result["runs"].items():
-        cells = [escape(run["what"]), result["cutoffs"][name], f"{run['tokens'] / 1e6:.1f}M"]
-        cells += [f"{run['seconds'] / 60:.1f}", f"{run['wikipedia']:.3f}" if run["wikipedia"] else "not measured"]
-        cells += [_interval(text["gains"][name], key) if name != old else "" for key in LEADS]
-        rows.append(cells)
-    return markdown_table([*head, "on later text", "freshness gain"], rows)
-
-
-def _interval(found: dict[str, Any], key: str) -> str:
-    low, high = found[f"{key}_interval"]
-    return f"{found[key]:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
 def fault_tables(report: dict[str, Any]) -> str:
     """What tests/faults.py found: kills by kind of run, damage by engine."""
     head = ["run", "kills", "of these while saving", "before the first checkpoint", "ended with the same bits"]
@@ -131,11 +112,8 @@ def summary_table(*results: Any) -> str:
     rows = {
         row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     }
-    return markdown_table(
-        ["measure", "value", "note"],
-        [*pair_rows(shipped), *entity_rows(tasks), *(rows[name] for name in SHOWN)],
-        "|---|---|---|",
-    )
+    found = [*pair_rows(shipped), *entity_rows(tasks), *(rows[name] for name in SHOWN)]
+    return markdown_table(["measure", "value", "note"], found, "|---|---|---|")
 
 
 def pair_rows(shipped: dict[str, Any] | None) -> list[list[str]]:

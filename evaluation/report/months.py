@@ -8,6 +8,7 @@ from shared.errors import InputError
 from shared.markdown import escape, markdown_table
 from shared.training.card import readable
 
+LEADS = ("lead_early", "lead_late", "gain")
 HEAD = ["model", "text to", "tokens read", "new words", "freshness gain over the model before", "largest rise before"]
 
 
@@ -27,6 +28,25 @@ def months_section(folders: list[str]) -> str:
     )
 
 
+def update_table(result: dict[str, Any]) -> str:
+    """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
+    lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
+    text, old = result["text"], result["text"]["old"]
+    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte", "lead on text to 2023"]
+    rows = []
+    for name, run in result["runs"].items():
+        cells = [escape(run["what"]), result["cutoffs"][name], f"{run['tokens'] / 1e6:.1f}M"]
+        cells += [f"{run['seconds'] / 60:.1f}", f"{run['wikipedia']:.3f}" if run["wikipedia"] else "not measured"]
+        cells += [_interval(text["gains"][name], key) if name != old else "" for key in LEADS]
+        rows.append(cells)
+    return markdown_table([*head, "on later text", "freshness gain"], rows)
+
+
+def _interval(found: dict[str, Any], key: str) -> str:
+    low, high = found[f"{key}_interval"]
+    return f"{found[key]:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def _row(folder: Path) -> list[str]:
     freshness, file = _read(folder / "results" / "freshness.json"), folder / "results" / "freshness.json"
     try:
@@ -43,7 +63,7 @@ def _row(folder: Path) -> list[str]:
         rise, (low, high) = max(known)
         row = [escape(name), freshness["cutoffs"][name], readable(manifest["results"]["train_tokens"])]
         row.append(f"{len(_read(folder / 'tokenizer' / 'report.json')['words']):,}")
-        row.append(f"{gain['gain']:+.3f} ({gain['gain_interval'][0]:+.3f} to {gain['gain_interval'][1]:+.3f})")
+        row.append(_interval(gain, "gain"))
         row.append(f"{rise:+.3f} ({low:+.3f} to {high:+.3f})")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"--months {folder}: is not a folder of make update: {error!r}") from error
