@@ -41,8 +41,9 @@ SUMMARY = {
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
-SUMMARY_MORE = ("evaluation/results/tasks.json", "evaluation/results/shipped.json")
+SUMMARY_MORE = tuple(f"evaluation/results/{name}.json" for name in ("tasks", "shipped", "shipped_before"))
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
+VARIANTS = "| model | vocabulary | length | variant"  # begins that part of the table of a pretraining benchmark
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU")  # what works first
 
 
@@ -99,35 +100,29 @@ def fault_tables(report: dict[str, Any]) -> str:
     return f"{kills}\n\n{damage}"
 
 
-def variant_table(rows: list[dict[str, Any]]) -> str:
-    """Of a pretraining benchmark, the part about variants of our script."""
-    table = mlm.make_table(rows)
-    return table[table.index("| model | vocabulary | length | variant") :]
-
-
 def summary_table(*results: Any) -> str:
     """What pretraining is good for, then what not: entities, and a part of the summary of make_report.py."""
-    *others, tasks, shipped = results
+    *others, tasks, shipped, before = results
     inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = {
         row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     }
-    found = [*pair_rows(shipped), *entity_rows(tasks), *(rows[name] for name in SHOWN)]
+    found = [*pair_rows(shipped, before), *entity_rows(tasks), *(rows[name] for name in SHOWN)]
     return markdown_table(["measure", "value", "note"], found, "|---|---|---|")
 
 
-def pair_rows(shipped: dict[str, Any] | None) -> list[list[str]]:
-    """Rows for the tasks of two texts and for the average, with both shipped models beside random weights."""
-    if shipped is None:
+def pair_rows(shipped: dict[str, Any] | None, before: dict[str, Any] | None) -> list[list[str]]:
+    """Rows for the tasks of two texts and for the average: `tiny-distilled`, and `tiny` by an earlier measurement."""
+    if shipped is None or before is None:
         return []
-    seeds, rows = len(shipped["settings"]["seeds"]), []
+    rows, base = [], shipped["settings"]["baseline"]
     for label, task, metric in (("Likeness", "stsb", "Pearson on STS-B"), ("Paraphrase", "mrpc", "accuracy on MRPC")):
-        scores = {name: f"{cells[task]['mean']:.3f}" for name, cells in shipped["results"].items()}
-        note = f"{metric} of `tiny-distilled`; `tiny` {scores['tiny']}, random weights {scores['random weights']}"
-        rows.append([f"{label} of two texts", scores["tiny-distilled"], f"{note}; {seeds} seeds"])
-    scores = {name: f"{100 * found['mean']:.1f}%" for name, found in shipped["averages"].items()}
-    note = f"`tiny-distilled`; `tiny` {scores['tiny']}, random weights {scores['random weights']}; {seeds} seeds"
-    return [*rows, [f"Average of {', '.join(shipped['settings']['tasks'])}", scores["tiny-distilled"], note]]
+        value, random = (f"{shipped['results'][name][task]['mean']:.3f}" for name in ("tiny-distilled", base))
+        tiny = f"{before['results']['tiny'][task]['mean']:.3f}"
+        rows.append([f"{label} of two texts", value, f"{metric} of `tiny-distilled`; `tiny` {tiny}, {base} {random}"])
+    value, random = (f"{100 * shipped['averages'][name]['mean']:.1f}%" for name in ("tiny-distilled", base))
+    note = f"`tiny-distilled`; `tiny` {100 * before['averages']['tiny']['mean']:.1f}%, {base} {random}"
+    return [*rows, [f"Average of {', '.join(shipped['settings']['tasks'])}", value, note]]
 
 
 def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
@@ -158,6 +153,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "finetuning/RESULTS.md": {
         "shipped": (["evaluation/results/shipped.json"], benchmark_table),
+        "shipped_before": (["evaluation/results/shipped_before.json"], benchmark_table),
         "shipped_snli": (["evaluation/results/shipped_snli.json"], benchmark_table),
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "published_model": (["evaluation/results/published_model.json"], benchmark_table),
@@ -166,7 +162,10 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "evaluation/RESULTS.md": {
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
-        "variants": (["evaluation/results/knobs_cpu.json"], variant_table),
+        "variants": (
+            ["evaluation/results/knobs_cpu.json"],
+            lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],
+        ),
         "glue": (["evaluation/results/glue.json"], benchmark_table),
         "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
