@@ -261,7 +261,7 @@ def test_dry_run_refuses_a_loss_that_depends_on_the_split(tmp_path, monkeypatch)
     def mean_of_the_part(outputs, labels, num_items_in_batch=None):
         return torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
 
-    monkeypatch.setattr("pretraining.run_mlm.cross_entropy_loss", mean_of_the_part)
+    monkeypatch.setattr("pretraining.chunked_loss.cross_entropy_loss", mean_of_the_part)
     with pytest.raises(RunError, match=r"depends on how a batch is split: \{'gradient_norm_16x1'"):
         run(tmp_path / "dry", "--dry_run")
 
