@@ -37,7 +37,8 @@ AVERAGE ?=
 PERIOD ?= quarter
 TASKS ?=
 FLAGS ?=
-BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
+BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) RATIO=$(RATIO) LANGUAGES=$(LANGUAGES) \
+	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
 
 # What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
 DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed
@@ -124,7 +125,7 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \
 		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
 		"$$(cat "$(UPDATE)/begun"); give these again, or name another folder, UPDATE=runs/..." >&2; exit 2; }
-	@$(MAKE) --no-print-directory text CORPUS="$(UPDATE)"
+	@$(MAKE) --no-print-directory -o "$(VENV)/core" text CORPUS="$(UPDATE)"  # what it needs is installed
 	$(call set_aside,VALIDATION,tokenizer packed packed_old)
 	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
 		--input "$(UPDATE)/corpus" --grow --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"

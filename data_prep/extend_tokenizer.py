@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.tokens.extension import check_extensible, place_words, write_extended
-from data_prep.tokens.measure import describe_tokenizer, print_rows
+from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
 from data_prep.tokens.new_words import find_new_words, kind_of
 from data_prep.tokens.pieces import cut
 from shared.command_line import run_script
@@ -22,9 +22,6 @@ from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.tokenizer import UNUSED, load_tokenizer, tokenizer_hash
-
-HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many,
-HELD_OUT_CHARACTERS = 100_000  # and at most this much of each
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer
-from data_prep.tokens.measure import describe_tokenizer, print_rows
+from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
 from data_prep.tokens.pieces import cut
 from shared.command_line import refuse_flags, run_script
 from shared.documents import HELP, Documents, is_held_out
@@ -28,8 +28,6 @@ from shared.tokenizer import load_tokenizer
 
 WORDPIECE_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BPE_SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's; its models count on <pad> being 1
-HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many,
-HELD_OUT_CHARACTERS = 100_000  # and at most this much of each
 
 
 @dataclass

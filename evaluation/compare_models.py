@@ -102,7 +102,7 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         error = noise_of(old, new, tasks[name]) if same_text is None else same_text
         noise = 0.0 if error is None else quantile * error
         change = new.value - old.value
-        row |= {"change": change, "change_error": error, "is_paired": bool(tasks[name] or same_text)}
+        row |= {"change": change, "change_error": error, "is_paired": tasks[name] is not None or same_text is not None}
         row |= {"allowed": limit, "fails_beyond": limit + noise}
         gain = number.sign * change
         verdict = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"

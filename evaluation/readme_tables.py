@@ -116,12 +116,14 @@ def pair_rows(shipped: dict[str, Any] | None, before: dict[str, Any] | None) -> 
     if shipped is None or before is None:
         return []
     rows, base = [], shipped["settings"]["baseline"]
+    seeds = f"{len(shipped['settings']['seeds'])} seeds, of `tiny` {len(before['settings']['seeds'])}"
     for label, task, metric in (("Likeness", "stsb", "Pearson on STS-B"), ("Paraphrase", "mrpc", "accuracy on MRPC")):
         value, random = (f"{shipped['results'][name][task]['mean']:.3f}" for name in ("tiny-distilled", base))
         tiny = f"{before['results']['tiny'][task]['mean']:.3f}"
-        rows.append([f"{label} of two texts", value, f"{metric} of `tiny-distilled`; `tiny` {tiny}, {base} {random}"])
+        note = f"{metric} of `tiny-distilled`; `tiny` {tiny}, {base} {random}; {seeds}"
+        rows.append([f"{label} of two texts", value, note])
     value, random = (f"{100 * shipped['averages'][name]['mean']:.1f}%" for name in ("tiny-distilled", base))
-    note = f"`tiny-distilled`; `tiny` {100 * before['averages']['tiny']['mean']:.1f}%, {base} {random}"
+    note = f"`tiny-distilled`; `tiny` {100 * before['averages']['tiny']['mean']:.1f}%, {base} {random}; {seeds}"
     return [*rows, [f"Average of {', '.join(shipped['settings']['tasks'])}", value, note]]
 
 

@@ -15,6 +15,7 @@ FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
     "tokenizer.model",
 )  # one of which each tokenizer has
+MULTIPLE = 64  # of entries, and rows, where a vocabulary grows: matrix products on GPUs are faster so
 UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]", re.IGNORECASE)  # entries of a vocabulary that no text becomes
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 from mirror import prose
 
 MODEL = ROOT / "pretraining" / "models" / "tiny"
-WORDS = ["zorvexia", "quandrillo", "plimboria"]  # of five pieces each in the model's tokenizer, and of no other text
+WORDS = ["zorvexia", "quandrillo", "plimboria"]  # which the model's tokenizer cuts into pieces, and no other text has
 
 
 def make(*words, timeout=600):

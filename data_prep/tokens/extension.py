@@ -10,9 +10,7 @@ from tokenizers import Tokenizer
 from data_prep.tokens.new_words import NewWord, kind_of
 from shared.errors import InputError
 from shared.files import write_json
-from shared.tokenizer import UNUSED, load_tokenizer
-
-MULTIPLE = 64  # of entries where the vocabulary grows: matrix products on GPUs are faster so
+from shared.tokenizer import MULTIPLE, UNUSED, load_tokenizer
 
 
 def check_extensible(tokenizer: Any, grow: bool) -> None:

@@ -8,6 +8,8 @@ from data_prep.tokens.pieces import cut_for
 from shared.tokenizer import raw_text_encoder
 
 MOST_UNKNOWN = 0.01  # share of unknown tokens above which a tokenizer is warned of
+HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many,
+HELD_OUT_CHARACTERS = 100_000  # and at most this much of each
 
 
 def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:

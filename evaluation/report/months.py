@@ -32,7 +32,8 @@ def update_table(result: dict[str, Any]) -> str:
     """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
     lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
     text, old = result["text"], result["text"]["old"]
-    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte", "lead on text to 2023"]
+    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte"]
+    head.append(f"lead on text to {result['cutoffs'][old][:4]}")
     rows = []
     for name, run in result["runs"].items():
         cells = [escape(run["what"]), result["cutoffs"][name], f"{run['tokens'] / 1e6:.1f}M"]

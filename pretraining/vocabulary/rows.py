@@ -10,9 +10,9 @@ from pretraining.text.mixture import Mixture
 from pretraining.vocabulary.kinship import Kinship, find_kinship
 from shared import model_config
 from shared.model_config import ModelArguments, vocabulary_hash
+from shared.tokenizer import MULTIPLE
 
 COUNTED_TOKENS = 1 << 24  # of the blocks, evenly chosen, for the frequencies that biases start from
-MULTIPLE = 64  # of rows where the embedding grows: matrix products on GPUs are faster so
 
 
 def build_model(
