@@ -57,13 +57,13 @@ demo: $(VENV)/core ## train a model in 3 minutes on two CPU cores
 	@echo 'The model is in runs/demo. Next, on a CSV of yours with the columns text and label:'
 	@echo '  $(BIN)/python finetuning/run_glue.py --model_name_or_path runs/demo --train_file mine.csv --validation_fraction 0.1 --text_column text --output_dir runs/mine'
 
-# In two processes; for one file, .venv/bin/python -m pytest tests/test_trainer.py.
+# In two processes; for one file, .venv/bin/python -m pytest tests/shared/test_trainer.py.
 test: $(VENV)/dev ## the tests
 	$(BIN)/python -m pytest -n 2
 
 test-faults: $(VENV)/dev ## the long form of the resume tests: most of an hour
 	$(BIN)/python -m pytest -m faults
-	$(BIN)/python tests/faults.py
+	$(BIN)/python tests/faults/training.py
 
 test-cluster: $(VENV)/dev ## Slurm for real, started on this machine (Debian: apt-get install slurm-wlm munge)
 	$(BIN)/python -m pytest -m cluster

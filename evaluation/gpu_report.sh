@@ -34,5 +34,5 @@ bench options --sizes tiny --skip_stock --variants \
     "fp32: --bf16 false" \
     "unfused AdamW: --optim adamw_torch" \
     "no data worker: --dataloader_num_workers 0 --dataloader_persistent_workers false" "$@"
-python -m pytest -q -rs -p no:cacheprovider tests/test_gpu.py tests/test_attention.py tests/test_loss.py tests/test_speed.py || failed=1
+python -m pytest -q -rs -p no:cacheprovider tests/shared/test_gpu.py tests/pretraining/test_attention.py tests/shared/test_loss.py tests/shared/test_speed.py || failed=1
 exit "$failed"

@@ -87,7 +87,7 @@ def lever_table(rows: list[dict[str, Any]]) -> str:
 
 
 def fault_tables(report: dict[str, Any]) -> str:
-    """What tests/faults.py found: kills by kind of run, damage by engine."""
+    """What tests/faults/training.py found: kills by kind of run, damage by engine."""
     head = ["run", "kills", "of these while saving", "before the first checkpoint", "ended with the same bits"]
     rows = [[*row.values()] for row in report["kills"]]
     total = [sum(row[key] for row in report["kills"]) for key in ("kills", "while_saving", "before_a_checkpoint")]

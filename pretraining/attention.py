@@ -6,7 +6,7 @@ import torch
 
 from shared.errors import InputError
 
-# What tests/test_attention.py shows to take a ready mask and to hand arguments it does not know down to its attention.
+# What tests/pretraining/test_attention.py shows to take a ready mask and to hand unknown arguments to its attention.
 ARCHITECTURES = ("bert", "camembert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
 
 

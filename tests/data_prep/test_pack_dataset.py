@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -117,7 +118,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, texts, wordpiece):
             raise OSError("disk gone")
 
     with pytest.raises(OSError, match="disk gone"):
-        pack_dataset(Failing([__file__.replace("test_pack_dataset.py", "data")]), wordpiece, tmp_path / "o", 16, 0.0)
+        pack_dataset(Failing([str(ROOT / "tests" / "data")]), wordpiece, tmp_path / "o", 16, 0.0)
     assert list(tmp_path.iterdir()) == []
 
 

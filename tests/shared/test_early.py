@@ -58,7 +58,7 @@ def test_the_early_answer_comes_before_other_imports(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_flags_read_from_source_are_those_of_the_dataclasses(script):
     """A transformers that writes TrainingArguments in a way that shared/early.py cannot read fails here."""
-    code = "import sys, json; sys.path.insert(0, 'tests'); from test_early import describe, early\n"
+    code = "import sys, json; sys.path += ['tests', 'tests/shared']; from test_early import describe, early\n"
     code += "classes = early.read_dataclasses(sys.argv[1])\n"
     code += "print(json.dumps([[c.__name__ for c in classes], describe(classes), 'torch' in sys.modules]))"
     process, _, _ = run("-c", code, script)

@@ -1,5 +1,5 @@
 """Every flag of our own does something: code that its script reaches reads it; beside flags that leave nothing for it
-to do it is refused by name. tests/test_run_record.py does the same for the flags of Trainer."""
+to do it is refused by name. tests/shared/test_run_record.py does the same for the flags of Trainer."""
 
 import ast
 import importlib

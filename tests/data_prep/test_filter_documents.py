@@ -3,10 +3,11 @@
 import json
 import shutil
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import ROOT
+from test_quality_rules import GOOD
 
 from data_prep.engine.stage import StageArguments
 from data_prep.filter_documents import FilterArguments, chosen_rules, main, make_step
@@ -17,9 +18,7 @@ from data_prep.quality.step import Filter
 from shared.command_line import parse_arguments
 from shared.errors import InputError
 from shared.rows import find_sources
-from tests.test_quality_rules import GOOD
 
-ROOT = Path(__file__).parent.parent
 FASTTEXT = ROOT / "tests" / "data" / "good_or_bad.fasttext.bin"
 MENU = "\n".join(["Home", "About us", "Contact"] * 20)
 ROWS = [

@@ -22,7 +22,7 @@ from shared.files import write_json
 from shared.training.checkpoints import checkpoints
 from shared.training.verify_resume import compare, train_killed, train_whole
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
 TIMEOUT = 300.0
 DROPOUT = "hidden_size=64,intermediate_size=128,mlp_dropout=0.1,attention_dropout=0.1"
