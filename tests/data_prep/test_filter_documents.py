@@ -17,6 +17,7 @@ from data_prep.quality.rules import RULES
 from data_prep.quality.step import Filter
 from shared.command_line import parse_arguments
 from shared.errors import InputError
+from shared.files import sha256_of
 from shared.rows import find_sources
 
 FASTTEXT = ROOT / "tests" / "data" / "good_or_bad.fasttext.bin"
@@ -272,17 +273,28 @@ def test_kenlm_perplexity(run, tmp_path):
     assert score("the river\n\nthe river the") == pytest.approx(10) and score("") == 1
 
 
-def test_sentencepiece_splits_for_kenlm(tmp_path):
+def test_sentencepiece_splits_for_kenlm(run, tmp_path):
+    """The language model knows the pieces of a text and none of its words."""
     pytest.importorskip("kenlm", reason="kenlm is not installed")
     sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(GOOD.split("\n")), model_prefix=str(tmp_path / "pieces"), vocab_size=60
+        sentence_iterator=iter(GOOD.split("\n")), model_prefix=str(tmp_path / "pieces"), vocab_size=60, minloglevel=2
     )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "pieces.model"))
+    text = "the people of the town"
+    found = pieces.encode(text, out_type=str)
+    assert not {*found} & {*text.split()}
     model = tmp_path / "unigrams.arpa"
-    model.write_text(arpa("▁the"))
-    plain = load_kenlm(str(model), None)
+    model.write_text(arpa(*sorted({*found})))
+    flags = ["--rules", "models", "--kenlm_model", str(model), "--max_perplexity"]
+    _, kept, dropped = run([{"id": "1", "text": text}], *flags, "300", name="words")
+    # Log10 of five times -3, and -1 for the end: 16 over 6 words.
+    assert not kept and dropped[0]["detail"] == "max_perplexity 464.2, at most 300"
     load_kenlm.cache_clear()
-    assert load_kenlm(str(model), str(tmp_path / "pieces.model"))("the the") < plain("the the")
+    flags += ["10.1", "--sentencepiece_model", str(tmp_path / "pieces.model")]
+    manifest, kept, _ = run([{"id": "1", "text": text}], *flags, name="pieces")
+    assert [row["text"] for row in kept] == [text], "each piece, and the end, has the chance .1"
+    assert manifest["settings"]["sentencepiece_model"] == sha256_of(tmp_path / "pieces.model")
 
 
 def test_a_start_in_the_middle_gives_the_same(tmp_path):
