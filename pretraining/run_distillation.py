@@ -84,8 +84,10 @@ def load_data(
         raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
     if bool(data_args.train_file) == bool(data_args.dataset_name):
         raise InputError("give one source of text: --train_file or --dataset_name")
-    if data_args.packed_dataset is None and data_args.mlm_weight:
-        raise InputError("--mlm_weight: masks need --packed_dataset; name one, or set --mlm_weight 0")
+    if data_args.mlm_weight and not (data_args.packed_dataset and data_args.blocks_per_group):
+        raise InputError(
+            "--mlm_weight: masks need --packed_dataset and --blocks_per_group; give both, or --mlm_weight 0"
+        )
     blocks = open_blocks(data_args.packed_dataset) if data_args.packed_dataset else None
     name = model_args.tokenizer_name or model_args.model_name_or_path or (blocks and blocks.path / "tokenizer")
     if not name:

@@ -19,10 +19,13 @@ from data_prep.pack_dataset import main as pack
 from pretraining.distillation import teacher as teachers
 from pretraining.distillation.pairs import PairArguments, PairGroups, make_pairs
 from pretraining.distillation.sentences import SentenceArguments, add_copies, choose_sentences
+from pretraining.masking import MaskedBlocks, make_masker
 from pretraining.run_distillation import DataArguments, main
+from shared.blocks import open_blocks
 from shared.command_line import parse_arguments
 from shared.documents import Documents
 from shared.errors import InputError
+from shared.loss import IGNORED
 from shared.model_config import ModelArguments
 from shared.tokenizer import special_tokens
 from shared.training.arguments import RunArguments
@@ -100,6 +103,19 @@ def test_the_model_loads_as_masked_language_model_and_as_sentence_encoder(finish
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5)
 
 
+def test_a_loss_counts_by_its_weight_and_without_one_nothing_is_learned_of_it(place, tmp_path):
+    found = {}
+    for embedding, similarity in ((3, 0), (0, 2)):
+        flags = ["--embedding_weight", embedding, "--similarity_weight", similarity, "--max_steps", 20]
+        flags += ["--pair_weight", 0, "--mlm_weight", 0]
+        metrics = found[embedding] = run(place, tmp_path / f"run-{embedding}", *flags)
+        weighted = embedding * metrics["eval_embedding_loss"] + similarity * metrics["eval_similarity_loss"]
+        assert metrics["eval_loss"] == pytest.approx(weighted, rel=1e-4)
+    # Where random weights point has nothing to do with where the teacher points: a cosine of 0 at best.
+    assert found[3]["eval_embedding_loss"] < 0.8 < 0.9 < found[0]["eval_embedding_loss"]
+    assert found[0]["eval_similarity_loss"] < 0.95 * found[3]["eval_similarity_loss"]
+
+
 def test_a_killed_run_ends_with_the_same_bits(place, finished, tmp_path):
     folder, _ = finished
     killed = tmp_path / "killed"
@@ -174,6 +190,29 @@ def test_a_batch_holds_what_it_says(place, wordpiece):
             np.testing.assert_array_equal(vector, pairs.vectors[text].astype(np.float32))
 
 
+@pytest.mark.parametrize("per_group", [0, 1, 3])
+def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_group):
+    args = parse_arguments(KINDS, words(place, "x", "--blocks_per_group", str(per_group)))[1]
+    sentences = [f"the red fox number {number} was afraid" for number in range(40)]
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
+    packed = open_blocks(place / "packed").splits["validation"]
+    blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
+    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    read = []
+    for epoch in range(-(-len(packed) // (len(groups) * max(per_group, 1)))):
+        groups.set_epoch(epoch)
+        batch = groups.__getitems__(list(range(len(groups))))
+        if not per_group:
+            assert not {"input_ids", "mask_labels"} & batch.keys()
+            return
+        assert len(batch["labels"]) * per_group == len(batch["input_ids"]) == len(batch["mask_labels"])
+        rows, slots = torch.where(batch["mask_labels"] != IGNORED)
+        batch["input_ids"][rows, batch["masked_positions"][rows, slots]] = batch["mask_labels"][rows, slots]
+        read += batch["input_ids"].tolist()
+    assert sorted(read[: len(packed)]) == sorted(np.asarray(packed).tolist()), "each once before one is read again"
+
+
 def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "PART", 8)
     monkeypatch.setattr(teachers, "CACHE", tmp_path)
@@ -240,6 +279,7 @@ def test_a_plain_encoder_is_a_teacher_too(place, tmp_path, wordpiece):
         (["--pairs_per_group", "1"], "--pairs_per_group 1"),
         (["--min_words", "30", "--max_words", "36"], "0 sentences of 30 to 36 words"),
         (["--pair_weight", "-1"], "weights: 0 or above"),
+        (["--blocks_per_group", "0"], "--mlm_weight: masks need --packed_dataset and --blocks_per_group"),
         (["--dataset_name", "some/text"], "one source of text"),
         (["--max_sentences", "10"], "10 sentences"),
         (["--pairs_per_group", "10000"], "--pairs_per_group 10000: more than the train text has pairs"),
