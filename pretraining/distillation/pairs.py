@@ -102,6 +102,11 @@ class PairGroups(torch.utils.data.Dataset):
         """Read other blocks, under other masks, from now on."""
         self.epoch = epoch
 
+    def set_progress(self, progress: float) -> None:
+        """Mask the share of tokens from now on that belongs to this place of the run, from 0 to 1."""
+        if self.blocks:
+            self.blocks.set_progress(progress)
+
     def __getitem__(self, index: Any) -> Any:
         return self.lengths if index == "length" else self.__getitems__([index])
 

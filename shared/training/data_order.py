@@ -15,11 +15,13 @@ WINDOW = 50  # steps whose samples are sorted together when samples are grouped 
 
 
 class MicroBatch(NamedTuple):
-    """What the sampler hands to `Samples`: row numbers, (rows,) int64; a filler counts for nothing."""
+    """What the sampler hands to `Samples`: row numbers, (rows,) int64; a filler counts for nothing. `progress`: where
+    the run is, from 0 at its first step to 1 at its last."""
 
     epoch: int
     rows: np.ndarray
     is_filler: bool
+    progress: float = 0.0
 
 
 class GlobalBatches(Sampler[MicroBatch]):
@@ -42,11 +44,13 @@ class GlobalBatches(Sampler[MicroBatch]):
         shuffle: bool = True,
         lengths: np.ndarray | None = None,
         drop_last: bool = False,
+        steps: int = 0,
     ) -> None:
-        """`lengths`, (samples,) int: group samples of similar length into steps; `drop_last`: no short last step."""
+        """`lengths`, (samples,) int: group samples of similar length into steps; `drop_last`: no short last step;
+        `steps`: of the whole run, for `progress`, which stays 0 without."""
         self.samples, self.batch_size, self.accumulation = samples, batch_size, accumulation
         self.processes, self.rank, self.seed, self.shuffle = processes, rank, seed, shuffle
-        self.lengths, self.drop_last = lengths, drop_last
+        self.lengths, self.drop_last, self.steps = lengths, drop_last, steps
         self.samples_per_step = batch_size * accumulation * processes
         self.epoch = 0
 
@@ -85,12 +89,18 @@ class GlobalBatches(Sampler[MicroBatch]):
         epoch, rows, size = self.epoch, self.order(self.epoch), self.batch_size
         whole = self.samples - self.samples % self.samples_per_step
         for start in range(self.rank * size, whole, self.processes * size):
-            yield MicroBatch(epoch, rows[start : start + size], False)
+            progress = self._progress(start // self.samples_per_step)
+            yield MicroBatch(epoch, rows[start : start + size], False, progress)
         rest = rows[whole:]
         if len(rest) and not self.drop_last:
             parts = np.array_split(rest, self._parts(len(rest)) * self.processes)
             for part in parts[self.rank :: self.processes]:
-                yield MicroBatch(epoch, part if len(part) else rest[:1], not len(part))
+                progress = self._progress(whole // self.samples_per_step)
+                yield MicroBatch(epoch, part if len(part) else rest[:1], not len(part), progress)
+
+    def _progress(self, k: int) -> float:
+        """Where step k of this epoch stands among those of the run."""
+        return min(1.0, (self.epoch * self.steps_per_epoch + k) / max(1, self.steps - 1)) if self.steps > 0 else 0.0
 
     def _parts(self, rest: int) -> int:
         return math.ceil(rest / (self.batch_size * self.processes))
@@ -99,8 +109,9 @@ class GlobalBatches(Sampler[MicroBatch]):
 class Samples(Dataset[Any]):
     """Fetches and collates the micro-batches of `GlobalBatches`; the DataLoader's data set.
 
-    A data set with `set_epoch` is told the epoch in the process that fetches, so that workers need no message. What
-    `dataset` and `collate` do must depend on epoch and rows alone, or a resumed run is not the same run.
+    A data set with `set_epoch` is told the epoch in the process that fetches, so that workers need no message, and one
+    with `set_progress` where the run is. What `dataset` and `collate` do must depend on these and on the rows alone,
+    or a resumed run is not the same run.
     """
 
     def __init__(self, dataset: Any, collate: Callable[[Any], dict[str, Any]]) -> None:
@@ -112,6 +123,8 @@ class Samples(Dataset[Any]):
     def __getitems__(self, batch: MicroBatch) -> dict[str, Any]:
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(batch.epoch)
+        if hasattr(self.dataset, "set_progress"):
+            self.dataset.set_progress(batch.progress)
         rows = batch.rows.tolist()
         many = getattr(self.dataset, "__getitems__", None)
         features = self.collate(many(rows) if many else [self.dataset[row] for row in rows])

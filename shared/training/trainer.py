@@ -106,6 +106,7 @@ class ExactTrainer(Trainer):
             shuffle=args.train_sampling_strategy != "sequential",
             lengths=self.lengths,
             drop_last=args.dataloader_drop_last,
+            steps=args.max_steps,
         )
         if not len(self.order):
             raise InputError(f"{len(dataset)} training samples: fewer than a step reads ({args.samples_per_step})")

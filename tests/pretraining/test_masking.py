@@ -106,9 +106,49 @@ def test_batches(tokenizer, blocks):
     assert (dataset.__getitems__([0])["input_ids"] != full["input_ids"][:1]).any()
 
 
+@pytest.mark.parametrize(("whole_word", "ends"), [(False, (0.3, 0.15)), (True, (0.3, 0.15)), (False, (0.1, 0.2))])
+def test_the_share_goes_from_one_end_to_the_other(tokenizer, blocks, whole_word, ends):
+    args = MaskingArguments(mlm_probability=ends[0], mlm_probability_end=ends[1], whole_word_mask=whole_word)
+    dataset = MaskedBlocks(blocks[:64], make_masker(tokenizer, args, 1), tokenizer.pad_token_id)
+    special = np.isin(blocks[:64], [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id])
+    shapes, chosen = set(), []
+    for progress in (0.0, 0.2, 0.6, 1.0):
+        dataset.set_progress(progress)
+        batch = dataset.__getitems__(range(64))
+        shapes.add(batch["labels"].shape)
+        share = (batch["labels"] != IGNORED).sum() / (~special).sum()
+        assert share == pytest.approx(ends[0] + (ends[1] - ends[0]) * progress, abs=0.008)
+        known = batch["labels"] != IGNORED
+        chosen.append({(row, int(batch["masked_positions"][row, slot])) for row, slot in known.nonzero().tolist()})
+    assert shapes == {(64, round(max(ends) * 128) + whole_word)}  # which never change
+    few, many = sorted((chosen[0], chosen[-1]), key=len)
+    assert whole_word or few < many  # one order of the tokens, of which more or fewer are taken
+
+
+def test_both_ends_need_a_token_to_predict(tokenizer, blocks):
+    for ends, flag in (((0.001, 0.3), "mlm_probability"), ((0.3, 0.001), "mlm_probability_end")):
+        args = MaskingArguments(mlm_probability=ends[0], mlm_probability_end=ends[1])
+        dataset = MaskedBlocks(blocks, make_masker(tokenizer, args, 1), tokenizer.pad_token_id)
+        with pytest.raises(InputError, match=rf"--max_train_samples, --{flag} or the text: too small"):
+            dataset.check_share("--max_train_samples", print)
+    said = []
+    args = MaskingArguments(
+        mlm_probability=0.3, mlm_probability_end=0.0115
+    )  # about 1.4 tokens of a block, which are 1
+    MaskedBlocks(blocks, make_masker(tokenizer, args, 1), tokenizer.pad_token_id).check_share("--x", said.append)
+    assert len(said) == 1 and said[0].startswith("--mlm_probability_end 0.0115: 0.008")
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"mlm_probability": 0}, {"mlm_probability": 1.5}, {"mask_replace_prob": 0.95}, {"random_replace_prob": -1}],
+    [
+        {"mlm_probability_end": 0},
+        {"mlm_probability_end": 1.1},
+        {"mlm_probability": 0},
+        {"mlm_probability": 1.5},
+        {"mask_replace_prob": 0.95},
+        {"random_replace_prob": -1},
+    ],
 )
 def test_impossible_shares_are_refused(settings):
     with pytest.raises(InputError, match=r"--m|--random"):

@@ -1,6 +1,5 @@
 import time
 from itertools import chain
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from shared.loss import IGNORED
-from shared.training.data_order import GlobalBatches, Samples
+from shared.training.data_order import GlobalBatches, MicroBatch, Samples
 
 
 def read_by_step(samples, batch_size, accumulation, processes, epoch=0, **more):
@@ -91,9 +90,21 @@ def test_the_place_in_an_epoch_is_found_again(workers):
     assert [batch.tolist() for batch in skip_first_batches(loader, 7)] == whole[7:]
 
 
+@pytest.mark.parametrize("split", [(8, 1, 1), (2, 2, 2)])
+def test_the_place_in_the_run_is_that_of_the_step(split):
+    for epoch in (0, 1, 2):
+        order = GlobalBatches(20, *split, 0, seed=5, steps=7)  # 3 steps an epoch: 2 epochs and one step
+        order.set_epoch(epoch)
+        found = [batch.progress for batch in order]
+        steps = [epoch * 3 + number // split[1] for number in range(len(found))]
+        assert found == [min(1, step / 6) for step in steps]
+    assert {batch.progress for batch in GlobalBatches(20, *split, 0, seed=5)} == {0.0}
+    assert [batch.progress for batch in GlobalBatches(8, *split, 0, seed=5, steps=1)] == [0.0] * split[1]
+
+
 def test_fillers_hide_their_targets():
     batch = {"labels": torch.ones(1, 4), "input_ids": torch.arange(4)}
-    rows = SimpleNamespace(epoch=0, rows=np.array([0]), is_filler=True)
+    rows = MicroBatch(0, np.array([0]), is_filler=True)
     found = Samples([0], lambda _: dict(batch)).__getitems__(rows)
     assert (found["labels"] == IGNORED).all() and (found["input_ids"] == torch.arange(4)).all()
 
