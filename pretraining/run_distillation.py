@@ -85,9 +85,7 @@ def load_data(
     if bool(data_args.train_file) == bool(data_args.dataset_name):
         raise InputError("give one source of text: --train_file or --dataset_name")
     if data_args.mlm_weight and not (data_args.packed_dataset and data_args.blocks_per_group):
-        raise InputError(
-            "--mlm_weight: masks need --packed_dataset and --blocks_per_group; give both, or --mlm_weight 0"
-        )
+        raise InputError("--mlm_weight: masks need --packed_dataset and --blocks_per_group; else --mlm_weight 0")
     blocks = open_blocks(data_args.packed_dataset) if data_args.packed_dataset else None
     name = model_args.tokenizer_name or model_args.model_name_or_path or (blocks and blocks.path / "tokenizer")
     if not name:
