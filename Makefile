@@ -77,14 +77,20 @@ results: $(VENV)/dev ## the tables of the README files and the report
 	$(BIN)/python evaluation/make_report.py --config evaluation/recipes/results.yaml
 
 # $(call set_aside,NAME,FOLDERS): where the corpus was made with another value of NAME than this one, move the folders that
-# depend on it to name-VALUE, to be made anew. The value is kept in a file of its name.
+# depend on it to name-VALUE, to be made anew. The value is kept in a file of its name; where there is none yet, the
+# tokenizer and the blocks tell what they were made with. (With another RATIO the stages refuse what is there.)
 define set_aside
-@cd "$(CORPUS)" && name=$$(echo $(1) | tr A-Z a-z) && before=$$(cat $$name 2>/dev/null || echo $($(1))) && \
+@cd "$(CORPUS)" && name=$$(echo $(1) | tr A-Z a-z) && \
+	before=$$(cat $$name 2>/dev/null || { $(or $(MADE_WITH_$(1)),echo $($(1))); }) && \
 	if [ "$$before" != $($(1)) ]; then old=$$name-$$before && \
 		while [ -e "$$old" ]; do old=$$old-before; done && mkdir "$$old" && \
 		for folder in $(2); do [ ! -e $$folder ] || mv $$folder "$$old/" || exit 1; done && \
 		echo "$(1) was $$before: what was made with it is in $(CORPUS)/$$old"; fi && echo $($(1)) > $$name
 endef
+MADE_WITH_VOCAB_SIZE = if [ -e tokenizer ]; then "$(abspath $(BIN))/python" -c 'from tokenizers import Tokenizer; \
+	print(Tokenizer.from_file("tokenizer/tokenizer.json").get_vocab_size())'; else echo $(VOCAB_SIZE); fi
+MADE_WITH_VALIDATION = if [ -e packed ]; then "$(abspath $(BIN))/python" -c 'import json; \
+	print(json.load(open("packed/manifest.json"))["validation_fraction"])'; else echo $(VALIDATION); fi
 
 # The documents of a month, cleaned, without duplicates and without what OLD_TEXT has.
 text: $(VENV)/core ## the documents alone

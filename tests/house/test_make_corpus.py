@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SENTENCES
 from mirror import make_crawl, make_dump, prose
+
+from data_prep.pack_dataset import PackingArguments
+from data_prep.pack_dataset import main as pack
+
+ENVIRONMENT = Path(sys.executable).parent.parent
+INSTALLED = ["-o", f"{ENVIRONMENT}/core", f"VENV={ENVIRONMENT}"]
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +26,7 @@ def command(tmp_path_factory):
     make_crawl(folder, texts[::2])
     make_dump(folder, texts[1::2] + texts[1:41:2])  # some articles twice
     flags = [f"CRAWL_URL={folder}", f"WIKI_URL={folder}", "RATIO=1", "VOCAB_SIZE=2000", "VALIDATION=0.1"]
-    environment = Path(sys.executable).parent
-    return ["make", "-o", f"{environment.parent}/core", f"VENV={environment.parent}", "corpus", *flags]
+    return ["make", *INSTALLED, "corpus", *flags]
 
 
 def test_one_command_makes_a_corpus_and_goes_on_where_it_stopped(command, tmp_path):
@@ -71,14 +76,14 @@ def make(*words, **environment):
 def test_with_a_higher_ratio_what_was_made_of_the_smaller_sample_is_set_aside(tmp_path):
     """The stages do nothing here; that fetching goes on is a test of its own."""
     corpus = tmp_path / "my corpus"
-    words = ["-o", ".venv/core", "corpus", "STAGE=true data_prep", f"CORPUS={corpus}"]
-    for name in ("crawl", "web", "wikipedia", "packed"):
+    words = [*INSTALLED, "corpus", "STAGE=true data_prep", f"CORPUS={corpus}"]
+    for name in ("crawl", "web", "wikipedia", "analysis"):
         (corpus / name).mkdir(parents=True)
         (corpus / name / "kept").touch()
     assert "set aside" not in make(*words, "RATIO=0.5") and (corpus / "web" / "kept").exists()
     assert "RATIO was 0.5" in make(*words, "RATIO=1")
     names = sorted(str(path.relative_to(corpus)) for path in corpus.rglob("kept"))
-    assert names == ["crawl/kept", "ratio-0.5/packed/kept", "ratio-0.5/web/kept", "wikipedia/kept"]
+    assert names == ["crawl/kept", "ratio-0.5/analysis/kept", "ratio-0.5/web/kept", "wikipedia/kept"]
     assert "RATIO was" not in make(*words, "RATIO=1")
     for name in ("tokenizer", "packed"):
         (corpus / name).mkdir()
@@ -98,6 +103,22 @@ def test_with_a_higher_ratio_what_was_made_of_the_smaller_sample_is_set_aside(tm
     assert (corpus / "validation-0.01" / "packed" / "kept").exists()
     assert (corpus / "vocab_size-30522" / "tokenizer" / "kept").exists()
     assert "extract_wikipedia" in make(*words, "-n") and "extract_wikipedia" not in make(*words, "-n", "WIKI=")
+
+
+def test_a_corpus_without_a_record_says_itself_what_it_was_made_with(tmp_path, wordpiece):
+    corpus = tmp_path / "my corpus"
+    wordpiece.save_pretrained(corpus / "tokenizer")
+    arguments = {"input": [str(SENTENCES)], "max_seq_length": 32, "validation_fraction": 0.1}
+    pack(PackingArguments(str(corpus / "tokenizer"), str(corpus / "packed"), **arguments))
+    words = [*INSTALLED, "corpus", "STAGE=true data_prep", f"CORPUS={corpus}", f"VOCAB_SIZE={len(wordpiece)}"]
+    assert "was" not in make(*words, "VALIDATION=0.1")
+    for name in ("vocab_size", "validation"):
+        (corpus / name).unlink()
+    assert f"VALIDATION was 0.1: what was made with it is in {corpus}/validation-0.1" in make(*words)
+    (corpus / "vocab_size").unlink()
+    assert f"VOCAB_SIZE was {len(wordpiece)}: " in make(*words, "VOCAB_SIZE=8192")
+    assert (corpus / f"vocab_size-{len(wordpiece)}" / "tokenizer" / "tokenizer.json").is_file()
+    assert (corpus / "validation-0.1" / "packed" / "train.npy").is_file() and not (corpus / "tokenizer").exists()
 
 
 def test_help_names_every_target_and_variable():
