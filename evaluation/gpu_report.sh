@@ -28,9 +28,13 @@ bench() {
 }
 
 bench sizes --sizes tiny mini small base "$@"
+apart=("documents apart: --isolate_documents")
+if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then  # a CPU has no backward pass of it
+    apart+=("documents apart, flex attention: --isolate_documents --attn_implementation flex_attention")
+fi
 bench options --sizes tiny --skip_stock --variants \
     "compiled: --torch_compile" \
-    "documents apart: --isolate_documents" \
+    "${apart[@]}" \
     "fp32: --bf16 false" \
     "unfused AdamW: --optim adamw_torch" \
     "no data worker: --dataloader_num_workers 0 --dataloader_persistent_workers false" "$@"

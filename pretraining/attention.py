@@ -3,11 +3,14 @@
 from typing import Any, cast
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from shared.errors import InputError
 
 # What tests/pretraining/test_attention.py shows to take a ready mask and to hand unknown arguments to its attention.
 ARCHITECTURES = ("bert", "camembert", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta")
+
+FLEX = "flex_attention"  # of PyTorch: keeps documents apart on a GPU without flash-attn, and leaves out what is masked
 
 
 def keep_documents_apart(model: torch.nn.Module, most_documents: int | None = None) -> None:
@@ -24,18 +27,27 @@ def keep_documents_apart(model: torch.nn.Module, most_documents: int | None = No
     it: its backward pass sets aside 128 rows for each of batch * most_documents (flash_api.cpp of flash-attention 2),
     and CUDA has no more than 65,535 blocks for them. A batch that holds more documents fails on the device.
 
-    Raises InputError for an architecture or an attention implementation that has not been shown to work.
+    Raises InputError for an architecture or an attention implementation that has not been shown to work, and for flex
+    attention with dropout in attention, which it has none of.
     """
     config = cast(Any, model.config)
     if config.model_type not in ARCHITECTURES:
         raise InputError(f"documents cannot be kept apart in {config.model_type}, only in {', '.join(ARCHITECTURES)}")
-    _check_implementation(config)
+    if _check_implementation(config) == FLEX:
+        for name in ("attention_probs_dropout_prob", "attention_dropout"):
+            if getattr(config, name, 0):
+                raise InputError(
+                    f"--attn_implementation {FLEX}: has no dropout, and {name} is {getattr(config, name)}; set "
+                    f"--config_overrides {name}=0, or use sdpa"
+                )
 
     def separate(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         document_ids = kwargs.pop("document_ids", None)
         if document_ids is not None:
             if _check_implementation(module.config) == "flash":
                 kwargs |= _flash_arguments(document_ids, most_documents)
+            elif module.config._attn_implementation == FLEX:
+                kwargs["attention_mask"] = _block_masks(document_ids, module)
             else:
                 kwargs["attention_mask"] = _mask(document_ids, module)
         return args, kwargs
@@ -49,10 +61,10 @@ def _check_implementation(config: Any) -> str:
 
     if is_flash_attention_requested(config):
         return "flash"
-    if config._attn_implementation not in ("eager", "sdpa"):
+    if config._attn_implementation not in ("eager", "sdpa", FLEX):
         raise InputError(
             f"--attn_implementation {config._attn_implementation}: documents cannot be kept apart with it; "
-            "use sdpa, eager, flash_attention_2 or flash_attention_3"
+            f"use sdpa, eager, {FLEX}, flash_attention_2 or flash_attention_3"
         )
     return config._attn_implementation
 
@@ -69,6 +81,24 @@ def _mask(document_ids: torch.Tensor, model: Any) -> torch.Tensor | dict[str, to
         zeros, lowest = torch.zeros((), dtype=model.dtype, device=document_ids.device), torch.finfo(model.dtype).min
         masks = {name: zeros.masked_fill(~mask, lowest) for name, mask in masks.items()}
     return masks if len(masks) > 1 else masks["full_attention"]
+
+
+def _block_masks(document_ids: torch.Tensor, model: Any) -> BlockMask | dict[str, BlockMask]:
+    """What `_mask` says, for flex attention, which leaves out the blocks of scores that no token sees."""
+    batch, length = document_ids.shape
+
+    def is_same(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return document_ids[row, query] == document_ids[row, key]
+
+    def is_near(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return is_same(row, head, query, key) & ((query - key).abs() <= window)
+
+    full = create_block_mask(is_same, batch, None, length, length, device=document_ids.device)
+    if model.config.model_type != "modernbert":
+        return full
+    window = model.config.sliding_window
+    near = create_block_mask(is_near, batch, None, length, length, device=document_ids.device)
+    return {"full_attention": full, "sliding_attention": near}
 
 
 def _flash_arguments(document_ids: torch.Tensor, most_documents: int | None) -> dict[str, Any]:
@@ -89,7 +119,14 @@ def _flash_arguments(document_ids: torch.Tensor, most_documents: int | None) -> 
 
 
 def count_documents(model_args: Any, data_args: Any, training_args: Any, *datasets: Any) -> int | None:
-    """The most documents that a block holds, which flash attention alone has to know, to keep them apart."""
+    """The most documents that a block holds, which flash attention alone has to know, to keep them apart. Raises
+    InputError for an --attn_implementation that cannot train this way."""
+    if model_args.attn_implementation == FLEX:
+        if not data_args.isolate_documents:
+            raise InputError(f"--attn_implementation {FLEX}: is for --isolate_documents; use sdpa without that flag")
+        if training_args.device.type == "cpu":
+            raise InputError(f"--attn_implementation {FLEX}: its backward pass needs a GPU; use sdpa on a CPU")
+        return None
     if not (model_args.attn_implementation or "").startswith("flash"):
         return None
     if not (training_args.bf16 or training_args.fp16):

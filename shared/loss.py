@@ -73,7 +73,7 @@ def _find_head(model: torch.nn.Module) -> str | None:
         return is_handed
 
     try:
-        if str(trial.config._attn_implementation).startswith("flash"):  # which takes neither fp32 nor a CPU
+        if str(trial.config._attn_implementation).startswith(("flash", "flex")):  # made for a GPU
             trial.set_attn_implementation("eager")
         body, names = trial.base_model, {module: name for name, module in trial.named_modules()}
         inside = set(body.modules()) if body is not trial else {trial}

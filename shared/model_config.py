@@ -59,9 +59,9 @@ class ModelArguments:
     vocab_size: int = field(
         default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
     )
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"] | None = field(
-        default=None, metadata={"help": "The code that computes attention. Default: the library's choice."}
-    )
+    attn_implementation: (
+        Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None
+    ) = field(default=None, metadata={"help": "The code that computes attention. Default: the library's choice."})
 
     def __post_init__(self) -> None:
         if self.model_name_or_path and self.config_overrides:

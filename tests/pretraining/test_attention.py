@@ -38,9 +38,12 @@ FIELDS = {
 }
 
 
-def make_model(architecture, implementation="sdpa"):
+NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0}
+
+
+def make_model(architecture, implementation="sdpa", **more):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, **FIELDS.get(architecture, SMALL))
+    config = AutoConfig.for_model(architecture, **FIELDS.get(architecture, SMALL) | more)
     return AutoModelForMaskedLM.from_config(config, attn_implementation=implementation).eval()
 
 
@@ -246,15 +249,66 @@ def test_flash_attention_on_a_gpu(architecture, batch):
         assert own > 0.1 and others <= 1e-6
 
 
+@torch.no_grad()
+def test_flex_attention_is_given_the_documents(architecture, batch):
+    """Without its kernel, as plain operations: forward only, since PyTorch has no backward pass of it on a CPU."""
+    expected = make_model(architecture)
+    model = make_model(architecture, "flex_attention", **NO_DROPOUT)
+    keep_documents_apart(expected)
+    keep_documents_apart(model)
+    with torch.compiler.set_stance("force_eager"):
+        torch.testing.assert_close(model(**batch).logits, expected(**batch).logits, rtol=0, atol=1e-5)
+        for own, others in changes(model, batch):
+            assert own > 0.1 and others <= 1e-6
+        assert project_masked_only(model)
+        positions = torch.tensor([[3, 8, 20], [0, 1, 31], [2, 2, 5]])
+        logits = expected(**batch).logits[torch.arange(3)[:, None], positions]
+        found = model(**batch, masked_positions=positions).logits
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_flex_attention_on_a_gpu(architecture, batch, compiled):
+    """Outputs and gradients are those of sdpa; its kernels take heads of 16 and more."""
+    batch = {name: tensor.cuda() for name, tensor in batch.items()}
+    wide = {"dim": 64} if architecture == "distilbert" else {"hidden_size": 64}
+    found = []
+    for implementation in ("sdpa", "flex_attention"):
+        model = make_model(architecture, implementation, **wide, **NO_DROPOUT).cuda().train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        keep_documents_apart(model)
+        run = torch.compile(model, dynamic=False) if compiled else model
+        logits = run(**batch).logits
+        logits.logsumexp(-1).mean().backward()
+        found.append((logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-3, atol=1e-3)
+    assert found[0][1].keys() == found[1][1].keys()
+    largest = max(gradient.abs().max() for gradient in found[0][1].values())
+    for name, gradient in found[0][1].items():
+        assert (gradient - found[1][1][name]).abs().max() <= 1e-3 * largest, name
+    with torch.no_grad():
+        for own, others in changes(model.eval(), batch):
+            assert own > 0.1 and others <= 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["bert", "distilbert", "modernbert"], indirect=True)
+def test_flex_attention_has_no_dropout(architecture):
+    field = "attention_probs_dropout_prob" if architecture == "bert" else "attention_dropout"
+    model = make_model(architecture, "flex_attention", **{field: 0.1})
+    with pytest.raises(InputError, match=f"{field} is 0.1; set --config_overrides {field}=0"):
+        keep_documents_apart(model)
+
+
 def test_what_is_not_shown_to_work_is_refused(batch):
     model = make_model("bert")
     keep_documents_apart(model)
-    model.config._attn_implementation = "flex_attention"
-    with pytest.raises(
-        InputError, match=r"--attn_implementation flex_attention: .* use sdpa, eager, flash_attention_2"
-    ):
+    model.config._attn_implementation = "paged"
+    with pytest.raises(InputError, match=r"--attn_implementation paged: .* use sdpa, eager, flex_attention, flash_at"):
         keep_documents_apart(model)
-    with pytest.raises(InputError, match="--attn_implementation flex_attention"):  # changed after the call
+    with pytest.raises(InputError, match="--attn_implementation paged"):  # changed after the call
         model(**batch)
     model = make_model("mpnet", "eager")
     with pytest.raises(InputError, match="kept apart in mpnet, only in bert, "):

@@ -382,3 +382,10 @@ def test_documents_kept_apart(smoke, tmp_path):
     assert metrics["eval_loss"] != smoke[1]["eval_loss"]
     with pytest.raises(InputError, match=r"--attn_implementation flash_attention_2: needs --bf16 or --fp16"):
         run(tmp_path / "flash", "--attn_implementation", "flash_attention_2")
+    flex = ["--attn_implementation", "flex_attention"]
+    for flags, message in (
+        (flex, "is for --isolate_documents"),
+        ([*flex, "--isolate_documents"], "its backward pass needs a GPU; use sdpa on a CPU"),
+    ):
+        with pytest.raises(InputError, match=f"--attn_implementation flex_attention: {message}"):
+            run(tmp_path / "flex", *flags)
