@@ -189,7 +189,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
 
     # 4. Train.
     metrics = trainer.train(resume_from_checkpoint=record.checkpoint).metrics
-    metrics["train_pairs"] = trainer.state.global_step * training_args.samples_per_step * data_args.pairs_per_group
+    metrics["train_pairs"] = training_args.samples_read(trainer.state.global_step) * data_args.pairs_per_group
     trainer.save_metrics("train", metrics)
 
     # 5. Evaluate and report.

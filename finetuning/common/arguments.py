@@ -80,6 +80,7 @@ class FineTuningArguments(RunArguments):
             )
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
+        refuse_flags(self, {"batch_ramp": "is for pretraining"})
         if not 0 < self.search_fraction < 1:
             raise InputError(f"--search_fraction {self.search_fraction}: is a share, between 0 and 1")
         for entry in self.search_space:

@@ -189,6 +189,8 @@ class PackedSets:
         epoch, steps = divmod(trainer.state.global_step, order.steps_per_epoch)
         whole = order.steps_per_epoch * order.samples_per_step  # less than an epoch when short steps are dropped
         read = epoch * rows.rows_read(whole) + rows.rows_read(steps * order.samples_per_step)
+        left_out = order.ramp.left_out(order, trainer.state.global_step)
+        read -= np.bincount(rows.source[left_out], minlength=len(self.sets))
         return {
             f"train_mixture_{name}": float(n / max(1, read.sum())) for name, n in zip(self.names, read, strict=True)
         }

@@ -12,6 +12,7 @@ from transformers.utils import is_torch_cuda_available
 
 from shared.command_line import refuse_flags
 from shared.errors import InputError, one_line
+from shared.training.batch_ramp import BatchRamp, read_ramp
 
 REFUSED = {  # flags of Trainer that no script here can follow, and why; refused with any value but the default
     "ignore_data_skip": "a resumed run would read the first samples again",
@@ -62,6 +63,13 @@ class RunArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Train for about N hours, estimated from a few timed steps; evaluation and saving take extra time."
+        },
+    )
+    batch_ramp: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Smaller batches at first, SHARE:STEP: 0.25:1000 0.5:2000 reads a quarter of each batch before "
+            "step 1000, half of it before step 2000."
         },
     )
     dry_run: bool = field(
@@ -119,6 +127,7 @@ class RunArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to make faster
+        read_ramp(self.batch_ramp)
         for name in ABOVE_0:
             if self.given[name] is not None and self.given[name] <= 0:
                 raise InputError(f"--{name} {self.given[name]}: must be above 0")
@@ -177,8 +186,17 @@ class RunArguments(TrainingArguments):
 
     @property
     def samples_per_step(self) -> int:
-        """Samples that all processes together read in one optimizer step."""
+        """Samples that all processes together read in one optimizer step, after any `batch_ramp`."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def samples_read(self, steps: int) -> int:
+        """Samples that all processes together read in the first `steps` steps."""
+        return self.ramp.samples(self.samples_per_step, steps)
+
+    @property
+    def ramp(self) -> BatchRamp:
+        """What `batch_ramp` says."""
+        return read_ramp(self.batch_ramp)
 
 
 def choose_best_by(args: RunArguments, names: Collection[str] | None, default: str | None = None) -> None:

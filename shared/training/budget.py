@@ -37,7 +37,7 @@ class StepCost:
 
 
 def tokens_per_step(args: RunArguments, length: int) -> int:
-    """Tokens that one optimizer step reads on all processes, padding and special tokens included."""
+    """Tokens that a step of a whole batch reads on all processes, padding and special tokens included."""
     return args.samples_per_step * length
 
 
@@ -47,10 +47,11 @@ def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | No
     `samples` of `length` tokens are one epoch; `cost` is needed for a budget in hours.
     """
     if args.max_tokens:
-        args.max_steps = math.ceil(args.max_tokens / tokens_per_step(args, length))
+        args.max_steps = math.ceil(args.ramp.steps(args.samples_per_step, args.max_tokens / length))
     elif args.max_hours:
         assert cost is not None
-        args.max_steps = max(1, round(args.max_hours * 3600 / cost.seconds))
+        whole = args.max_hours * 3600 / cost.seconds
+        args.max_steps = max(1, round(args.ramp.steps(args.samples_per_step, whole * args.samples_per_step)))
     elif args.max_steps <= 0:
         steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
         args.max_steps = math.ceil(steps * args.num_train_epochs)
@@ -62,7 +63,7 @@ def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | No
 
 
 def measure_step(build_trainer: Callable[[RunArguments], Any], args: RunArguments) -> StepCost:
-    """Train a throw-away model for a few steps of one micro-batch each, and scale up.
+    """Train a throw-away model for a few steps of one micro-batch each, and scale up to a whole batch.
 
     `build_trainer(args)` makes a Trainer on a fresh model; the arguments it gets save, evaluate and report nothing.
     """
@@ -111,13 +112,14 @@ def check_split(build_trainer: Callable[[RunArguments], Any], args: RunArguments
 
 def describe_plan(args: RunArguments, length: int, cost: StepCost) -> dict[str, float]:
     """What a dry run reports, as numbers: parameters, steps, tokens, seconds and bytes of memory."""
+    samples = args.samples_read(args.max_steps)
     return {
         "parameters": cost.parameters,
         "steps": args.max_steps,
-        "tokens": args.max_steps * tokens_per_step(args, length),
+        "tokens": samples * length,
         "seconds_per_step": cost.seconds,
         "tokens_per_second": tokens_per_step(args, length) / cost.seconds,
-        "hours": args.max_steps * cost.seconds / 3600,
+        "hours": samples / args.samples_per_step * cost.seconds / 3600,
         "peak_memory_gib": cost.peak_bytes / 2**30,
     }
 
@@ -147,8 +149,10 @@ def plan_steps(
 def describe_training(trainer: Any, length: int, projected: float) -> dict[str, float]:
     """The tokens that were trained on in all, and how fast, as train metrics; `length` and `projected` as in
     `flops_per_token`."""
-    tokens, flops = tokens_per_step(trainer.args, length), flops_per_token(trainer.model.config, length, projected)
-    return {"train_tokens": trainer.state.global_step * tokens} | trainer.speed(tokens, flops)
+    args, steps, timed = trainer.args, trainer.state.global_step, trainer.clock.timed_steps
+    before, read = args.samples_read(steps - timed), args.samples_read(steps)
+    flops = flops_per_token(trainer.model.config, length, projected)
+    return {"train_tokens": read * length} | trainer.speed((read - before) * length / max(1, timed), flops)
 
 
 @contextmanager
@@ -159,7 +163,7 @@ def _trial(build_trainer: Callable[[RunArguments], Any], args: RunArguments, **c
         trial.output_dir, trial.push_to_hub, trial.report_to = folder, False, []
         trial.lr_scheduler_type, trial.lr_scheduler_kwargs = "constant", None
         trial.eval_strategy = trial.save_strategy = trial.logging_strategy = "no"
-        trial.load_best_model_at_end, trial.disable_tqdm = False, True
+        trial.load_best_model_at_end, trial.disable_tqdm, trial.batch_ramp = False, True, []
         for name, value in changes.items():
             setattr(trial, name, value)
         _forget_deepspeed(trial)

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 
 from shared.errors import InputError
 from shared.loss import IGNORED
+from shared.training.batch_ramp import BatchRamp
 
 WINDOW = 50  # steps whose samples are sorted together when samples are grouped by length
 
@@ -30,6 +31,7 @@ class GlobalBatches(Sampler[MicroBatch]):
     An epoch is one permutation of all samples, drawn from (seed, epoch); step k of it reads the `samples_per_step`
     samples from k * samples_per_step on, and the last step what is left. A step is then cut into
     accumulation x processes parts, so that none of these three numbers changes what a step reads, only who reads it.
+    With a ramp the first steps read the first samples of their batch alone; in that epoch nobody reads the others.
     A process for which a short last step has no sample gets one whose targets are hidden (`is_filler`).
     """
 
@@ -45,13 +47,15 @@ class GlobalBatches(Sampler[MicroBatch]):
         lengths: np.ndarray | None = None,
         drop_last: bool = False,
         steps: int = 0,
+        ramp: BatchRamp | None = None,
     ) -> None:
         """`lengths`, (samples,) int: group samples of similar length into steps; `drop_last`: no short last step;
-        `steps`: of the whole run, for `progress`, which stays 0 without."""
+        `steps`: of the whole run, for `progress`, which stays 0 without; `ramp`: smaller batches at first."""
         self.samples, self.batch_size, self.accumulation = samples, batch_size, accumulation
         self.processes, self.rank, self.seed, self.shuffle = processes, rank, seed, shuffle
         self.lengths, self.drop_last, self.steps = lengths, drop_last, steps
         self.samples_per_step = batch_size * accumulation * processes
+        self.ramp = ramp or BatchRamp()
         self.epoch = 0
 
     @property
@@ -83,24 +87,29 @@ class GlobalBatches(Sampler[MicroBatch]):
     def step_rows(self, step: int) -> np.ndarray:
         """The row numbers that all processes together read in optimizer step `step` of the run, from 0 on."""
         epoch, k = divmod(step, self.steps_per_epoch)
-        return self.order(epoch)[k * self.samples_per_step : (k + 1) * self.samples_per_step]
+        rows = self.order(epoch)[k * self.samples_per_step : (k + 1) * self.samples_per_step]
+        return rows[: self.ramp.count(len(rows), step)]
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        epoch, rows, size = self.epoch, self.order(self.epoch), self.batch_size
+        rows, size, first = self.order(self.epoch), self.batch_size, self.epoch * self.steps_per_epoch
         whole = self.samples - self.samples % self.samples_per_step
-        for start in range(self.rank * size, whole, self.processes * size):
-            progress = self._progress(start // self.samples_per_step)
-            yield MicroBatch(epoch, rows[start : start + size], False, progress)
-        rest = rows[whole:]
-        if len(rest) and not self.drop_last:
-            parts = np.array_split(rest, self._parts(len(rest)) * self.processes)
-            for part in parts[self.rank :: self.processes]:
-                progress = self._progress(whole // self.samples_per_step)
-                yield MicroBatch(epoch, part if len(part) else rest[:1], not len(part), progress)
+        small = min(whole, max(0, self.ramp.last - first) * self.samples_per_step)  # where whole batches begin
+        for start in range(0, small, self.samples_per_step):
+            yield from self._split(rows[start : start + self.samples_per_step], first + start // self.samples_per_step)
+        for start in range(small + self.rank * size, whole, self.processes * size):
+            yield self._batch(rows[start : start + size], first + start // self.samples_per_step)
+        if whole < self.samples and not self.drop_last:
+            yield from self._split(rows[whole:], first + whole // self.samples_per_step)
 
-    def _progress(self, k: int) -> float:
-        """Where step k of this epoch stands among those of the run."""
-        return min(1.0, (self.epoch * self.steps_per_epoch + k) / max(1, self.steps - 1)) if self.steps > 0 else 0.0
+    def _split(self, rows: np.ndarray, step: int) -> Iterator[MicroBatch]:
+        """What this process reads of a step whose batch is short, or is read in part."""
+        read = rows[: self.ramp.count(len(rows), step)]
+        for part in np.array_split(read, self._parts(len(rows)) * self.processes)[self.rank :: self.processes]:
+            yield self._batch(part if len(part) else rows[:1], step, is_filler=not len(part))
+
+    def _batch(self, rows: np.ndarray, step: int, is_filler: bool = False) -> MicroBatch:
+        progress = min(1.0, step / max(1, self.steps - 1)) if self.steps > 0 else 0.0
+        return MicroBatch(self.epoch, rows, is_filler, progress)
 
     def _parts(self, rest: int) -> int:
         return math.ceil(rest / (self.batch_size * self.processes))

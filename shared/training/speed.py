@@ -65,17 +65,22 @@ class StepClock:
             self.seconds[phase] += before.elapsed_time(now) / 1000 if self.device.type == "cuda" else now - before
         del self.marks[: len(marks) - 1]
 
-    def report(self, tokens_per_step: int, flops_per_token: float | None, peak_flops: float) -> dict[str, float]:
+    @property
+    def timed_steps(self) -> int:
+        """The steps that `report` is about, the last ones."""
+        return self.steps - WARM_UP if self.steps > WARM_UP else self.steps
+
+    def report(self, tokens_per_step: float, flops_per_token: float | None, peak_flops: float) -> dict[str, float]:
         """Tokens per second of all processes, the share of each phase, and model FLOPs utilisation.
 
         Evaluations, checkpoints and the first steps are left out, unless there are no others. `tokens_per_step`: of
-        all processes; `flops_per_token`: forward and backward; `peak_flops`: a second, of all devices together. Empty
-        when no step was done.
+        all processes, the mean of these steps; `flops_per_token`: forward and backward; `peak_flops`: a second, of all
+        devices together. Empty when no step was done.
         """
         if not self.steps:
             return {}
         self._add_up()
-        left_out, steps = (self.warm_up, self.steps - WARM_UP) if self.steps > WARM_UP else (Counter(), self.steps)
+        left_out, steps = self.warm_up if self.steps > WARM_UP else Counter(), self.timed_steps
         seconds = {phase: self.seconds[phase] - left_out[phase] for phase in PHASES}
         total = sum(seconds.values())
         rate = steps * tokens_per_step / total

@@ -86,6 +86,9 @@ class ExactTrainer(Trainer):
             if self.args.process_index == 0 and self.saved_step == self.state.global_step:
                 print(f"Saved checkpoint-{self.saved_step}. The same command goes on from there.", flush=True)
             raise SystemExit(128 + signal)
+        if self.args.batch_ramp and "train_samples_per_second" in output.metrics:  # Trainer takes batches for whole
+            whole = self.args.samples_per_step * self.state.global_step
+            output.metrics["train_samples_per_second"] *= self.args.samples_read(self.state.global_step) / whole
         if self.already_over:  # rates are those of the steps of this process, and there were none
             for name in [name for name in output.metrics if name != "train_loss" or not self.has_sums]:
                 del output.metrics[name]
@@ -107,6 +110,7 @@ class ExactTrainer(Trainer):
             lengths=self.lengths,
             drop_last=args.dataloader_drop_last,
             steps=args.max_steps,
+            ramp=args.ramp,
         )
         if not len(self.order):
             raise InputError(f"{len(dataset)} training samples: fewer than a step reads ({args.samples_per_step})")
@@ -265,7 +269,7 @@ class ExactTrainer(Trainer):
             output.metrics[f"{metric_key_prefix}_loss"] = float(total[0] / total[1])
         return output
 
-    def speed(self, tokens_per_step: int, flops_per_token: float | None) -> dict[str, float]:
+    def speed(self, tokens_per_step: float, flops_per_token: float | None) -> dict[str, float]:
         """What `StepClock.report` says, against one matrix product in the precision of this run; as train metrics."""
         args, memory = self.args, peak_memory(self.args.device)
         if not self.clock.steps:

@@ -132,6 +132,14 @@ def test_a_run_reads_the_sets_by_their_weights_and_resumes_exactly(packed, tmp_p
         run(tmp_path / "other", *flags)
 
 
+def test_the_shares_are_those_read_and_right_while_the_batch_is_small(packed, tmp_path):
+    """An order that alternates, of which every second block would be of one set."""
+    sets = [packed / name for name in ("month", "year")]
+    flags = ["--packed_dataset", *sets, "--mixture_weights", 0.5, 0.5, "--batch_ramp", "0.5:4", "--max_steps", 3]
+    metrics = run(tmp_path / "run", *flags)
+    assert (metrics["train_mixture_month"], metrics["train_mixture_year"]) == (0.5, 0.5)
+
+
 def test_each_set_is_evaluated_as_it_would_be_alone(packed, tmp_path):
     flags = ["--packed_dataset", packed / "month", packed / "old", "--max_steps", 3]
     metrics = run(tmp_path / "both", *flags)

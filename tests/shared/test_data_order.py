@@ -1,4 +1,6 @@
+import math
 import time
+from fractions import Fraction
 from itertools import chain
 
 import numpy as np
@@ -9,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from shared.errors import InputError
 from shared.loss import IGNORED
+from shared.training.batch_ramp import read_ramp
 from shared.training.data_order import GlobalBatches, MicroBatch, Samples
 
 
@@ -100,6 +104,64 @@ def test_the_place_in_the_run_is_that_of_the_step(split):
         assert found == [min(1, step / 6) for step in steps]
     assert {batch.progress for batch in GlobalBatches(20, *split, 0, seed=5)} == {0.0}
     assert [batch.progress for batch in GlobalBatches(8, *split, 0, seed=5, steps=1)] == [0.0] * split[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    samples=st.integers(1, 120),
+    batch_size=st.integers(1, 4),
+    accumulation=st.integers(1, 4),
+    processes=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+    share=st.sampled_from(["0.1", "1/3", "0.25", "0.5", "0.9"]),
+    drop_last=st.booleans(),
+)
+def test_a_ramp_is_the_same_however_a_step_is_split(
+    samples, batch_size, accumulation, processes, epoch, share, drop_last
+):
+    size, ramp = batch_size * accumulation * processes, read_ramp([f"{share}:3", "0.95:5"])
+    more = {"ramp": ramp, "drop_last": drop_last}
+    if drop_last and samples < size:
+        return
+    alone = read_by_step(samples, size, 1, 1, epoch, **more)
+    assert read_by_step(samples, batch_size, accumulation, processes, epoch, **more) == alone
+    order = GlobalBatches(samples, batch_size, accumulation, processes, 0, seed=5, **more)
+    first = epoch * order.steps_per_epoch
+    assert [sorted(order.step_rows(first + k).tolist()) for k in range(len(alone))] == alone
+    whole = read_by_step(samples, size, 1, 1, epoch, drop_last=drop_last)
+    assert len(whole) == len(alone)
+    for k, (some, all_) in enumerate(zip(alone, whole, strict=True)):
+        part = Fraction(share) if first + k < 3 else Fraction("0.95") if first + k < 5 else 1
+        assert set(some) <= set(all_) and len(some) == math.ceil(part * len(all_))
+    read = sorted(chain.from_iterable(alone))
+    left_out = sorted([*ramp.left_out(order, first + len(alone)), *read])
+    before = ramp.left_out(order, first).tolist()
+    assert left_out == sorted([*before, *chain.from_iterable(whole)])
+
+
+def test_parts_of_a_batch_shrink_alike():
+    """Shapes stay the same through a stage where the share of a micro-batch is a whole number."""
+    order = GlobalBatches(320, 8, 2, 2, 1, seed=5, ramp=read_ramp(["0.25:3", "0.5:6"]))
+    assert [len(batch.rows) for batch in order] == [2] * 6 + [4] * 6 + [8] * 8
+
+
+def test_budgets_count_what_a_ramp_reads():
+    ramp = read_ramp(["0.1:10", "1/2:20"])
+    read = np.cumsum([0, *[2] * 10, *[8] * 10, *[16] * 20])
+    assert [ramp.samples(16, steps) for steps in range(41)] == read.tolist()
+    for steps, samples in enumerate(read.tolist()):
+        assert ramp.steps(16, samples) == pytest.approx(steps)
+    assert ramp.steps(16, 21) == pytest.approx(10 + 1 / 8) and read_ramp([]).steps(16, 24) == 1.5
+    assert read_ramp([]).samples(16, 7) == 112
+
+
+@pytest.mark.parametrize(
+    "entries",
+    ["0.5", "half:10", "0.5:ten", "1:10", "0:10", "1/0:5", "0.5:0", "0.5:9 0.2:20", "0.5:9 0.7:9", "-0.5:9", "nan:9"],
+)
+def test_a_ramp_that_is_none_is_refused(entries):
+    with pytest.raises(InputError, match="--batch_ramp"):
+        read_ramp(entries.split())
 
 
 def test_fillers_hide_their_targets():
