@@ -1,4 +1,4 @@
-"""Measure what a model costs on a CPU, and what faster forms of it lose: PyTorch, torch.compile, ONNX Runtime, int8.
+"""Measure what a model costs on a CPU, and what faster forms of it lose: torch.compile, bf16, ONNX Runtime, int8.
 
     python evaluation/run_cpu_benchmark.py --config evaluation/recipes/cpu.yaml --models runs/sst2 \
         --input sst2_folder --task_name sst2

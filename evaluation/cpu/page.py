@@ -5,11 +5,13 @@ from statistics import geometric_mean
 from typing import Any
 
 from shared.markdown import escape, markdown_table
+from shared.training.environment import describe_products
 
 MOST_POINTS = 0.5  # a variant that loses more of the score is not recommended
 TITLES = {
     "eager": "PyTorch, eager",
     "compile": "torch.compile",
+    "torch_bf16": "PyTorch, bf16",
     "torch_int8": "PyTorch, dynamic int8",
     "onnx": "ONNX Runtime",
     "onnx_int8": "ONNX Runtime, dynamic int8",
@@ -25,12 +27,15 @@ def make_table(report: dict[str, Any]) -> str:
         parts += [f"## {escape(name)}", introduce(model), *tables(model)]
     settings = report["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    products = describe_products(report["hardware"])
+    if products:
+        products = f" ({products}; ONNX Runtime takes those for int8 by itself)"
     parts.append(
-        f"{report['hardware']['device']}. Rows that are timed are full; times are medians over {settings['rounds']} "
-        f"rounds in which the variants took turns, each in a process of its own, and ratios medians of the ratios to "
-        "eager PyTorch of each round. Start: from the launch of Python to the first answer, tokenizer included. "
-        "Memory: resident, after the first answer and at most. Agreement: the share of predictions that are those of "
-        f"eager PyTorch, in batches of {settings['batch_size']} rows. {versions}."
+        f"{report['hardware']['device']}{products}. Rows that are timed are full; times are medians over "
+        f"{settings['rounds']} rounds in which the variants took turns, each in a process of its own, and ratios "
+        "medians of the ratios to eager PyTorch of each round. Start: from the launch of Python to the first answer, "
+        "tokenizer included. Memory: resident, after the first answer and at most. Agreement: the share of predictions"
+        f" that are those of eager PyTorch, in batches of {settings['batch_size']} rows. {versions}."
     )
     return "\n\n".join(parts) + "\n"
 

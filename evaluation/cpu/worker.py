@@ -36,7 +36,8 @@ def load(variant: str, folder: str, class_name: str, threads: int) -> Callable[[
     import transformers
 
     torch.set_num_threads(threads)
-    model = getattr(transformers, class_name).from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    dtype = torch.bfloat16 if variant == "torch_bf16" else torch.float32
+    model = getattr(transformers, class_name).from_pretrained(folder, dtype=dtype, use_safetensors=True).eval()
     if variant == "torch_int8":
         model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     if variant == "compile":
@@ -44,7 +45,8 @@ def load(variant: str, folder: str, class_name: str, threads: int) -> Callable[[
 
     def run(inputs: Inputs) -> np.ndarray:
         with torch.inference_mode():
-            return model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits.numpy()
+            logits = model(**{name: torch.from_numpy(values) for name, values in inputs.items()}).logits
+            return logits.float().numpy()
 
     return run
 

@@ -56,6 +56,17 @@ def hardware(device_type: str | None = None) -> dict[str, Any]:
     }
 
 
+def describe_products(facts: dict[str, Any]) -> str:
+    """What `hardware` found that the speed of matrix products hangs on, in words; empty for older results."""
+    if not facts.get("cpu_instructions"):
+        return ""
+    bf16, int8 = (
+        ", ".join(name for name in facts["cpu_instructions"] if name in known) or "none"
+        for known in (("avx512_bf16", "amx_bf16", "bf16"), ("avx512_vnni", "amx_int8", "i8mm"))
+    )
+    return f"torch uses {facts['cpu_capability']}; instructions for products in bf16: {bf16}, in int8: {int8}"
+
+
 def git_commit() -> str:
     """The commit of this repository, `-dirty` behind it when tracked files were changed; 'unknown' without git."""
     root = Path(__file__).parents[2]

@@ -50,7 +50,7 @@ def classifier(tmp_path_factory, wordpiece):
 @pytest.fixture(scope="module")
 def measured(classifier, tmp_path_factory):
     output = tmp_path_factory.mktemp("cpu") / "out"
-    variants = ["onnx", "onnx_int8", "onnx_static"]
+    variants = ["torch_bf16", "onnx", "onnx_int8", "onnx_static"]
     more = {"input": VALIDATION, "calibration_input": TRAIN, "variants": variants, **QUICK}
     return output, main(CpuBenchmarkArguments([classifier], str(output), **more))
 
@@ -61,11 +61,13 @@ def test_the_forms_of_a_classifier_agree_and_are_measured(measured):
     assert (output / "cpu_benchmark.md").read_text() == make_table(report)
     model = report["models"]["classifier"]
     assert model["data"] == {"source": "opinions_validation.csv", "rows": 80, "places": None, "metric": "accuracy"}
-    assert list(model["variants"]) == ["eager", "onnx", "onnx_int8", "onnx_static"]
+    assert list(model["variants"]) == ["eager", "torch_bf16", "onnx", "onnx_int8", "onnx_static"]
     parity = {name: found["parity"] for name, found in model["variants"].items()}
     assert parity["onnx"]["largest_logit_difference"] < 1e-4
     assert parity["onnx"]["agreement"] == 1 and parity["onnx"]["points"] == 0
-    for name in ("onnx_int8", "onnx_static"):
+    if report["hardware"]["cpu_instructions"]:
+        assert "instructions for products in bf16: " in make_table(report)
+    for name in ("torch_bf16", "onnx_int8", "onnx_static"):
         assert 1e-4 < parity[name]["largest_logit_difference"] < 1 and parity[name]["agreement"] > 0.8
         difference = 100 * (parity[name]["score"] - parity["eager"]["score"])
         assert parity[name]["points"] == pytest.approx(difference)
