@@ -1,6 +1,8 @@
 """Measure pretraining speed: pretraining/run_mlm.py against the stock path, in turns.
 
     python evaluation/bench/mlm.py --sizes tiny --vocab_sizes 30522 --seq_lengths 128 --output_dir runs/bench
+    OMP_NUM_THREADS=1 taskset -c 0 python evaluation/bench/mlm.py --sizes tiny mini --variants "bf16: --bf16" \
+        --rounds 1 --seconds 4 --output_dir runs/bf16    # on one core: does bf16 pay?
 
 Both are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
 precision, on the GPU where there is one (then in bf16). The text is made up: words of a Zipf distribution in documents
@@ -39,6 +41,7 @@ BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "
 OTHER_BATCHES = {"cpu": 8, "cuda": 128}
 FIRST_STEPS = 6  # of the run that finds out how many steps a variant needs
 MOST_STEPS = 2000
+PEAK = ("one product, TFLOP/s", ".3g")  # in the precision of the variant
 TYPES = ("bert", "roberta", "modernbert")
 NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"  # as in recipes/tiny.yaml; ModernBERT has none
 
@@ -161,8 +164,9 @@ def summarize(found: Rounds) -> dict[str, Any]:
         row["ratio"] = ratio(found["ours"], found["stock"], speed)
         row["peak_memory_ratio"] = row["peak_memory_gib"] / row["stock_peak_memory_gib"]
     row["variants"] = {
-        name: {key: middle(rounds, f"train_{key}") for key in keys[:2]}
+        name: {key: middle(rounds, f"train_{key}") for key in keys}
         | {"ratio_to_ours": ratio(rounds, found["ours"], speed)}
+        | ({"ratio": ratio(rounds, found["stock"], speed)} if "stock" in found else {})
         for name, rounds in found.items()
         if name not in ("ours", "stock")
     }
@@ -198,20 +202,26 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     first = rows[0]
     peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
     rounds = "/".join(str(n) for n in dict.fromkeys(len(row["rounds"]["ours"]) for row in rows))
-    return (
-        "\n\n".join([*parts, f"{first['device']}; {peak}; {versions_of(first)}. Medians of {rounds} rounds."]) + "\n"
-    )
+    device = "; ".join([first["device"], *filter(None, [first.get("products")])])
+    return "\n\n".join([*parts, f"{device}; {peak}; {versions_of(first)}. Medians of {rounds} rounds."]) + "\n"
 
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
     """Of the rows, what differs from our script as it is."""
     head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
+    more = {"ratio": ("to stock", ".1f"), "model_flops_utilization": ("utilisation", ".0%"), "peak_tflops": PEAK}
+    of_all = [variant for row in rows for variant in row["variants"].values()]
+    more = {key: column for key, column in more.items() if any(key in variant for variant in of_all)}
+    head += [title for title, _ in more.values()]
     found = []
     for row in rows:
         for name, variant in row["variants"].items():
             cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", str(row["seq_length"]), name]
             cells += [f"{variant['tokens_per_second']:,.0f}", f"{variant['ratio_to_ours']:.2f}"]
-            found.append([*cells, f"{variant['peak_memory_gib']:.2f}"])
+            cells += [f"{variant['peak_memory_gib']:.2f}"]
+            found.append(
+                cells + [f"{variant[key]:{form}}" if key in variant else "" for key, (_, form) in more.items()]
+            )
     return markdown_table(head, found, "|---" * len(head) + "|")
 
 

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from shared.errors import InputError, RunError
+from shared.training.environment import describe_products
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 100  # texts or pages before the clock starts
@@ -80,6 +81,7 @@ def describe(variants: Variants, rounds: Rounds) -> dict[str, Any]:
     return {
         "commands": {name: " ".join(command) for name, (command, _) in variants.items()},
         "device": manifest["hardware"]["device"],
+        "products": describe_products(manifest["hardware"]),
         "versions": manifest["versions"],
         "commit": manifest["commit"],
     }

@@ -33,7 +33,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 def test_both_paths_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(HIDE)
     flags = ["--vocab_sizes", "300", "--seq_lengths", "32", "--batch_size", "4", "--rounds", "1", "--seconds", "0.1"]
-    flags += ["--config_overrides", "hidden_size=16,intermediate_size=16"]
+    flags += ["--config_overrides", "hidden_size=16,intermediate_size=16", "--variants", "bf16: --bf16"]
     done = subprocess.run(
         [sys.executable, "evaluation/bench/mlm.py", *flags, "--output_dir", str(tmp_path / "out")],
         cwd=ROOT,
@@ -48,9 +48,28 @@ def test_both_paths_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     assert (row["size"], row["vocab_size"], row["seq_length"], row["precision"]) == ("tiny", 300, 32, "fp32")
     assert min(row["peak_memory_gib"], row["stock_peak_memory_gib"], row["peak_tflops"]) > 0
     assert row["versions"]["torch"] and "datasets" in row["versions"] and row["device"]
-    assert row["variants"] == {} and len(row["rounds"]["stock"]) == 1
+    assert len(row["rounds"]["stock"]) == 1
+    variant = row["variants"]["bf16"]
+    assert variant["ratio"] == pytest.approx(variant["tokens_per_second"] / row["stock_tokens_per_second"])
     table = (tmp_path / "out" / "bench_pretraining.md").read_text()
-    assert f"{row['tokens_per_second']:,.0f}" in table and table in done.stdout
+    assert f"{row['tokens_per_second']:,.0f}" in table and table in done.stdout and row["products"] in table
+
+
+def test_variants_stand_beside_ours_and_the_stock_path():
+    row = {
+        "size": "tiny", "model_type": "bert", "seq_length": 128, "batch_size": 32, "vocab_size": 300,
+        "stock_tokens_per_second": 100.0, "tokens_per_second": 600.0, "ratio": 6.0, "peak_memory_gib": 1.0,
+        "stock_peak_memory_gib": 2.0, "model_flops_utilization": 0.5, "stock_model_flops_utilization": 0.1,
+        "share_data": 0.01, "peak_tflops": 0.1, "precision": "fp32", "device": "a device", "versions": {"torch": "1"},
+        "rounds": {"ours": [600]}, "products": "torch uses AVX512",
+    }  # fmt: skip
+    variant = {"tokens_per_second": 900.0, "peak_memory_gib": 1.5, "ratio_to_ours": 1.5}
+    more = {"ratio": 9.0, "model_flops_utilization": 0.25, "peak_tflops": 0.3}
+    table = make_table([row | {"variants": {"bf16": variant | more}}])
+    assert "| bf16 | 900 | 1.50 | 1.50 | 9.0 | 25% | 0.3 |" in table and "a device; torch uses AVX512; one" in table
+    older = {name: value for name, value in row.items() if name != "products"}
+    table = make_table([older | {"variants": {"bf16": variant}}])
+    assert "| bf16 | 900 | 1.50 | 1.50 |\n" in table and "utilisation |" not in table.splitlines()[-4]
 
 
 def test_variants_are_flags_and_variables():
