@@ -21,10 +21,22 @@ SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
 
 # No test reads a hub or the user's cache, and none uses more than one core; set before any library looks.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-# A background job of a shell ignores Ctrl-C, and so would every process that a test starts. One of several processes
-# that test ends at once; what it has started has got the signal too, or ends with it.
+
+
+def end_at_once(*_):
+    """End with all that was started, stopped processes and those that save first among it."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if not any(
+                "resource_tracker" in word for word in child.cmdline()
+            ):  # clears up behind the others, and ends
+                child.kill()
+    os._exit(130)
+
+
+# A background job of a shell ignores Ctrl-C, and so would every process that a test starts.
 IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
-signal.signal(signal.SIGINT, (lambda *_: os._exit(130)) if IS_ONE_OF_SEVERAL else signal.default_int_handler)
+signal.signal(signal.SIGINT, end_at_once if IS_ONE_OF_SEVERAL else signal.default_int_handler)
 # Tests that start two training processes each; they come first and one after the other.
 TWO_PROCESSES = ("test_zero.py", "test_processes.py", "test_launch.py", "test_split.py")
 
