@@ -24,12 +24,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "TQDM_DI
 
 
 def end_at_once(*_):
-    """End with all that was started, stopped processes and those that save first among it."""
+    """End with all that was started, among it stopped processes, and such as would save first. Python's own
+    resource_tracker clears up behind them and ends."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if not any(
-                "resource_tracker" in word for word in child.cmdline()
-            ):  # clears up behind the others, and ends
+            if not any("resource_tracker" in word for word in child.cmdline()):
                 child.kill()
     os._exit(130)
 
