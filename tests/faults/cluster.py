@@ -14,12 +14,14 @@ from forked import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo")
 PATH = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"  # daemons are not on the path of everybody
-# A job that is queued again may start at once (cred_expire), and no time limit is looked at seconds too late.
+# A job that is queued again may start at once (cred_expire), and no time limit is looked at seconds too late. Runs
+# take their port from their job's number, and two clusters on this machine begin with different ones.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 SlurmdPort={node}
+FirstJobId={job}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -60,7 +62,7 @@ class Cluster:
         (self.folder / "munge" / "key").write_bytes(os.urandom(128))
         (self.folder / "munge" / "key").chmod(0o600)
         names = {"folder": self.folder, "user": getpass.getuser(), "host": os.uname().nodename.split(".")[0]}
-        text = CONFIGURATION.format(**names, controller=free_port(), node=free_port())
+        text = CONFIGURATION.format(**names, controller=free_port(), node=free_port(), job=free_port())
         (self.folder / "slurm.conf").write_text(text)
         try:
             munge = [f"--{name}={self.folder / 'munge' / name}" for name in ("socket", "pid-file", "seed-file")]

@@ -45,7 +45,7 @@ def test_a_stage_whose_jobs_are_killed_goes_on_to_the_same_bytes(cluster, corpus
     state = folder / ".state" / "documents"
     queued = start_stage(cluster, corpus, folder, "--delay", 0.05)
     assert queued.returncode == 0 and "even: queued as" in queued.stdout, queued.stderr
-    cluster.until(lambda: len(list(state.glob("*.json"))) > 3 or cluster.is_idle(), PATIENCE)
+    cluster.until(lambda: len(list(state.glob("[!.]*.json"))) > 3 or cluster.is_idle(), PATIENCE)
 
     again = start_stage(cluster, corpus, folder)
     assert again.returncode == 2 and "queued or running" in again.stderr
@@ -53,7 +53,7 @@ def test_a_stage_whose_jobs_are_killed_goes_on_to_the_same_bytes(cluster, corpus
     cluster.ask("scancel", "--signal=KILL", *way_out[1:])
     cluster.until(cluster.is_idle, PATIENCE)  # the jobs that wait for it leave as well
     assert not (folder / "manifest.json").exists()
-    done = {path: path.stat().st_mtime_ns for path in state.glob("*.json")}
+    done = {path: path.stat().st_mtime_ns for path in state.glob("[!.]*.json")}
     assert done
 
     assert start_stage(cluster, corpus, folder).returncode == 0
