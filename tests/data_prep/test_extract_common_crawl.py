@@ -595,7 +595,7 @@ def test_killed_and_started_again_it_writes_the_same(tmp_path):
     command = [sys.executable, "data_prep/extract_common_crawl.py", "--input", str(path), "--output_dir", str(out)]
     command += ["--part_records", "20", "--workers", "1", "--max_bad_records", "1.0"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len(list(out.glob("0*.parquet"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()

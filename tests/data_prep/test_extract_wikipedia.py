@@ -420,7 +420,7 @@ def test_killed_and_started_again_it_writes_the_same_bytes(tmp_path):
     command = [sys.executable, "data_prep/extract_wikipedia.py", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = tmp_path / "killed" / ".state" / "documents"
-    end = time.time() + 60
+    end = time.time() + 600
     while len(list(state.glob("0*.json"))) < 3 and process.poll() is None and time.time() < end:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

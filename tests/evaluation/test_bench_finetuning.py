@@ -47,7 +47,7 @@ def test_both_paths_train_on_the_same_rows(tmp_path, checkpoint, glue):
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(tmp_path / "hf")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     (row,) = json.loads((tmp_path / "out" / "bench_finetuning.json").read_text())

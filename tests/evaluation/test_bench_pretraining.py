@@ -37,10 +37,10 @@ def test_both_paths_run_on_the_libraries_of_a_bare_gpu_machine(tmp_path):
     done = subprocess.run(
         [sys.executable, "evaluation/bench/mlm.py", *flags, "--output_dir", str(tmp_path / "out")],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     (row,) = json.loads((tmp_path / "out" / "bench_pretraining.json").read_text())

@@ -129,7 +129,7 @@ def test_it_loads_from_another_folder_without_a_hub(tmp_path):
         env=os.environ | {"HF_HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.stdout.strip() == "{'accuracy': 1.0}", done.stderr[-2000:]
 

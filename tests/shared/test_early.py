@@ -42,7 +42,7 @@ def run(*words, cwd=ROOT):
     """Run Python; return the process, the imported modules and the CPU seconds it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-X", "importtime", *map(str, words)]
-    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     modules = set(re.findall(r"^import time:.*\| +(\S+)$", process.stderr, flags=re.MULTILINE))
     process.stderr = re.sub(r"^import time:.*\n", "", process.stderr, flags=re.MULTILINE)
