@@ -169,13 +169,23 @@ format: $(VENV)/dev ## format the code
 clean: ## remove the environment, so that the next command installs it anew
 	rm -rf $(VENV) *.egg-info
 
-# Marker files: an install is repeated when the requirements have changed.
+# Marker files: an install is repeated when the requirements have changed. One make at a time installs; another waits for
+# the lock, which ends with the process that has it, and looks again whether there is something to do.
 $(VENV)/core: requirements.txt pyproject.toml
+$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
+
+ifndef ALONE
+$(VENV)/core $(VENV)/dev:
+	@$(PYTHON) -c 'import fcntl, os, sys; lock = os.open("Makefile", os.O_RDWR); fcntl.flock(lock, fcntl.LOCK_EX); \
+		os.set_inheritable(lock, True); os.execvp(sys.argv[1], sys.argv[1:])' $(MAKE) --no-print-directory ALONE=yes $@
+else
+$(VENV)/core:
 	$(PYTHON) -m venv $(VENV)
 	@echo 'torch: $(if $(TORCH),the build $(TORCH),as pip finds it; with TORCH=cpu on Linux without 2.5 GB of CUDA)'
 	$(BIN)/pip install $(TORCH_INDEX) -r requirements.txt
 	touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
+$(VENV)/dev:
 	$(BIN)/pip install $(TORCH_INDEX) -r requirements-dev.txt
 	touch $@
+endif

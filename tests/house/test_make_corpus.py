@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -130,6 +131,20 @@ def test_help_names_every_target_and_variable():
     assert {"CORPUS", "TORCH", "RATIO"} <= set(variables) and all(f"  {name}=" in shown for name in variables)
     page = "".join((ROOT / folder / "README.md").read_text() for folder in ("data_prep", "pretraining"))
     assert [name for name in variables if name not in ("PYTHON", "TORCH") and f"`{name}`" not in page] == []
+
+
+def test_of_two_makes_at_once_one_installs(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for path in (ROOT / "pyproject.toml", *ROOT.glob("requirements*.txt")):
+        (tmp_path / path.name).touch()  # nothing to install
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    words = ["make", "install", f"PYTHON={sys.executable}"]
+    makes = [
+        subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    shown = [process.communicate(timeout=600)[0] for process in makes]
+    assert [process.returncode for process in makes] == [0, 0] and (tmp_path / ".venv" / "core").is_file()
+    assert "".join(shown).count("-m venv") == 1 == "".join(shown).count("is up to date")
 
 
 def wheel(folder, version):
