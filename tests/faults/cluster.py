@@ -77,12 +77,14 @@ class Cluster:
         return self
 
     def __exit__(self, *_):
-        if len(self.daemons) == 3:
-            self.ask("scancel", "--user", getpass.getuser())
-            self.until(self.is_idle, 90)
-        for daemon in reversed(self.daemons):
-            daemon.terminate()
-            daemon.wait(30)
+        try:
+            if len(self.daemons) == 3:
+                # A run that is cancelled may save and queue itself again; then that is cancelled, too.
+                self.until(lambda: self.ask("scancel", "--user", getpass.getuser()) or self.is_idle(), 90)
+        finally:
+            for daemon in reversed(self.daemons):
+                daemon.terminate()
+                daemon.wait(30)
 
     def start(self, name, *flags):
         program = shutil.which(name, path=PATH)
