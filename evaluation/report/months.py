@@ -1,6 +1,7 @@
 """Months in a row: what each update read, learned and forgot, from the folders that `make update` leaves."""
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from evaluation.report.inputs import read_json
@@ -41,6 +42,73 @@ def update_table(result: dict[str, Any]) -> str:
         cells += [_interval(text["gains"][name], key) if name != old else "" for key in LEADS]
         rows.append(cells)
     return markdown_table([*head, "on later text", "freshness gain"], rows)
+
+
+def series_table(result: dict[str, Any]) -> str:
+    """What evaluation/bench/updates.py found: a row for each model and seed, the cloze by year, tasks."""
+    seeds, first = result["seeds"], result["settings"]["years"][0]
+    head = ["model", "seed", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte"]
+    head += [f"text to {first}", "later text", "freshness gain", "of the gain from scratch"]
+    rows = []
+    for name in dict.fromkeys(name for models in seeds.values() for name in models):
+        rows += [[escape(name), seed, *_measured(models, name)] for seed, models in seeds.items() if name in models]
+    parts = [markdown_table(head, rows), _cloze_table(seeds)]
+    if "tasks" in result:
+        parts.append(_task_table(result["tasks"]))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _measured(models: dict[str, Any], name: str) -> list[str]:
+    """The cells of a model: what it read and took, changes of bits per byte from the first model, its gain."""
+    row, base = models[name], next(iter(models.values()))
+    old = mean(row["old"].values())
+    cells = [str(row["text_to"]), f"{row['tokens'] / 1e6:.2f}M", f"{row['seconds'] / 60:.1f}", f"{old:.3f}"]
+    if row is base:
+        return [*cells, *[""] * 4]
+    cells[-1] += f" ({old - mean(base['old'].values()):+.3f})"
+    gain, anew = row["gain"], models.get(f"scratch_{row['text_to']}")
+    cells += [f"{-gain[key]:+.3f}" for key in ("lead_early", "lead_late")] + [_interval(gain, "gain")]
+    return [*cells, f"{gain['gain'] / anew['gain']['gain']:.0%}" if anew and anew is not row else ""]
+
+
+def _cloze_table(seeds: dict[str, Any]) -> str:
+    """Share of the gaps that are filled, the mean over the seeds of a model, by the year of the sentences."""
+    found: dict[str, list[Any]] = {}
+    for models in seeds.values():
+        for name, row in models.items():
+            if row["cloze"]:
+                found.setdefault(name, []).append(row["cloze"])
+    if not found:
+        return ""
+    first = next(iter(found.values()))[0]["by_year"]
+    head = ["dated cloze, accuracy", *(f"{row['year']} ({row['questions']:,})" for row in first), "all, 95% interval"]
+    rows = []
+    for name, runs in found.items():
+        by_year = [f"{100 * mean(run['by_year'][i]['accuracy'] for run in runs):.1f}" for i in range(len(first))]
+        low, high = (100 * mean(run["accuracy_interval"][i] for run in runs) for i in (0, 1))
+        every = f"{100 * mean(run['accuracy'] for run in runs):.1f} ({low:.1f} to {high:.1f})"
+        rows.append([escape(name), *by_year, every])
+    always = [f"{100 * row['most_frequent_answer']:.1f}" for row in first]
+    rows.append(["always the most frequent answer", *always, ""])
+    return markdown_table(head, rows)
+
+
+def _task_table(found: dict[str, Any]) -> str:
+    """Scores after fine-tuning, and the difference from the first model with its interval."""
+    tasks = found["tasks"]
+    against = {(row["model"], row["task"]): row for row in found["comparisons"]}
+    rows = []
+    for name, cells in found["results"].items():
+        row = [escape(name)]
+        for task in tasks:
+            text = f"{100 * cells[task]['mean']:.1f}" if "mean" in cells.get(task, {}) else "not measured"
+            if (name, task) in against:
+                other = against[name, task]
+                low, high = 100 * other["low"], 100 * other["high"]
+                text += f" ({100 * other['difference']:+.1f}: {low:+.1f} to {high:+.1f})"
+            row.append(text)
+        rows.append(row)
+    return markdown_table(["after fine-tuning", *(f"{name}, {task['metric']}" for name, task in tasks.items())], rows)
 
 
 def _interval(found: dict[str, Any], key: str) -> str:
