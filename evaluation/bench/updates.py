@@ -56,7 +56,7 @@ class SeriesArguments:
     max_tokens: int = field(default=8_000_000, metadata={"help": "Tokens that a model from scratch reads."})
     update_share: float = field(default=0.1, metadata={"help": "Of these, what an update reads."})
     weights: list[float] = field(
-        default_factory=lambda: [0.4, 0.2, 0.4], metadata={"help": "Of the new year, the years before, old text."}
+        default_factory=lambda: [0.5, 0.25, 0.25], metadata={"help": "Of the new year, the years before, old text."}
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of training; a series for each."})
     update_flags: str = field(
@@ -68,6 +68,7 @@ class SeriesArguments:
     )
     new_words: int = field(default=0, metadata={"help": "Such an update with N new words in the vocabulary as well."})
     max_samples: int = field(default=300, metadata={"help": "Held-out documents of a year that are measured."})
+    old_samples: int = field(default=100, metadata={"help": "The same, of each year of the old text."})
     cloze: str | None = field(default=None, metadata={"help": "Dated sentences with a gap, for run_probes.py."})
     dataset_root: str | None = field(default=None, metadata={"help": "A folder with a folder for each task."})
     tasks: list[str] = field(default_factory=list, metadata={"help": "Of run_benchmark.py, for the first seed."})
@@ -194,12 +195,13 @@ class Series:
     def measure(self, seed: int) -> dict[str, dict[str, Any]]:
         """What the scripts of evaluation/ say of each model of a seed."""
         models, place = self.models(seed), self.folder / f"seed-{seed}"
-        common = ["--held_out", self.args.held_out, "--max_samples", self.args.max_samples, "--max_characters", 2000]
-        common += ["--new_words", "none", "--models", *models]
+        samples = (self.args.max_samples, self.args.old_samples)
+        common = ["--max_characters", 2000, "--new_words", "none", "--models", *models]
+        dated_flags, old_flags = (["--held_out", self.args.held_out, "--max_samples", n, *common] for n in samples)
         cutoffs = ["--cutoff", *(f"{year}-12" for year in models.values())]
         texts = ["--input", *map(self.text, self.args.years)]
-        freshness = self.run("evaluation/run_freshness.py", place / "freshness", *common, *cutoffs, *texts)
-        old = self.run("evaluation/run_freshness.py", place / "old", *common, "--input", self.text("old"))
+        freshness = self.run("evaluation/run_freshness.py", place / "freshness", *dated_flags, *cutoffs, *texts)
+        old = self.run("evaluation/run_freshness.py", place / "old", *old_flags, "--input", self.text("old"))
         dated, cloze = read(freshness / "freshness.json")["text"], {}
         if self.args.cloze:
             flags = ["--cloze", Path(self.args.cloze).resolve(), "--models", *models]

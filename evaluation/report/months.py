@@ -9,7 +9,6 @@ from shared.errors import InputError
 from shared.markdown import escape, markdown_table
 from shared.training.card import readable
 
-LEADS = ("lead_early", "lead_late", "gain")
 HEAD = ["model", "text to", "tokens read", "new words", "freshness gain over the model before", "largest rise before"]
 
 
@@ -27,21 +26,6 @@ def months_section(folders: list[str]) -> str:
         "before: of bits per byte on a period that both know; below 0 nothing was forgotten. 95% intervals "
         "over documents."
     )
-
-
-def update_table(result: dict[str, Any]) -> str:
-    """Updates and their alternatives over the model that all of them are compared with: what each read and took, its
-    lead on old and on new text, and its gain. `runs` says what no result of run_freshness.py does."""
-    text, old = result["text"], result["text"]["old"]
-    head = ["model", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte"]
-    head.append(f"lead on text to {result['cutoffs'][old][:4]}")
-    rows = []
-    for name, run in result["runs"].items():
-        cells = [escape(run["what"]), result["cutoffs"][name], f"{run['tokens'] / 1e6:.1f}M"]
-        cells += [f"{run['seconds'] / 60:.1f}", f"{run['wikipedia']:.3f}" if run["wikipedia"] else "not measured"]
-        cells += [_interval(text["gains"][name], key) if name != old else "" for key in LEADS]
-        rows.append(cells)
-    return markdown_table([*head, "on later text", "freshness gain"], rows)
 
 
 def series_table(result: dict[str, Any]) -> str:
