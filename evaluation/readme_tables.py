@@ -41,7 +41,15 @@ SUMMARY = {
     "blimp": "evaluation/results/blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
-SUMMARY_MORE = tuple(f"evaluation/results/{name}.json" for name in ("tasks", "shipped", "shipped_before"))
+SUMMARY_MORE = tuple(f"evaluation/results/{name}.json" for name in ("shipped", "shipped_more"))
+SHIPPED = ("tiny-distilled", "tiny")
+MEASURES = {  # of tasks that the summary shows
+    "stsb": ("Likeness of two texts", "Pearson on STS-B"),
+    "mrpc": ("Paraphrase of two texts", "accuracy on MRPC"),
+    "average": ("Average of six tasks of GLUE", "cola, sst2, mrpc, stsb, rte and wnli"),
+    "snli": ("Inference", "accuracy on SNLI, of 18,154 pairs,"),
+    "wikiann": ("Named entities", "F1 on WikiANN"),
+}
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
 VARIANTS = "| model | vocabulary | length | variant"  # begins that part of the table of a pretraining benchmark
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU")  # what works first
@@ -101,44 +109,32 @@ def fault_tables(report: dict[str, Any]) -> str:
 
 
 def summary_table(*results: Any) -> str:
-    """What pretraining is good for, then what not: entities, and a part of the summary of make_report.py."""
-    *others, tasks, shipped, before = results
+    """What the shipped models are good for, then a part of the summary of make_report.py."""
+    *others, shipped, more = results
     inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
     rows = {
         row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
     }
-    found = [*pair_rows(shipped, before), *entity_rows(tasks), *(rows[name] for name in SHOWN)]
+    found = [*shipped_rows(shipped, more), *(rows[name] for name in SHOWN)]
     return markdown_table(["measure", "value", "note"], found, "|---|---|---|")
 
 
-def pair_rows(shipped: dict[str, Any] | None, before: dict[str, Any] | None) -> list[list[str]]:
-    """Rows for the tasks of two texts and for the average: `tiny-distilled`, and `tiny` by an earlier measurement."""
-    if shipped is None or before is None:
-        return []
-    rows, base = [], shipped["settings"]["baseline"]
-    seeds = f"{len(shipped['settings']['seeds'])} seeds, of `tiny` {len(before['settings']['seeds'])}"
-    for label, task, metric in (("Likeness", "stsb", "Pearson on STS-B"), ("Paraphrase", "mrpc", "accuracy on MRPC")):
-        value, random = (f"{shipped['results'][name][task]['mean']:.3f}" for name in ("tiny-distilled", base))
-        tiny = f"{before['results']['tiny'][task]['mean']:.3f}"
-        note = f"{metric} of `tiny-distilled`; `tiny` {tiny}, {base} {random}; {seeds}"
-        rows.append([f"{label} of two texts", value, note])
-    value, random = (f"{100 * shipped['averages'][name]['mean']:.1f}%" for name in ("tiny-distilled", base))
-    note = f"`tiny-distilled`; `tiny` {100 * before['averages']['tiny']['mean']:.1f}%, {base} {random}; {seeds}"
-    return [*rows, [f"Average of {', '.join(shipped['settings']['tasks'])}", value, note]]
-
-
-def entity_rows(tasks: dict[str, Any] | None) -> list[list[str]]:
-    """A row with the F1 of entities on two sets, beside random weights."""
-    if tasks is None:
-        return []
-    f1 = {
-        name: [f"{100 * cells[task]['mean']:.1f}%" for task in ("wikiann", "wnut_17")]
-        for name, cells in tasks["results"].items()
-        if name in ("tiny_modern", "random weights")
-    }
-    (wikiann, wnut), (wikiann_random, wnut_random) = f1["tiny_modern"], f1["random weights"]
-    note = f"F1 on WikiANN, random weights {wikiann_random}; on WNUT 17 {wnut}, random weights {wnut_random}"
-    return [["Named entities", wikiann, f"{note}; {len(tasks['settings']['seeds'])} seeds"]]
+def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
+    """A row for each measure: the better one of the shipped models, then the other and random weights."""
+    rows = []
+    for task, (label, metric) in MEASURES.items():
+        for found in filter(None, benchmarks):
+            base, seeds = found["settings"]["baseline"], len(found["settings"]["seeds"])
+            if task == "average" and "stsb" in found["tasks"]:  # GLUE's, not that of entities and answers
+                cells = found["averages"]
+            elif task in found["tasks"]:
+                cells = {name: of_task[task] for name, of_task in found["results"].items() if task in of_task}
+            else:
+                continue
+            best, other = sorted(SHIPPED, key=lambda name: -cells[name]["mean"])
+            note = f"{metric} of `{best}`; `{other}` {cells[other]['mean']:.3f}, {base} {cells[base]['mean']:.3f}"
+            rows.append([label, f"{cells[best]['mean']:.3f}", f"{note}; {seeds} seed{'s' * (seeds > 1)}"])
+    return rows
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
@@ -155,8 +151,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "finetuning/RESULTS.md": {
         "shipped": (["evaluation/results/shipped.json"], benchmark_table),
-        "shipped_before": (["evaluation/results/shipped_before.json"], benchmark_table),
-        "shipped_snli": (["evaluation/results/shipped_snli.json"], benchmark_table),
+        "shipped_more": (["evaluation/results/shipped_more.json"], benchmark_table),
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "published_model": (["evaluation/results/published_model.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
@@ -170,6 +165,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         ),
         "glue": (["evaluation/results/glue.json"], benchmark_table),
         "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
+        "shipped_mlm_eval": (["evaluation/results/shipped_mlm_eval.json"], eval_page.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
         "blimp": (["evaluation/results/blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),

@@ -1,6 +1,6 @@
 """Fine-tune an encoder to classify or to score sentences and pairs of them: GLUE's tasks, or a set of one's own.
 
-    accelerate launch finetuning/run_glue.py --config finetuning/recipes/mrpc.yaml --model_name_or_path runs/tiny
+    accelerate launch finetuning/run_glue.py --config finetuning/recipes/mrpc.yaml
 
 Reads a dataset of the Hub, a local folder, or parquet, CSV, TSV and JSON files. Writes a model that plain
 `AutoModelForSequenceClassification.from_pretrained` loads, its label names in the configuration, results, an error

@@ -1,6 +1,6 @@
 """Fine-tune an encoder to tag words: named entities (B-PER, I-PER, O), chunks, or parts of speech.
 
-    accelerate launch finetuning/run_ner.py --config finetuning/recipes/ner.yaml --model_name_or_path runs/tiny_modern
+    accelerate launch finetuning/run_ner.py --config finetuning/recipes/ner.yaml
 
 Reads a dataset of the Hub, a local folder, parquet and JSON files with a list of words and one of tags in each row,
 files of columns as CoNLL has them, or CSV with a word in each row. Writes a model that plain

@@ -1,6 +1,6 @@
 """Fine-tune an encoder to answer questions about a text by a part of it: SQuAD 1.1, SQuAD 2.0, or a set of one's own.
 
-    accelerate launch finetuning/run_qa.py --config finetuning/recipes/qa.yaml --model_name_or_path runs/tiny_modern
+    accelerate launch finetuning/run_qa.py --config finetuning/recipes/qa.yaml
 
 Reads a dataset of the Hub, a local folder, SQuAD's JSON, or parquet, CSV and JSON files with the columns id, question,
 context and answers. Writes a model that plain `AutoModelForQuestionAnswering.from_pretrained` loads, results, an error
