@@ -168,6 +168,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "shipped_mlm_eval": (["evaluation/results/shipped_mlm_eval.json"], eval_page.make_table),
         "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
         "blimp": (["evaluation/results/blimp.json"], blimp_page.make_table),
+        "shipped_blimp": (["evaluation/results/shipped_blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         **{name: ([f"evaluation/results/{name}.json"], series_table) for name in ("updates", "updates_high_rate")},
