@@ -247,7 +247,7 @@ def test_ctrl_c_stops_at_once(corpus, tmp_path):
         time.sleep(0.01)
     time.sleep(2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=20) == 130
     assert process.stderr.read().splitlines()[-1] == "error: interrupted"
 
 

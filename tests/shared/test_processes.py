@@ -78,7 +78,7 @@ class Run:
             codes = [process.wait(timeout) for process in self.processes]
         except subprocess.TimeoutExpired:
             pytest.fail(f"still there after {timeout} s:\n{self.output()[-2000:]}")
-        _, left = psutil.wait_procs(family, timeout=60)
+        _, left = psutil.wait_procs(family, timeout=5)
         assert not left, f"left behind: {left}\n{self.output()[-2000:]}"
         return codes[0]
 
