@@ -82,15 +82,15 @@ def load_data(
     more = (names, data_args.sentence_column, scheme)
     splits, hashes = load_splits(data_args, read_file=lambda *file: read_file(*file, *more))
     if data_args.validation_fraction:
-        texts = find_columns(splits["train"], *names, needs_tags=False)[:1] if "train" in splits else ()
-        splits = hold_out(splits, data_args, texts)
+        words, tags = find_columns(splits["train"], *names, needs_tags=True) if "train" in splits else ("", None)
+        splits = hold_out(splits, data_args, [words], [str(tags)])
     chosen = choose_splits(splits, data_args, training_args)
     columns = {name: find_columns(split, *names, needs_tags=name != "test") for name, split in chosen.items()}
     read = partial(read_sentences, repair=data_args.repair_tags, scheme=scheme)
     sentences = {name: read(split, *columns[name]) for name, split in chosen.items()}
     if training_args.do_train:  # the types of the whole split, though --max_train_samples may take a part of it
         types = find_types(splits["train"], columns["train"][1], scheme)
-        check_types(sentences, chosen, types)
+        check_types(sentences, chosen, types, scheme)
         labels = labels_of(types, scheme)
     config = load_config(model_args, AutoModelForTokenClassification, labels, data_args.class_names)
     config.tag_scheme = check_labels(list(config.label2id), scheme)

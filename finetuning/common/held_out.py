@@ -2,7 +2,7 @@
 
 A row's side depends on its text alone, so it stays where it is when rows are added, removed or reordered, and rows of
 the same text are never on both sides, whatever their labels. Each label then has about its share of the rows; one that
-would have no row in validation gets the text that comes first by its hash.
+would have no row in validation gets the text that comes first by its hash, and one of a single text is trained on.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def hold_out(
     labels: Sequence[str] = (),
 ) -> dict[str, Split]:
     """The splits; with --validation_fraction, validation is cut from train. `columns` hold the texts (and may say the
-    flags that name them), `labels` what both sides are to have. Raises InputError."""
+    flags that name them), `labels` what both sides are to have, each item of a list for itself. Raises InputError."""
     if args.validation_fraction is None:
         return splits
     if "train" not in splits:
@@ -50,17 +50,21 @@ def hold_out(
     check_there(train, columns)
     places = [place_of(texts) for texts in zip(*(train.rows[name][:] for name in columns), strict=True)]
     held = {place for place in places if place < args.validation_fraction}
-    of_label: dict[str, set[float]] = {}
+    of_label: dict[Any, set[float]] = {}
     known = [train.rows[name][:] for name in labels if name in train.rows.column_names]
     for place, values in zip(places, zip(*known, strict=True), strict=True) if known else ():
-        of_label.setdefault(str(values), set()).add(place)
+        for label in values[0] if isinstance(values[0], list) else [str(values)]:
+            of_label.setdefault(label, set()).add(place)
     for label_places in [*of_label.values(), set(places)]:
         if len(label_places) > 1 and not held & label_places:
             held.add(min(label_places))
-        if len(label_places) > 1 and label_places <= held:
+    for label_places in [*of_label.values(), set(places)]:  # last: a label that only validation has cannot be learned
+        if label_places <= held:
             held.remove(max(label_places))
     sides = [[index for index, place in enumerate(places) if (place in held) == is_held] for is_held in (False, True)]
     if not all(sides):
-        raise InputError(f"{train.where}: has only one text, which cannot be on both sides of --validation_fraction")
+        raise InputError(
+            f"{train.where}: has too few texts for --validation_fraction; a label of one text is trained on"
+        )
     say(f"{train.where}: {len(sides[1]):,} of {len(places):,} rows are held out as validation")
     return splits | {"train": train.take(sides[0]), "validation": train.take(sides[1])}

@@ -40,6 +40,15 @@ MARKS = {  # the longer ones first: UTF-16's begins UTF-32's
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+NO_TEXT = {  # what files of other kinds begin with
+    b"PK\x03\x04": "a workbook or another zip archive; save or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old workbook; save it",
+    b"PAR1": "parquet; call it so, or save it",
+    b"\x1f\x8b": "packed by gzip; let its name end in .gz, or unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"\xfd7zXZ": "packed by xz; unpack it",
+}
+EXCEL_HINT = re.compile(r"sep=(.)(?=\r?\n)", re.IGNORECASE)  # a line before the header that names the separator
 PROBED = 20  # rows that a separator must cut as it cuts the header
 BATCH = 10_000  # rows that are Python's at once; those before them are Arrow's
 WHOLE = re.compile(r"\s*[+-]?(0|[1-9][0-9]{0,17})\s*")  # no 007, which is a name, and at most an int64
@@ -109,6 +118,8 @@ def read_text(path: str, encoding: str | None = None) -> str:
         raise InputError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
+    if kind := next((kind for start, kind in NO_TEXT.items() if data.startswith(start)), None):
+        raise InputError(f"{path}: is no text but {kind} as text, in UTF-8")
     marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
     try:
         name = codecs.lookup(encoding).name if encoding else marked or "utf-8"
@@ -154,11 +165,14 @@ def _find_separator(path: str, lines: io.StringIO) -> str:
 
 def _read_csv(path: str, form: TextFormat, is_tsv: bool) -> Dataset:
     """All columns as text; an empty field is a missing one, while "NA" and "None" are words."""
-    lines = io.StringIO(read_text(path, form.encoding), newline="")
+    text = read_text(path, form.encoding)
+    hint = EXCEL_HINT.match(text)
+    lines = io.StringIO(text[hint.end() :] if hint else text, newline="")
     csv.field_size_limit(2**31 - 1)  # of a text; 128 KiB unless set
-    separator = form.separator or ("\t" if is_tsv else _find_separator(path, lines))
+    separator = form.separator or (hint and hint[1]) or ("\t" if is_tsv else _find_separator(path, lines))
     if not form.separator and separator != ("\t" if is_tsv else ","):
-        say(f"{path}: columns are separated by {SEPARATORS[separator]}, as in its header")
+        where = "its first line says" if hint else "in its header"
+        say(f"{path}: columns are separated by {SEPARATORS.get(separator, separator)}, as {where}")
     quoted = not is_tsv if form.quotes is None else form.quotes  # in TSV files a quote is a quote
     lines.seek(0)
     quoting = {"quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
@@ -221,6 +235,11 @@ def _read_json(path: str, form: TextFormat) -> Dataset:
     except ValueError:
         content = list(_json_lines(path, text))
     rows = [content] if isinstance(content, dict) else content
+    if inner := _inner_rows(rows):
+        raise InputError(
+            f"{path}: is one object, and its rows stand in {inner}: write that list to a file of its own, or one "
+            "object a line"
+        )
     if not isinstance(rows, list):
         raise InputError(f"{path}: not a readable .json file: one object for each row, not {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
@@ -228,6 +247,13 @@ def _read_json(path: str, form: TextFormat) -> Dataset:
             raise InputError(f"{path}: row {number}: is {type(row).__name__}, not an object")
     names = dict.fromkeys(name for row in rows for name in row)
     return Dataset(pa.table({name: _as_column(path, name, [row.get(name) for row in rows]) for name in names}))
+
+
+def _inner_rows(rows: Any) -> str | None:
+    """The name of the list of objects in a file that is one object around it."""
+    values = rows[0] if isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], dict) else {}
+    lists = (name for name, value in values.items() if isinstance(value, list) and len(value) > 1)
+    return next((name for name in lists if all(isinstance(row, dict) for row in values[name])), None)
 
 
 def _json_lines(path: str, text: str) -> Iterable[Any]:

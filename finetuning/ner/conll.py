@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetuning.common.tables import format_of, read_text
+from finetuning.common.tables import format_of, read_text, say
 from finetuning.ner.tags import BARE, NO_TAG, TAG, as_label, find_entities, is_label, write_tags
 from shared.errors import InputError
 from shared.files import atomic_file
@@ -26,15 +26,19 @@ def read_columns(
     """Read a file of columns, one word a line and an empty line between sentences, as CoNLL 2003 and WNUT-17 have it.
 
     Columns stand between tabs if there are any, else between spaces. The first is the word and the last its tag, or
-    those with the given numbers, from 1 on; a file of one column has no tags. Document marks (`-DOCSTART-`) are left
-    out, and so are lines before a sentence that begin with `# ` and have no tag, and of CoNLL-U those of several words
-    (`1-2`) and of none (`1.1`). Raises InputError, with the line.
+    those with the given numbers, from 1 on; of CoNLL-U, FORM and UPOS; a file of one column has no tags. Document
+    marks (`-DOCSTART-`) are left out, and so are lines before a sentence that begin with `# ` and have no tag, and of
+    CoNLL-U those of several words (`1-2`) and of none (`1.1`). Raises InputError, with the line.
     """
     text = read_text(path, encoding)
     word_at, tag_at = (_column_number(value) for value in (word_column, tag_column))
     separator = "\t" if "\t" in text else " "  # and nothing else: other white space may be a word
     rows: list[dict[str, Any]] = []
     width = next((len(_fields(line, separator)) for line in text.split("\n") if line.strip() and line[:2] != "# "), 0)
+    is_conll_u = width == CONLL_U and re.search(r"^1(-[0-9]+)?\t", text, re.MULTILINE) is not None
+    if is_conll_u and not word_column and not tag_column:
+        word_at, tag_at = 2, 4
+        say(f"{path}: read as CoNLL-U, words and universal parts of speech; --text_column, --label_column: others")
     at_start = True
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
@@ -48,7 +52,7 @@ def read_columns(
             and (len(fields) != width if scheme in BARE else not TAG.fullmatch(fields[-1]))
         ):
             continue
-        if width == CONLL_U and NO_WORD.fullmatch(fields[0]):
+        if is_conll_u and NO_WORD.fullmatch(fields[0]):
             continue
         width = width or len(fields)
         if len(fields) != width:

@@ -13,6 +13,7 @@ from finetuning.common.data import Split
 from finetuning.common.tables import TextFormat, format_of, read_rows, read_text
 from finetuning.ner.conll import is_column_file, read_columns
 from finetuning.ner.tags import (
+    BARE,
     NO_TAG,
     as_tag,
     by_usual_letters,
@@ -122,10 +123,8 @@ def find_types(split: Split, tag_column: str, scheme: str = "IOB2") -> list[str]
     names = _class_names(split, tag_column, scheme)
     if names is not None:
         return types_of([as_tag(name, scheme) for name in names])
-    values = pc.unique(pc.list_flatten(split.rows.data.table.column(tag_column)))
-    return sorted(
-        types_of([as_tag(value, scheme) for value in values.to_pylist() if value and is_label(value, scheme)])
-    )
+    values = pc.unique(pc.list_flatten(split.rows.data.table.column(tag_column))).to_pylist()
+    return sorted(types_of([as_tag(value, scheme) for value in values if value and is_label(value, scheme)]))
 
 
 def _class_names(split: Split, tag_column: str, scheme: str) -> list[str] | None:
@@ -213,8 +212,10 @@ def name_row(split: Split, i: int) -> str:
     return split.name(i)
 
 
-def check_types(sentences: dict[str, Sentences], splits: dict[str, Split], types: Sequence[str]) -> None:
-    """Raise InputError for an entity of another type, and for a training split without any entity."""
+def check_types(
+    sentences: dict[str, Sentences], splits: dict[str, Split], types: Sequence[str], scheme: str = "IOB2"
+) -> None:
+    """Raise InputError for an entity of another type, and for a training split of one tag only."""
     for name, some in sentences.items():
         for i, row in enumerate(some.tags or []):
             for kind in types_of(row):
@@ -223,8 +224,13 @@ def check_types(sentences: dict[str, Sentences], splits: dict[str, Split], types
                         f"{name_row(splits[name], i)}: an entity of type {kind}, which training has not seen (it has "
                         f"{', '.join(types)}); train on data that has it, or correct the tag"
                     )
-        if name == "train" and not any(map(types_of, some.tags or [])):
-            raise InputError(f"{splits[name].where}: every tag is O; there is nothing to learn")
+        used = {tag[2:] or tag if scheme in BARE else tag for row in some.tags or [] for tag in row}
+        if name == "train" and len(used) < 2:
+            shown = next(iter(used), "missing")
+            raise InputError(
+                f"{splits[name].where}: every tag is {shown}; there is nothing to learn; are the tags in another "
+                "column, --label_column?"
+            )
 
 
 def count_repaired(splits: dict[str, Sentences]) -> dict[str, int]:

@@ -252,13 +252,46 @@ def test_a_row_stays_on_its_side_of_the_held_out_part(tmp_path):
     assert {text for text in train2 if text.startswith("TEXT")} == {
         f"TEXT  number {i}" for i in range(0, 600, 7) if f"Text number {i}." in train
     }
+    path = write(tmp_path, "sentence,label\n" + "".join(f"text {i},{i // 2 if i < 40 else i}\n" for i in range(60)))
+    splits = settle(path, validation_fraction=0.5)  # pairs of rows with a label, and labels of one row
+    labels = [splits[name].rows["label"][:] for name in ("train", "validation")]
+    assert len(labels[0]) == 40 and len(set(labels[0])) == 40 and len(set(labels[1])) == 20
     path = write(tmp_path, "sentence,label\na,x\nA.,y\n")
-    with pytest.raises(InputError, match="has only one text"):
+    with pytest.raises(InputError, match="has too few texts"):
         settle(path, validation_fraction=0.5)
     with pytest.raises(InputError, match="--validation_fraction: there is a validation split"):
         settle(path, validation_fraction=0.5, validation_file=path)
     with pytest.raises(InputError, match=r"has no column text; .*name it by --text_column"):
         settle(path, validation_fraction=0.5, text_column="text")
+
+
+def test_the_line_for_excel_that_names_the_separator(tmp_path, capsys):
+    for sign in ";\t~,":
+        found = read_rows(write(tmp_path, f"sep={sign}\r\ntext{sign}label\r\na{sign}x\r\n"))
+        assert found.to_dict() == {"text": ["a"], "label": ["x"]}
+    assert capsys.readouterr().out.count("as its first line says") == 3
+    with pytest.raises(InputError, match=r"row 1 \(line 3\): 3 columns"):
+        read_rows(write(tmp_path, "sep=;\ntext;label\na;b;c\n"))
+    found = read_rows(write(tmp_path, "sep=,text\n1,2\n"))  # a header that only begins so
+    assert found.to_dict() == {"sep=": ["1"], "text": ["2"]}
+
+
+@pytest.mark.parametrize("name", ["file.csv", "file.tsv", "file.jsonl"])
+def test_files_of_other_kinds_are_named(tmp_path, name):
+    frame, buffers = pd.DataFrame({"text": ["a"]}), {kind: io.BytesIO() for kind in ("zip", "parquet", "gzip", "xz")}
+    frame.to_parquet(buffers["parquet"])
+    for kind in ("zip", "gzip", "xz"):
+        frame.to_csv(buffers[kind], compression=kind)
+    for kind, buffer in buffers.items():
+        with pytest.raises(InputError, match=f"{name}: is no text but .*{kind}"):
+            read_rows(write(tmp_path, buffer.getvalue(), name))
+
+
+def test_rows_within_an_object(tmp_path):
+    rows = '[{"text": "a"}, {"text": "b"}]'
+    with pytest.raises(InputError, match="is one object, and its rows stand in data: write that list"):
+        read_rows(write(tmp_path, f'{{"version": 1, "data": {rows}}}', "a.json"))
+    assert read_rows(write(tmp_path, rows, "a.json"))["text"][:] == ["a", "b"]  # the way out
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoConfig
 
-from finetuning.common.data import Split
+from finetuning.common.data import LabelledDataArguments, Split, load_splits
+from finetuning.common.held_out import hold_out
 from finetuning.common.tables import TextFormat, read_rows
 from finetuning.ner.conll import read_columns, write_predictions
 from finetuning.ner.sentences import Sentences, check_types, find_columns, find_types, read_file, read_sentences
@@ -336,6 +337,28 @@ def test_parts_of_speech_of_universal_dependencies(tmp_path):
     found = read_columns(str(path), "2", "4", "POS")
     assert found["tokens"][:] == [["vamos", "nos", "a", "el", "mar"]]
     assert found["tags"][:] == [["VERB", "PRON", "ADP", "DET", "NOUN"]]
+    assert read_columns(str(path), scheme="POS").to_dict() == found.to_dict()  # FORM and UPOS, unless flags say others
+    assert read_columns(str(path), "2", "8", "POS")["tags"][0][:3] == ["root", "obj", "case"]
+
+
+@pytest.mark.parametrize(("scheme", "tag"), [("POS", "_"), ("IO", "O"), ("IOB2", "O")])
+def test_one_tag_for_every_word_is_refused(tmp_path, scheme, tag):
+    path = tmp_path / "words.conll"
+    path.write_text(f"a {tag}\nb {tag}\n\n" * 3)
+    split = Split(read_columns(str(path), scheme=scheme), str(path))
+    some = {"train": read_sentences(split, "tokens", "tags", False, scheme)}
+    with pytest.raises(InputError, match=f"every tag is {tag}; there is nothing to learn.*--label_column"):
+        check_types(some, {"train": split}, find_types(split, "tags", scheme), scheme)
+
+
+def test_a_held_out_part_has_no_tag_that_training_lacks(tmp_path):
+    rows = [{"tokens": [f"w{i}"], "tags": [f"B-T{i}"]} for i in range(20)] + [{"tokens": ["x"], "tags": ["O"]}] * 5
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *({**r, "tokens": ["y"]} for r in rows[:10])]))
+    args = LabelledDataArguments(train_file=str(path), validation_fraction=0.5)
+    splits = hold_out(load_splits(args)[0], args, ["tokens"], ["tags"])
+    train, held = ({tag for row in splits[name].rows["tags"] for tag in row} for name in ("train", "validation"))
+    assert len(train) == 21 and held and held <= train
 
 
 def test_dividing_for_a_search():
