@@ -46,6 +46,8 @@ class ExtensionArguments:
         for name, least in (("min_count", 1), ("min_pieces", 2), ("max_new_words", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
 
 
 class Texts:

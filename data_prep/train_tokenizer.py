@@ -66,6 +66,8 @@ class TokenizerArguments:
     def __post_init__(self) -> None:
         if not 0 <= self.reserved_entries < self.vocab_size:
             raise InputError(f"--reserved_entries {self.reserved_entries}: must be from 0 to --vocab_size")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
         if self.tokenizer_type == "bpe":
             refuse_flags(self, {"strip_accents": "byte-level BPE keeps every letter as it is"})
 

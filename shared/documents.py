@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from shared.errors import InputError
 from shared.files import sha256_of
-from shared.rows import BATCH_BYTES, files_of
+from shared.rows import BATCH_BYTES, files_of, not_json_lines
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt", ".txt.gz")
 JSON_LINES_SUFFIXES = (".json", ".json.gz")  # read when named; in a folder they are more often manifests than text
@@ -200,13 +200,14 @@ def _read_json(file: Path, skipped: Counter[str]) -> Iterator[tuple[Any, int]]:
                 row = json.loads(line)
             except ValueError as error:
                 if number == 1:
-                    raise InputError(f"{file}, line 1: not JSON lines (one object a line): {error}") from error
+                    raise not_json_lines(file, line, error) from error
                 skipped["line is not JSON"] += 1
                 continue
             if not isinstance(row, dict) or TEXT_COLUMN not in row:
+                if number == 1 and not isinstance(row, dict):
+                    raise not_json_lines(file, line, type(row).__name__)
                 if number == 1:
-                    found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                    raise InputError(f"{file}, line 1: no field 'text' in {found}")
+                    raise InputError(f"{file}, line 1: no field 'text' among {', '.join(row)}")
                 skipped["no field 'text'"] += 1
                 continue
             yield row[TEXT_COLUMN], raw.tell()

@@ -238,15 +238,27 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 if number == 1:
-                    raise InputError(f"{source.path}, line 1: not JSON lines (one object a line): {error}") from error
+                    raise not_json_lines(source.path, line, error) from error
                 yield number, share, None, "line is not JSON"
                 continue
             if not isinstance(row, dict):
+                if number == 1:
+                    raise not_json_lines(source.path, line, type(row).__name__)
                 yield number, share, None, "line is not an object"
             else:
                 if number == 1 and "text" not in row:
                     raise InputError(f"{source.path}, line 1: no field 'text' among {', '.join(row)}")
                 yield number, share, row, ""
+
+
+def not_json_lines(path: str | Path, line: bytes, found: object) -> InputError:
+    """What is wrong with a file that should be JSON lines, by its first line, and the way out where it is known."""
+    way_out = ""
+    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        way_out = "; it is in UTF-16: iconv -f utf-16 -t utf-8 OLD > NEW"
+    elif line.lstrip()[:1] == b"[":
+        way_out = "; it is a list: jq -c '.[]' OLD > NEW"
+    return InputError(f"{path}, line 1: not JSON lines (one object a line): {found}{way_out}")
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

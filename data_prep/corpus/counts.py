@@ -45,7 +45,7 @@ COUNTS = pa.schema(
 SECOND_LEVEL = frozenset(
     ("ac", "co", "com", "edu", "go", "gob", "gov", "govt", "ltd", "mil", "ne", "net", "nom", "or", "org", "plc", "sch")
 )
-_MONTH = re.compile(r"(?:19[7-9]|20[0-9])[0-9](?:-(?:0[1-9]|1[0-2]))?")
+_MONTH = re.compile(r"(?:19[7-9]|20[0-9])[0-9](?![0-9])(?:-(?:0[1-9]|1[0-2])(?![0-9]))?")
 _WORD_OF_LETTERS = re.compile(r"[^\W\d_]\w{1,39}")
 HASHES_AT_ONCE = 2**24  # hashes compared at a time, 16 bytes each
 

@@ -25,8 +25,8 @@ def sampling_bin(text: str, seed: int) -> int:
 
 
 def dated_split(date: str | None, first: str) -> int:
-    """DATED at or after `first`, TRAIN before it, UNDATED when `date` ("2026" in the same year) cannot say."""
-    found = re.match(r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?", date or "")
+    """DATED at or after `first`, TRAIN before it, UNDATED when `date` ("2026" in the same year, 1780000000) cannot."""
+    found = re.match(r"[0-9]{4}(?![0-9])(-[0-9]{2}(?![0-9])(-[0-9]{2}(?![0-9]))?)?", date or "")
     if not found or found[0] == first[: len(found[0])] != first:
         return UNDATED
     return DATED if found[0] >= first else TRAIN

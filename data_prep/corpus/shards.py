@@ -1,7 +1,6 @@
 """The last phase of build_corpus.py: the shards of the plan are written."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.corpus.counts import month_of
 from data_prep.corpus.records import FOLDERS, NOT_SAMPLED, REASONS, TRAIN, index_at
 from data_prep.engine.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 from shared.errors import RunError
@@ -147,8 +147,7 @@ def tally(counts: dict[str, Any], split: str, row: dict[str, Any], tokens: int, 
     facts = {"documents": 1, "tokens": tokens, "text_bytes": size}
     into = counts.setdefault("splits", {}).setdefault(split, {})
     add_counts(into, facts)
-    month = re.match(r"[0-9]{4}(-[0-9]{2})?", row["date"] or "")
-    keys = {"sources": row["source"], "languages": row["language"], "months": month and month[0]}
+    keys = {"sources": row["source"], "languages": row["language"], "months": month_of(row["date"])}
     for name, key in keys.items():
         table = into.setdefault(name, {})
         key = (key or "unknown")[:80]

@@ -193,12 +193,13 @@ def test_registered_domain(url, domain):
 
 def test_month_of():
     assert [
-        month_of(date) for date in ("2026-11-20T10:00:00Z", "2026", "2026-13-01", "0001-01", "", None, "June")
+        month_of(date)
+        for date in ("2026-11-20T10:00:00Z", "2026", "2026-13-01", "0001-01", "", None, "June", "1999999999")
     ] == [
         "2026-11",
         "2026",
         "2026",
-        *["unknown"] * 4,
+        *["unknown"] * 5,
     ]
 
 

@@ -319,6 +319,9 @@ def test_nested_columns_and_other_formats_are_read(tmp_path):
         ("", UNDATED),
         (None, UNDATED),
         ("yesterday", UNDATED),
+        ("1780000000", UNDATED),  # seconds since 1970: 28 May 2026
+        ("20251119", UNDATED),
+        ("2025-7-1", TRAIN),
     ],
 )
 def test_dated_split(date, split):

@@ -142,6 +142,8 @@ SAMPLES = {
 def test_no_script_loses_a_letter(tmp_path, language):
     text = SAMPLES[language]
     (tmp_path / "a.txt").write_text(f"{text}\n\n" * 50)
+    with pytest.raises(InputError, match=r"--validation_fraction 1\.5: must be"):
+        TokenizerArguments("", validation_fraction=1.5)
     args = TokenizerArguments("", vocab_size=320, reserved_entries=0, validation_fraction=0.0)
     try:
         tokenizer, _ = train_tokenizer(Documents([str(tmp_path / "a.txt")]), args, quiet=True)

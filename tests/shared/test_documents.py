@@ -41,13 +41,15 @@ def test_bad_records_are_skipped_and_counted(tmp_path):
 def test_unusable_inputs_are_named(tmp_path):
     pq.write_table(pa.table({"body": ["x"], "title": ["y"]}), tmp_path / "a.parquet")
     (tmp_path / "b.json").write_text('[{"text": "x"}]\n')
+    (tmp_path / "c.json").write_text('{"text": "x"}\n', encoding="utf-16")
     (tmp_path / "c.docx").write_text("x")
     (tmp_path / "d.parquet").write_text("not parquet")
     (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"x" * 100_000)[:50])
     (tmp_path / "empty").mkdir()
     for name, message in [
         ("a.parquet", "no column 'text' among body, title"),
-        ("b.json", "line 1: no field 'text'"),
+        ("b.json", r"line 1: not JSON lines .*list; it is a list: jq -c '\.\[\]'"),
+        ("c.json", r"line 1: not JSON lines .*it is in UTF-16: iconv -f utf-16"),
         ("c.docx", "unknown kind of file"),
         ("d.parquet", "not a readable parquet file"),
         ("e.txt.gz", "damaged gzip file"),

@@ -94,7 +94,14 @@ def test_unusable_input_is_named(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             find_sources(inputs)
-    for name, message in [("a.parquet", "not a readable parquet"), ("b.jsonl", "no field 'text' among body")]:
+    (tmp_path / "list.json").write_text('[{"text": "x"}]\n')
+    (tmp_path / "wide.json").write_text('{"text": "x"}\n', encoding="utf-16")
+    for name, message in [
+        ("a.parquet", "not a readable parquet"),
+        ("b.jsonl", "no field 'text' among body"),
+        ("list.json", r"line 1: not JSON lines .*list; it is a list: jq -c '\.\[\]'"),
+        ("wide.json", r"line 1: not JSON lines .*it is in UTF-16: iconv -f utf-16"),
+    ]:
         with pytest.raises(InputError, match=message):
             read(tmp_path / name)
 
