@@ -4,6 +4,8 @@ import argparse
 import copy
 import dataclasses
 import difflib
+import json
+import math
 import os
 import re
 import sys
@@ -38,6 +40,7 @@ RENAMED = {
 }
 
 LIMITS = "max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
+SEEDS = "(.*_)?seeds?"
 
 
 SHOWN = {  # flags of Trainer in --help; the others are in --help_all
@@ -149,6 +152,8 @@ def parse_arguments(
         *parsed, _, rest = parser.parse_args_into_dataclasses(
             words + flags, return_remaining_strings=True, look_for_args_file=False
         )
+    except json.JSONDecodeError as error:
+        raise InputError(f"{error.doc}: not valid JSON, as the flag wants it: {error}") from error
     except ValueError as error:
         raise InputError(str(error)) from error
     if rest:
@@ -160,9 +165,14 @@ def parse_arguments(
 
 def check_limits(arguments: Any) -> None:
     """Raise InputError for a limit that is 0, which some code would take for none, or negative, which would cut the
-    end off."""
+    end off; for a number that is none, since no comparison finds it; and for a seed that generators do not take."""
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name, None)
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise InputError(f"--{field.name} {' '.join(map(str, numbers))}: must be a finite number")
+        if re.fullmatch(SEEDS, field.name) and any(isinstance(n, int) and not 0 <= n < 2**32 for n in numbers):
+            raise InputError(f"--{field.name} {' '.join(map(str, numbers))}: must be from 0 to {2**32 - 1}")
         if re.fullmatch(LIMITS, field.name) and isinstance(value, int) and value < 1 and value != field.default:
             raise InputError(f"--{field.name} {value}: must be at least 1; or leave the flag out")
 

@@ -15,4 +15,7 @@ class BadRecordsError(Exception):
 
 def one_line(error: BaseException, most: int | None = 400) -> str:
     """What an error of a library says, in one line of at most `most` characters."""
-    return " ".join(str(error).split())[:most]
+    text = " ".join(str(error).split())
+    if text.startswith("Repo id must "):  # the Hub's library about the name of a folder that is not there
+        return "no such folder, and no id of the Hub (name or organization/name)"
+    return text[:most]

@@ -184,8 +184,8 @@ def load_weights(task_class: Any, name: str, say: Callable[[str], None], **setti
     """`task_class.from_pretrained(name, **settings)`, whose weights are those of the checkpoint.
 
     A head or pooler that the checkpoint has no weights for is new, and `say` is told. Raises InputError as
-    `check_weights` does, where the library begins with random ones and a warning; and when there is nothing but a
-    pickle to read.
+    `check_weights` does, where the library begins with random ones and a warning; when there is nothing but a pickle
+    to read; and for a file that is damaged or holds NaN.
     """
     try:
         model, info = task_class.from_pretrained(name, use_safetensors=True, output_loading_info=True, **settings)
@@ -196,8 +196,10 @@ def load_weights(task_class: Any, name: str, say: Callable[[str], None], **setti
             f"--model_name_or_path {name}: has no weights in safetensors, and pickles (.bin) are not read; "
             f"{CONVERT}{name}"
         ) from error
-
+    except SafetensorError as error:
+        raise InputError(f"--model_name_or_path {name}: damaged weights, get them anew: {one_line(error)}") from error
     absent = check_weights(model, info, name)
+    check_finite(model, f"--model_name_or_path {name}")
     if absent:
         say(f"{name} has no fitting weights for {_first(absent)}: they are new, and are to be trained")
     return model
@@ -224,6 +226,13 @@ def check_weights(model: Any, info: dict[str, Any], name: str) -> list[str]:
             f"if the names only begin with a wrapper's (module., _orig_mod., model.), {CONVERT}{name}"
         )
     return absent
+
+
+def check_finite(model: Any, flag: str) -> None:
+    """Raise InputError for weights that are no numbers: all that such a model gives is NaN."""
+    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if bad:
+        raise InputError(f"{flag}: NaN or infinity in {_first(bad)}; name a checkpoint from before training diverged")
 
 
 def _first(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 
 FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
@@ -35,7 +35,7 @@ def load_tokenizer(name: str | Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
     except Exception as error:
-        raise InputError(f"--tokenizer_name {name}: no tokenizer could be loaded: {error}") from error
+        raise InputError(f"--tokenizer_name {name}: no tokenizer could be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:
         raise InputError(f"--tokenizer_name {name}: only fast tokenizers (a tokenizer.json) are supported")
     for role in ("mask_token", "pad_token", "cls_token", "sep_token"):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from shared.errors import InputError, one_line
-from shared.model_config import check_fits
+from shared.model_config import check_finite, check_fits
 from shared.tokenizer import load_tokenizer
 
 TASKS = {
@@ -38,6 +38,8 @@ def load_checkpoint(name: str, most_tokens: int) -> tuple[str, Any, Any]:
     tokenizer = load_tokenizer(name)
     check_fits(config, tokenizer, most_tokens)
     try:
-        return task, auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval(), tokenizer
+        model = auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval()
     except Exception as error:  # safetensors has its own
         raise InputError(f"--models {name}: {one_line(error)}") from error
+    check_finite(model, f"--models {name}")
+    return task, model, tokenizer

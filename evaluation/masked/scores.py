@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
@@ -18,7 +19,7 @@ from data_prep.pack_dataset import encode_documents
 from pretraining.masking import Masker
 from shared.errors import InputError, one_line
 from shared.loss import IGNORED, project_masked_only
-from shared.model_config import check_fits, plain_outputs
+from shared.model_config import check_finite, check_fits, plain_outputs
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
 
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")  # architectures that were saved with a head for masked words
@@ -83,17 +84,19 @@ def open_checkpoints(names: Sequence[str], max_seq_length: int = 1) -> list[Chec
 def load_model(checkpoint: Checkpoint) -> Any:
     """The model in fp32 and evaluation mode, on the GPU if there is one; its head works on masked positions alone.
 
-    Raises InputError for a checkpoint whose weights do not load or lack the head for masked-language modelling.
+    Raises InputError for a checkpoint whose weights do not load, are no numbers, or lack the head for masked-language
+    modelling.
     """
     try:
         model, info = AutoModelForMaskedLM.from_pretrained(
             checkpoint.name, dtype="float32", use_safetensors=True, output_loading_info=True
         )
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"--models {checkpoint.name}: {one_line(error)}") from error
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise InputError(f"--models {checkpoint.name}: has no weights for {missing}; name the pretrained checkpoint")
+    check_finite(model, f"--models {checkpoint.name}")
     plain_outputs(model.config)
     project_masked_only(model)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

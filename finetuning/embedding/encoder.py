@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn.functional import normalize
 from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
@@ -16,7 +17,7 @@ from finetuning.common.arguments import CheckpointArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
 from shared.command_line import report
 from shared.errors import InputError, one_line
-from shared.model_config import check_fits, check_vocabulary, check_weights, plain_outputs
+from shared.model_config import check_finite, check_fits, check_vocabulary, check_weights, plain_outputs
 from shared.tokenizer import load_tokenizer
 from shared.training.checkpoints import verify
 from shared.training.trainer import ExactTrainer
@@ -39,7 +40,7 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
     try:
         settings = {"dtype": "float32", "use_safetensors": True, "attn_implementation": args.attn_implementation}
         model = SentenceTransformer(name, device=str(device), model_kwargs=settings)
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(f"--model_name_or_path {name}: {one_line(error)}") from error
     config = model.config
     if config is None:
@@ -53,6 +54,7 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
     if not args.random_weights:  # the library does not say which weights are missing
         load = {"config": config, "use_safetensors": True, "output_loading_info": True}
         check_weights(*AutoModel.from_pretrained(model[0].model.name_or_path, **load), str(name))
+        check_finite(model, f"--model_name_or_path {name}")
     if args.tokenizer_name:
         model.tokenizer = load_tokenizer(args.tokenizer_name)
     if args.random_weights:

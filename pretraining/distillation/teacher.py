@@ -26,14 +26,16 @@ def load_teacher(name: str) -> Any:
         raise InputError("distillation: run pip install -r requirements-embeddings.txt") from error
     try:
         teacher = SentenceTransformer(name)
-        width = teacher.encode(["One sentence."], show_progress_bar=False).shape[1]
+        vectors = teacher.encode(["One sentence."], show_progress_bar=False)
     except Exception as error:  # the library lets whatever its parts raise through
         reason = one_line(error, 300)
         raise InputError(
             f"--teacher_name_or_path {name}: does not load as a sentence encoder ({reason}); name a folder or Hub id "
             "that holds a model and its tokenizer"
         ) from error
-    teacher.width = width
+    if not np.isfinite(vectors).all():
+        raise InputError(f"--teacher_name_or_path {name}: its vectors hold NaN; its weights are damaged")
+    teacher.width = vectors.shape[1]
     return teacher
 
 

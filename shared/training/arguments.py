@@ -48,6 +48,8 @@ ABOVE_0 = (  # where Trainer would take 0 for never, for its default, or for a n
     *("max_tokens", "max_hours", "start_timeout", "num_train_epochs", "save_steps", "eval_steps"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
 )
+NOT_NEGATIVE = ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon")
+BELOW_1 = ("adam_beta1", "adam_beta2")
 LOWER_IS_BETTER = ("loss", "error", "perplexity", "bits_per_byte")  # metrics by the end of their names
 
 
@@ -124,13 +126,11 @@ class RunArguments(TrainingArguments):
             self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"
         elif (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
             self.use_cpu = True  # Trainer would speak of a GPU that is not there
+        self._check_numbers()
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to make faster
         read_ramp(self.batch_ramp)
-        for name in ABOVE_0:
-            if self.given[name] is not None and self.given[name] <= 0:
-                raise InputError(f"--{name} {self.given[name]}: must be above 0")
         epochs = self.num_train_epochs != type(self).num_train_epochs
         if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
             raise InputError(
@@ -166,6 +166,16 @@ class RunArguments(TrainingArguments):
             raise InputError("--use_cpu: DeepSpeed takes the GPU where there is one; hide it by CUDA_VISIBLE_DEVICES=")
         if self.skip_nonfinite_steps and self.deepspeed_plugin is not None:
             raise InputError("--skip_nonfinite_steps: DeepSpeed steps before anybody can look; remove the flag")
+
+    def _check_numbers(self) -> None:
+        """Raise InputError for a number that its flag cannot mean."""
+        for name in ABOVE_0:
+            if self.given[name] is not None and self.given[name] <= 0:
+                raise InputError(f"--{name} {self.given[name]}: must be above 0")
+        for name in (*NOT_NEGATIVE, *BELOW_1):
+            value = float(self.given[name])
+            if not 0 <= value < (1 if name in BELOW_1 else float("inf")):
+                raise InputError(f"--{name} {value:g}: must be 0 or more{', and below 1' * (name in BELOW_1)}")
 
     def _check_packages(self) -> None:
         """Raise InputError for an optimizer that cannot be made here, or a reporter whose package is missing."""

@@ -102,6 +102,14 @@ def test_flags_that_cannot_work_are_refused(tmp_path, flags, answer):
         (["--save_steps", "0"], "--save_steps 0.0: must be above 0"),
         (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps 0: must be above 0"),
         (["--num_train_epochs", "0"], "--num_train_epochs 0.0: must be above 0"),
+        (["--learning_rate", "-1"], "--learning_rate -1: must be 0 or more"),
+        (["--learning_rate", "nan"], "--learning_rate nan: must be"),
+        (["--weight_decay", "-0.1"], "--weight_decay -0.1: must be 0 or more"),
+        (["--adam_beta2", "1.5"], "--adam_beta2 1.5: must be 0 or more, and below 1"),
+        (["--max_hours", "nan"], "--max_hours nan: must be a finite number"),
+        (["--max_grad_norm", "inf"], "--max_grad_norm inf: must be"),
+        (["--seed", "-1"], "--seed -1: must be from 0 to 4294967295"),
+        (["--lr_scheduler_kwargs", "{bad"], "{bad: not valid JSON, as the flag wants it"),
     ],
 )
 def test_a_0_that_some_code_would_take_for_never_is_refused(tmp_path, flags, answer):
