@@ -27,6 +27,10 @@ class CheckpointArguments:
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
     new_head: bool = field(init=False, default=False)  # set by load_config, where labels are no longer the same
 
+    def __post_init__(self) -> None:
+        if self.attn_implementation == "flex_attention":
+            raise InputError("--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa")
+
 
 @dataclass
 class FineTuningArguments(RunArguments):

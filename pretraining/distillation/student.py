@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
+from pretraining.attention import FLEX
+from shared.errors import InputError
 from shared.loss import IGNORED, Count
 
 LOSSES = ("embedding", "similarity", "pair", "mlm")
@@ -25,8 +27,11 @@ class Heads(nn.Module):
 def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True) -> None:
     """Give a `...ForMaskedLM` model the heads, and a forward pass for the batches of `PairGroups`.
 
-    Without `scores_pairs` no pair is read in training, which is half of the work.
+    Without `scores_pairs` no pair is read in training, which is half of the work. Raises InputError for attention that
+    is made for packed blocks alone.
     """
+    if model.config._attn_implementation == FLEX:
+        raise InputError(f"--attn_implementation {FLEX}: is for --isolate_documents of run_mlm.py; use sdpa")
     model.distillation = Heads(model.config.hidden_size, teacher_width)
     model.forward = partial(_learn, model, model.forward, scores_pairs)
 

@@ -12,7 +12,9 @@ from transformers import AutoConfig, AutoModelForMaskedLM, modeling_flash_attent
 from transformers.masking_utils import create_bidirectional_sliding_window_mask
 from transformers.utils import is_flash_attn_2_available
 
+from finetuning.common.arguments import CheckpointArguments
 from pretraining.attention import ARCHITECTURES, _flash_arguments, _mask, keep_documents_apart
+from pretraining.distillation.student import add_heads
 from pretraining.masking import number_documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
@@ -300,6 +302,14 @@ def test_flex_attention_has_no_dropout(architecture):
     model = make_model(architecture, "flex_attention", **{field: 0.1})
     with pytest.raises(InputError, match=f"{field} is 0.1; set --config_overrides {field}=0"):
         keep_documents_apart(model)
+
+
+def test_flex_attention_is_for_packed_blocks_alone():
+    way_out = "flex_attention: is for --isolate_documents of run_mlm.py; use sdpa"
+    with pytest.raises(InputError, match=way_out):
+        add_heads(make_model("bert", "flex_attention"), 8)
+    with pytest.raises(InputError, match=way_out):
+        CheckpointArguments(attn_implementation="flex_attention")
 
 
 def test_what_is_not_shown_to_work_is_refused(batch):
