@@ -53,5 +53,5 @@ def test_weights_that_are_cut_short(broken, loader):
 
 @pytest.mark.parametrize("loader", [name for name in LOADERS if name not in ("training", "teacher")])
 def test_no_folder(tmp_path, loader):
-    with pytest.raises(InputError, match="no such folder, and no id of the Hub|none not found"):
+    with pytest.raises(InputError, match=r"no such folder, and no id of the Hub|none not found"):
         LOADERS[loader](str(tmp_path / "none"))
