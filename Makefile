@@ -32,7 +32,7 @@ MONTH ?= $(shell date +%Y-%m)
 NAME ?= $(notdir $(MODEL:/=))-$(MONTH)
 UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
-WEIGHTS ?= 0.5 0.5
+WEIGHTS ?= 0.7 0.3
 AVERAGE ?=
 PERIOD ?= quarter
 TASKS ?=

@@ -19,7 +19,7 @@ from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.inputs import Inputs
-from evaluation.report.months import series_table
+from evaluation.report.months import rates_table, series_table
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import write_text
@@ -171,7 +171,8 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "shipped_blimp": (["evaluation/results/shipped_blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
-        **{name: ([f"evaluation/results/{name}.json"], series_table) for name in ("updates", "updates_high_rate")},
+        **{name: ([f"evaluation/results/{name}.json"], series_table) for name in ("updates", "updates_small_batch")},
+        "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },
 }

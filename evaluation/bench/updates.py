@@ -56,7 +56,7 @@ class SeriesArguments:
     max_tokens: int = field(default=8_000_000, metadata={"help": "Tokens that a model from scratch reads."})
     update_share: float = field(default=0.1, metadata={"help": "Of these, what an update reads."})
     weights: list[float] = field(
-        default_factory=lambda: [0.5, 0.25, 0.25], metadata={"help": "Of the new year, the years before, old text."}
+        default_factory=lambda: [0.7, 0.05, 0.25], metadata={"help": "Of the new year, the years before, old text."}
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of training; a series for each."})
     update_flags: str = field(

@@ -132,3 +132,19 @@ def _read(path: Path) -> Any:
     if found is None:
         raise InputError(f"--months {path}: there is no such file; name the folders that make update wrote")
     return found
+
+
+def rates_table(report: dict[str, Any]) -> str:
+    """Several recipes of an update, by what a row of such updates gains and forgets; changes in bits per byte."""
+    rows = [
+        [
+            str(row["batch"]),
+            f"{row['learning_rate']:g}",
+            ", ".join(f"{weight:g}" for weight in row["weights"]),
+            f"{row['of_scratch']:.0%}",
+            *(f"{row[part]:+.3f}" for part in ("old", "to_2023", "later")),
+        ]
+        for row in report["rows"]
+    ]
+    head = ["batch", "learning rate", "new year, years before, Wikipedia", "of the gain from scratch"]
+    return markdown_table([*head, "Wikipedia", "text to 2023", "later text"], rows)

@@ -29,7 +29,9 @@ class CheckpointArguments:
 
     def __post_init__(self) -> None:
         if self.attn_implementation == "flex_attention":
-            raise InputError("--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa")
+            raise InputError(
+                "--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa"
+            )
 
 
 @dataclass
