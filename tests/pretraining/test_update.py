@@ -168,7 +168,7 @@ def test_an_older_model_of_another_architecture_is_refused(first, packed, tmp_pa
     broken = shutil.copytree(first, tmp_path / "broken", ignore=shutil.ignore_patterns("checkpoint-*", "trunk"))
     (broken / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes()[:-9])
     flags[-1] = f"{broken}:0.5"
-    with pytest.raises(InputError, match=r"--average_with \S+broken: cannot be loaded") as error:
+    with pytest.raises(InputError, match=r"--average_with \S+broken: damaged weights") as error:
         run(tmp_path / "broken_run", *flags)
     assert "\n" not in str(error.value)
 
