@@ -138,6 +138,7 @@ def rates_table(report: dict[str, Any]) -> str:
     """Several recipes of an update, by what a row of such updates gains and forgets; changes in bits per byte."""
     rows = [
         [
+            str(row["seed"]),
             str(row["batch"]),
             f"{row['learning_rate']:g}",
             ", ".join(f"{weight:g}" for weight in row["weights"]),
@@ -146,5 +147,5 @@ def rates_table(report: dict[str, Any]) -> str:
         ]
         for row in report["rows"]
     ]
-    head = ["batch", "learning rate", "new year, years before, Wikipedia", "of the gain from scratch"]
+    head = ["seed", "batch", "learning rate", "new year, years before, Wikipedia", "of the gain from scratch"]
     return markdown_table([*head, "Wikipedia", "text to 2023", "later text"], rows)
