@@ -3,11 +3,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from conftest import ROOT, SENTENCES
 from transformers import AutoTokenizer
 
+from data_prep.extend_tokenizer import ExtensionArguments
 from data_prep.tokens.characters import Characters, bert_normalizer
 from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
 from shared.documents import Documents
@@ -138,12 +140,16 @@ SAMPLES = {
 }
 
 
+@pytest.mark.parametrize("arguments", [TokenizerArguments, partial(ExtensionArguments, "tokenizer")])
+def test_a_share_that_is_none_is_refused(arguments):
+    with pytest.raises(InputError, match=r"--validation_fraction 1\.5: must be"):
+        arguments("out", validation_fraction=1.5)
+
+
 @pytest.mark.parametrize("language", SAMPLES)
 def test_no_script_loses_a_letter(tmp_path, language):
     text = SAMPLES[language]
     (tmp_path / "a.txt").write_text(f"{text}\n\n" * 50)
-    with pytest.raises(InputError, match=r"--validation_fraction 1\.5: must be"):
-        TokenizerArguments("", validation_fraction=1.5)
     args = TokenizerArguments("", vocab_size=320, reserved_entries=0, validation_fraction=0.0)
     try:
         tokenizer, _ = train_tokenizer(Documents([str(tmp_path / "a.txt")]), args, quiet=True)

@@ -112,7 +112,7 @@ def test_flags_that_cannot_work_are_refused(tmp_path, flags, answer):
         (["--lr_scheduler_kwargs", "{bad"], "{bad: not valid JSON, as the flag wants it"),
     ],
 )
-def test_a_0_that_some_code_would_take_for_never_is_refused(tmp_path, flags, answer):
+def test_a_number_that_its_flag_cannot_mean_is_refused(tmp_path, flags, answer):
     with pytest.raises(InputError, match=answer):
         parse_arguments(TYPES, ["--use_cpu", "--output_dir", str(tmp_path), *flags])
 
