@@ -51,8 +51,8 @@ class TokenizerArguments:
     strip_accents: bool | None = field(
         default=None,
         metadata={
-            "help": "Strip accents (WordPiece only). Default: where case goes, under 0.5% of the letters have one (as "
-            "in English), and no other mark would go."
+            "help": "Strip accents (WordPiece only). Default: where case goes, under 0.5%% of the letters have one "
+            "(as in English), and no other mark would go."
         },
     )
     model_max_length: int = field(default=512, metadata={"help": "Longest input, in tokens, that models will take."})

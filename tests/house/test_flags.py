@@ -102,6 +102,14 @@ def test_every_flag_of_a_script_is_read(script):
     assert "no_such_flag" not in found and {name for name in known - found if not name.endswith(ends)} == set()
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_printed(script, capsys):
+    """A help text with a per cent sign of its own ends argparse in a TypeError."""
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(kinds_of(script), ["--help"])
+    assert ended.value.code == 0 and "usage: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("script", [path for path in SCRIPTS if path.count("/") == 1])
 def test_a_hint_names_flags_that_the_script_has(script):
     kinds = kinds_of(script)
