@@ -24,8 +24,8 @@ class Kinship:
 
     @property
     def share(self) -> float:
-        """The share of the entries here that the checkpoint's tokenizer has."""
-        return 1 - len(self.pieces) / self.counted
+        """The share of the entries here that are one of the checkpoint's tokenizer: the same, or in lower case."""
+        return 1 - sum(len(pieces) != 1 for pieces in self.pieces.values()) / self.counted
 
 
 def find_kinship(args: ModelArguments, tokenizer: Any) -> tuple[Any, Kinship] | None:
@@ -103,9 +103,19 @@ def _difference(old: Any, new: Any) -> str | None:
     """What makes two tokenizers read text differently, whatever their entries are."""
     there, here = _kind(old), _kind(new)
     for part in there:
+        if part == "normalizer" and _without_case(there[part]) == _without_case(here[part]):
+            continue
         if there[part] != here[part]:
             return f"{there[part]} there, {here[part]} here" if part == "model" else f"another {part}"
     return None
+
+
+def _without_case(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
+    """BERT's normalizer but for case and accents: a token that differs by these has a row to start from, that of what
+    the checkpoint reads in its place."""
+    if not normalizer or normalizer["type"] != "BertNormalizer":
+        return normalizer
+    return {name: value for name, value in normalizer.items() if name not in ("lowercase", "strip_accents")}
 
 
 def _kind(tokenizer: Any) -> dict[str, Any]:
@@ -126,12 +136,14 @@ def _kind(tokenizer: Any) -> dict[str, Any]:
 def _pieces(old: Any, new: Any, tokens: list[str]) -> dict[int, list[int]]:
     """For each token its id here, and its pieces there without unknown ones."""
     encoder, added = raw_text_encoder(old), set(new.get_added_vocab())
-    here = new.get_vocab()
+    here, normalizer = new.get_vocab(), encoder.normalizer
+    same = _kind(old)["normalizer"] == _kind(new)["normalizer"]
     found = {}
     for token in tokens:
         if token in added:  # spelled as text, all others as the model of the tokenizer spells them
             ids = encoder.encode(token, add_special_tokens=False).ids
         else:
-            ids = [piece.id for piece in encoder.model.tokenize(token)]
+            spelled = token if same else normalizer.normalize_str(token).strip()
+            ids = [piece.id for piece in encoder.model.tokenize(spelled)]
         found[here[token]] = [number for number in ids if number != old.unk_token_id]
     return found

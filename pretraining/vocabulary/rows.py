@@ -91,7 +91,7 @@ def _moved(table: torch.Tensor, kinship: Kinship, rows: int) -> torch.Tensor:
 
     The mean of several rows is shorter than each of them, by about the root of their number where they have little in
     common; the token would have smaller logits than others, and weigh less in the sum with position and type. So new
-    rows get the mean length of the old ones that text becomes.
+    rows get the mean length of the old ones that text becomes. A row of one piece ("Apple", of "apple") is a copy.
     """
     in_use = table[kinship.in_use]
     length = in_use.norm(dim=1).mean()
@@ -100,7 +100,7 @@ def _moved(table: torch.Tensor, kinship: Kinship, rows: int) -> torch.Tensor:
     moved[list(kinship.kept)] = table[list(kinship.kept.values())]
     for number, pieces in kinship.pieces.items():
         mean = (table[pieces] if pieces else in_use).mean(dim=0)
-        moved[number] = mean * (length / mean.norm().clamp(min=1e-9))
+        moved[number] = mean if len(pieces) == 1 else mean * (length / mean.norm().clamp(min=1e-9))
     return moved
 
 

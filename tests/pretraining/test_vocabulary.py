@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SENTENCES, make_tokenizer
 from test_run_mlm import run
+from tokenizers import normalizers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertTokenizer
 
 from data_prep.extend_tokenizer import ExtensionArguments
@@ -146,6 +147,26 @@ def test_the_embedding_grows_to_a_multiple_of_64(months, tmp_path):
     go_on(tmp_path / "again", more, pytest.fail)
 
 
+def test_a_cased_vocabulary_starts_from_the_rows_of_its_words_in_lower_case(tmp_path):
+    old = reserved_tokenizer("wordpiece")
+    build_model(ModelArguments(config_overrides="hidden_size=32,num_hidden_layers=1"), old, 16).save_pretrained(
+        tmp_path
+    )
+    old.save_pretrained(tmp_path)
+    words = {token: number for token, number in old.get_vocab().items() if number < 190}
+    word = next(token for token in words if token.isalpha() and len(token) > 2)
+    more = {word.capitalize(): 190, word.upper(): 191, "Zq" + word: 192}
+    said = []
+    table = rows_of(go_on(tmp_path, BertTokenizer(vocab=words | more, do_lower_case=False), said.append))[0]
+    before = rows_of(AutoModelForMaskedLM.from_pretrained(tmp_path))[0]
+    own = before[old.get_vocab()[word]]
+    assert torch.equal(table[190], own) and torch.equal(table[191], own) and torch.equal(table[words[word]], own)
+    pieces = before[old("zq" + word, add_special_tokens=False)["input_ids"]].mean(0)
+    assert len(old.tokenize("zq" + word)) > 1
+    assert torch.cosine_similarity(table[192], pieces, dim=0).item() == pytest.approx(1, abs=1e-5)
+    assert "190 kept, 3 new" in said[0]
+
+
 def test_new_biases_follow_the_frequencies(months):
     """Where old biases are a line over log frequency, new ones lie on it."""
     new = AutoTokenizer.from_pretrained(months / "new")
@@ -189,8 +210,9 @@ def test_what_does_not_fit_is_refused_with_a_way_out(tmp_path, bpe):
     refused(r"has another tokenizer than it was trained with", make_tokenizer("wordpiece", 190))
     tokenizer.save_pretrained(old)
     refused(r"another kind than that of .* \(WordPiece there, BPE here\).*extend_tokenizer\.py", bpe)
-    cased = BertTokenizer(vocab=tokenizer.get_vocab() | {"B": 204}, do_lower_case=False)
-    refused(r"another kind than that of .* \(another normalizer\)", cased)
+    spread = BertTokenizer(vocab=tokenizer.get_vocab() | {"B": 204})
+    spread.backend_tokenizer.normalizer = normalizers.NFC()
+    refused(r"another kind than that of .* \(another normalizer\)", spread)
     words = tokenizer.get_vocab()
     few = {token: n for token, n in words.items() if n < 100} | {f"w{n}": n for n in range(100, 130)}
     refused(
