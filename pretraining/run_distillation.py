@@ -46,9 +46,7 @@ from shared.training.trainer import ExactTrainer
 
 @dataclass
 class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
-    teacher_name_or_path: str | None = field(
-        default=None, metadata={"help": "The teacher: a sentence encoder or any other, folder or Hub id."}
-    )
+    teacher_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder: a folder or Hub id."})
     train_file: list[str] = field(
         default_factory=list,
         metadata={"help": "Text: parquet, JSON lines or .txt (blank lines separate documents), or folders."},
@@ -67,6 +65,8 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
             base.__post_init__(self)
         if not self.packed_dataset:
             refuse_flags(self, dict.fromkeys(MaskingArguments.__annotations__, "is for --packed_dataset"))
+        if not self.mlm_weight:
+            refuse_flags(self, {"mask_sentences": "is for an --mlm_weight above 0"})
         if min(self.weights) < 0 or not max(self.weights):
             raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
 

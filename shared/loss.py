@@ -36,7 +36,8 @@ def project_masked_only(model: torch.nn.Module, say: Callable[[str], None] = pri
         return (_take(args[0], positions[0]), *args[1:])
 
     def drop_others(_: Any, args: Any, outputs: Any) -> Any:
-        outputs["logits"] = _take(outputs["logits"], positions[0])
+        if "logits" in outputs:
+            outputs["logits"] = _take(outputs["logits"], positions[0])
         return outputs
 
     model.register_forward_pre_hook(take_positions, with_kwargs=True)

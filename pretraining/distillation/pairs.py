@@ -23,6 +23,9 @@ class PairArguments:
         metadata={"help": "Pairs of like length in a sample; all their texts are compared with each other."},
     )
     blocks_per_group: int = field(default=8, metadata={"help": "Packed blocks with masks in a sample."})
+    mask_sentences: bool = field(
+        default=False, metadata={"help": "Fill masks in the single sentences too, not only in the blocks."}
+    )
 
     def __post_init__(self) -> None:
         for name, least in (("pairs_per_text", 1), ("pairs_per_group", 2), ("blocks_per_group", 0)):
@@ -82,18 +85,20 @@ class PairGroups(torch.utils.data.Dataset):
     - each text alone: `sentence_ids` and `sentence_mask`, (G * 2 P, tokens) int64, and the teacher's `vectors`,
       (G, 2 P, width) float32, the two texts of a pair one after the other;
     - both texts as one input: `pair_ids` and `pair_mask`, (G * P, tokens) int64, and `scores`, (G, P) float32;
-    - what MaskedBlocks gives of G * B blocks, its `labels` under `mask_labels`;
+    - what MaskedBlocks gives of G * B blocks: `input_ids`, `attention_mask`, `block_positions` and `block_labels`;
+    - if sentences are masked, `masked_sentence_ids`, `sentence_positions` and `sentence_labels`, in the same way;
     - `labels`, (G,) float32 zeros, by which Trainer counts the groups.
     """
 
     def __init__(self, pairs: Pairs, special: Any, pad: int, args: PairArguments, blocks: MaskedBlocks | None) -> None:
         self.pairs, self.special, self.pad, self.blocks = pairs, special, pad, blocks
         self.size, self.per_group = args.pairs_per_group, args.blocks_per_group
+        self.masker = blocks.masker if blocks and args.mask_sentences else None
         lengths = np.array([len(row) for row in pairs.ids])[pairs.pairs].sum(1)
         order = np.argsort(lengths, kind="stable")
         self.groups = order[: len(order) // self.size * self.size].reshape(-1, self.size)
         self.lengths = lengths[self.groups].max(1)
-        self.epoch = 0
+        self.epoch, self.progress = 0, 0.0
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -104,6 +109,7 @@ class PairGroups(torch.utils.data.Dataset):
 
     def set_progress(self, progress: float) -> None:
         """Mask the share of tokens from now on that belongs to this place of the run, from 0 to 1."""
+        self.progress = progress
         if self.blocks:
             self.blocks.set_progress(progress)
 
@@ -123,6 +129,10 @@ class PairGroups(torch.utils.data.Dataset):
         batch["vectors"] = torch.from_numpy(vectors).view(len(rows), 2 * self.size, -1)
         batch["scores"] = torch.from_numpy(self.pairs.scores[chosen]).view(len(rows), self.size)
         batch["labels"] = torch.zeros(len(rows))
+        if self.masker:
+            ids, places = batch["sentence_ids"].numpy(), (2 * chosen[:, None] + np.arange(2)).ravel()
+            masked = map(torch.from_numpy, self.masker(ids, places, self.epoch, self.progress))
+            batch |= zip(("masked_sentence_ids", "sentence_positions", "sentence_labels"), masked, strict=True)
         return batch | self._blocks_of(rows)
 
     def _blocks_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -134,7 +144,8 @@ class PairGroups(torch.utils.data.Dataset):
         self.blocks.set_epoch(self.epoch)
         # A stride that shares no factor with the number of blocks visits each once, far from its neighbours.
         found = self.blocks.__getitems__(places * _stride(len(self.blocks)) % len(self.blocks))
-        found["mask_labels"] = found.pop("labels")
+        # Under names of their own: the model takes `masked_positions` off what it is called with.
+        found["block_labels"], found["block_positions"] = found.pop("labels"), found.pop("masked_positions")
         return found
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

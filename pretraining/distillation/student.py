@@ -53,8 +53,10 @@ def _learn(model: Any, fill_masks: Any, scores_pairs: bool, **batch: torch.Tenso
     of pairs, (groups, pairs), and the cosines of single encodings, (groups, texts, texts), `wanted_...` the teacher's.
 
     The projection lets a narrow student point where a wide teacher points; the similarities are those of the student's
-    own encodings, since these are what a user compares.
+    own encodings, since these are what a user compares. A batch without vectors has masks to fill and nothing else.
     """
+    if "vectors" not in batch:
+        return fill_masks(**batch)
     vectors, scores = batch["vectors"], batch["scores"]
     pooled = mean_pool(model, batch["sentence_ids"], batch["sentence_mask"]).view(*vectors.shape[:2], -1)
     projected = normalize(model.distillation.projection(pooled).float(), dim=-1)
@@ -67,7 +69,7 @@ def _learn(model: Any, fill_masks: Any, scores_pairs: bool, **batch: torch.Tenso
     else:  # DDP waits for a gradient of every weight
         found = scores + 0 * sum(weight.sum() for weight in model.distillation.score.parameters())
     losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
-    losses.append(_masked_loss(fill_masks, batch, len(scores)) if "mask_labels" in batch else losses[0] * 0)
+    losses.append(_masked_loss(model, batch, len(scores)) if "block_labels" in batch else losses[0] * 0)
     return {
         "losses": torch.stack(losses, dim=-1),
         "scores": found,
@@ -84,12 +86,23 @@ def _similarities(vectors: torch.Tensor, share: Any) -> torch.Tensor:
     return share(cosines.masked_fill(own, torch.finfo(cosines.dtype).min / 2), dim=-1)
 
 
-def _masked_loss(fill_masks: Any, batch: dict[str, torch.Tensor], groups: int) -> torch.Tensor:
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
-    logits, labels = fill_masks(**inputs).logits.float(), batch["mask_labels"]
-    losses = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
-    targets = (labels != IGNORED).view(groups, -1).sum(-1)
-    return losses.view(groups, -1).sum(-1) / targets.clamp(min=1)
+def _masked_loss(model: Any, batch: dict[str, torch.Tensor], groups: int) -> torch.Tensor:
+    """The mean over the targets of each group, in blocks and in sentences alike, (groups,)."""
+    total: Any = 0
+    targets: Any = 0
+    for ids, mask, name in (
+        ("input_ids", "attention_mask", "block"),
+        ("masked_sentence_ids", "sentence_mask", "sentence"),
+    ):
+        if ids not in batch:
+            continue
+        # Through the model, not its forward method: its head then works on these positions alone.
+        labels, positions = batch[f"{name}_labels"], batch[f"{name}_positions"]
+        logits = model(input_ids=batch[ids], attention_mask=batch.get(mask), masked_positions=positions).logits
+        losses = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+        total = total + losses.view(groups, -1).sum(-1)
+        targets = targets + (labels != IGNORED).view(groups, -1).sum(-1)
+    return total / targets.clamp(min=1)
 
 
 def weighted_loss(

@@ -12,20 +12,21 @@ import torch
 from conftest import ROOT, SENTENCES
 from masked_models import save_model
 from safetensors.numpy import load_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
 
 from data_prep.pack_dataset import PackingArguments
 from data_prep.pack_dataset import main as pack
 from pretraining.distillation import teacher as teachers
 from pretraining.distillation.pairs import PairArguments, PairGroups, make_pairs
 from pretraining.distillation.sentences import SentenceArguments, add_copies, choose_sentences
+from pretraining.distillation.student import add_heads
 from pretraining.masking import MaskedBlocks, make_masker
 from pretraining.run_distillation import DataArguments, main
 from shared.blocks import open_blocks
 from shared.command_line import parse_arguments
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.loss import IGNORED
+from shared.loss import IGNORED, project_masked_only
 from shared.model_config import ModelArguments
 from shared.tokenizer import special_tokens
 from shared.training.arguments import RunArguments
@@ -204,13 +205,77 @@ def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_gr
         groups.set_epoch(epoch)
         batch = groups.__getitems__(list(range(len(groups))))
         if not per_group:
-            assert not {"input_ids", "mask_labels"} & batch.keys()
+            assert not {"input_ids", "block_labels"} & batch.keys()
             return
-        assert len(batch["labels"]) * per_group == len(batch["input_ids"]) == len(batch["mask_labels"])
-        rows, slots = torch.where(batch["mask_labels"] != IGNORED)
-        batch["input_ids"][rows, batch["masked_positions"][rows, slots]] = batch["mask_labels"][rows, slots]
+        assert len(batch["labels"]) * per_group == len(batch["input_ids"]) == len(batch["block_labels"])
+        rows, slots = torch.where(batch["block_labels"] != IGNORED)
+        batch["input_ids"][rows, batch["block_positions"][rows, slots]] = batch["block_labels"][rows, slots]
         read += batch["input_ids"].tolist()
     assert sorted(read[: len(packed)]) == sorted(np.asarray(packed).tolist()), "each once before one is read again"
+
+
+def test_sentences_are_masked_as_blocks_are(place, wordpiece):
+    args = parse_arguments(KINDS, words(place, "x", "--mask_sentences", "true", "--blocks_per_group", "1"))[1]
+    sentences = [f"the red fox number {number} was afraid of the cat" for number in range(40)]
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
+    packed = open_blocks(place / "packed").splits["validation"]
+    blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
+    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    seen = []
+    for epoch in range(2):
+        groups.set_epoch(epoch)
+        batch = groups.__getitems__([3, 0])
+        rows, slots = torch.where(batch["sentence_labels"] != IGNORED)
+        places = batch["sentence_positions"][rows, slots]
+        assert batch["sentence_mask"][rows, places].all() and (places > 0).all(), "neither padding nor [CLS]"
+        words_in_row = batch["sentence_mask"].sum(1) - 2
+        np.testing.assert_array_equal(torch.bincount(rows, minlength=len(words_in_row)), (0.15 * words_in_row).round())
+        restored = batch["masked_sentence_ids"].clone()
+        assert not torch.equal(restored, batch["sentence_ids"])
+        restored[rows, places] = batch["sentence_labels"][rows, slots]
+        assert torch.equal(restored, batch["sentence_ids"])
+        seen.append(batch["masked_sentence_ids"])
+    assert not torch.equal(*seen), "other masks in every epoch"
+
+
+@pytest.mark.parametrize("fast_head", [True, False])
+def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head, monkeypatch):
+    """By transformers' own loss on each group's blocks and sentences, labels at every position."""
+    flags = ["--mask_sentences", "true", "--blocks_per_group", "2", "--pairs_per_group", "4"]
+    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    sentences = [f"the red fox number {number} was afraid of the cat" for number in range(16)]
+    teacher = teachers.load_teacher(f"{place}/teacher")
+    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
+    packed = open_blocks(place / "packed").splits["validation"]
+    blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
+    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    batch = groups.__getitems__([2, 1])
+    config = BertConfig(
+        vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    model = BertForMaskedLM(config).eval()
+    wanted = []
+    for group in range(2):
+        total, targets = 0.0, 0
+        for ids, mask, name, rows in (
+            ("input_ids", "attention_mask", "block", slice(2 * group, 2 * group + 2)),
+            ("masked_sentence_ids", "sentence_mask", "sentence", slice(8 * group, 8 * group + 8)),
+        ):
+            labels = torch.full_like(batch[ids][rows], IGNORED)
+            known = batch[f"{name}_labels"][rows] != IGNORED
+            row, _ = torch.where(known)
+            labels[row, batch[f"{name}_positions"][rows][known]] = batch[f"{name}_labels"][rows][known]
+            attention = batch[mask][rows] if mask in batch else None
+            found = model(input_ids=batch[ids][rows], attention_mask=attention, labels=labels)
+            total, targets = total + found.loss.item() * int(known.sum()), targets + int(known.sum())
+        wanted.append(total / targets)
+    if not fast_head:
+        monkeypatch.setattr("shared.loss._find_head", lambda model: None)
+    project_masked_only(model, lambda _: None)
+    add_heads(model, pairs.vectors.shape[1])
+    losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
+    np.testing.assert_allclose(losses[:, 3].detach(), wanted, rtol=1e-5)
 
 
 def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monkeypatch):
