@@ -178,7 +178,8 @@ def check_columns(split: Split, names: Sequence[str] | Mapping[str, str], kind: 
             raise InputError(f"{split.where}: column {name} holds {column.type}, not text")
         if column.null_count:
             index = pc.index(pc.is_null(column), True).as_py()
-            raise InputError(f"{split.name(index)} (of {len(column):,}): column {name} is empty")
+            more = f", as in {column.null_count - 1:,} more" if column.null_count > 1 else ""
+            raise InputError(f"{split.name(index)}: column {name} is empty{more}")
 
 
 def check_there(split: Split, names: Sequence[str] | Mapping[str, str]) -> None:

@@ -339,7 +339,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
         (cloze({"text": "[MASK] and [MASK]"}), r"c2\.parquet: row 2 \(of 5\): text holds \[MASK\] 2 times"),
         (cloze({"text": "the [MASK]n man"}), r"row 2 \(of 5\): a letter or digit touches \[MASK\]"),
         (cloze({"answer": " "}), r"row 2 \(of 5\): answer is empty"),
-        (cloze({"answer": None}), r"row 2 \(of 5\): column answer is empty"),
+        (cloze({"answer": None}), r"row 2: column answer is empty"),
         (cloze({"kind": "other"}), r"row 1 \(of 5\): the only answer of kind 'person'"),
         (cloze({"date": "spring"}), r"row 2 \(of 5\): 'spring' is not a date"),
         (cloze({"text": "quiet " * 200 + "[MASK]"}), r"question 2: its text is longer than counts takes"),

@@ -276,11 +276,12 @@ def test_a_sentence_transformer_is_kept_as_it_is(tmp_path):
 BAD = {
     "one text": ("sentence1,score\na b,1\n", "which columns hold the two texts? There are sentence1, score"),
     "no header": ("sentence1,sentence2,score\n", "holds no rows"),
-    "null text": ("sentence1,sentence2,score\na,b,1\nc,,2\n", "row 2 (of 2): column sentence2 is empty"),
-    "blank text": ("sentence1,sentence2,score\na,b,1\nc, ,2\n", "row 2 (of 2): column sentence2 is empty"),
+    "null text": ("sentence1,sentence2,score\na,b,1\nc,,2\n", "row 2: column sentence2 is empty"),
+    "null texts": ("sentence1,sentence2,score\na,b,1\nc,,2\nd,,2\n", "row 2: column sentence2 is empty, as in 1 more"),
+    "blank text": ("sentence1,sentence2,score\na,b,1\nc, ,2\n", "row 2: column sentence2 is empty"),
     "no number": ("sentence1,sentence2,score\na,b,1\nc,d,high\n", "row 2: column score holds 'high', not a number"),
     "infinite": ("sentence1,sentence2,score\na,b,1\nc,d,inf\n", "row 2: column score holds 'inf', not a number"),
-    "null score": ("sentence1,sentence2,score\na,b,1\nc,d,\n", "row 2 (of 2): column score is empty"),
+    "null score": ("sentence1,sentence2,score\na,b,1\nc,d,\n", "row 2: column score is empty"),
     "off the scale": (
         "sentence1,sentence2,score\na,b,1\nc,d,6\n",
         "row 2: column score: 6 is not between the 0 and 5",
