@@ -163,6 +163,7 @@ class Series:
         flags += ["--lr_scheduler_type", "warmup_stable_decay", "--warmup_steps", 200, "--eval_strategy", "no"]
         flags += ["--packed_dataset", both, *(self.packed(one) for one in self.args.years[1:] if one <= year)]
         flags += ["--max_tokens", self.args.max_tokens, "--max_steps", -1, "--max_eval_samples", 200, "--seed", seed]
+        flags += ["--keep_trunk"] if year == self.first else []  # for a variant: --model_name_or_path BEFORE/trunk
         return self.run("pretraining/run_mlm.py", output, *flags)
 
     def update(self, year: int, output: Path, seed: int, before: Path, more: str, words: int = 0) -> Path:
