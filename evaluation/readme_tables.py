@@ -171,7 +171,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "shipped_blimp": (["evaluation/results/shipped_blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
-        **{name: ([f"evaluation/results/{name}.json"], series_table) for name in ("updates", "updates_small_batch")},
+        "updates": (["evaluation/results/updates.json"], series_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
     },
