@@ -69,7 +69,8 @@ _MINUS = r"&minus;|&#8722;|&#x2212;"
 _POWER = re.compile(
     rf"<sup\b[^<>]{{0,200}}>{_INLINE}((?:[0-9+\-−n./]|{_MINUS}){{1,12}}){_INLINE}</sup\s*>", re.IGNORECASE
 )
-_BASE = re.compile(rf"(?<=\d)(<sub\b[^<>]{{0,200}}>){_INLINE}(\d{{1,3}}){_INLINE}</sub\s*>", re.IGNORECASE)
+# It looks back from the "<" that it finds at once: begun with the digit, it is tried at every character of the page.
+_BASE = re.compile(rf"(<(?<=\d<)sub\b[^<>]{{0,200}}>){_INLINE}(\d{{1,3}}){_INLINE}</sub\s*>", re.IGNORECASE)
 _INDEX = re.compile(rf"(<sub\b[^<>]{{0,200}}>){_INLINE}(\d{{1,3}}){_INLINE}</sub\s*>(?=\d)", re.IGNORECASE)
 _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]{0,4000})?\r?\n")
