@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Forked(SERVER.Process):
         """What the forked process does."""
         multiprocessing.set_start_method(None, force=True)  # a DataLoader starts its workers as it always does
         gc.freeze()  # the imports are no garbage
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
         threading.Thread(target=end_with_the_tests, daemon=True).start()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
