@@ -49,9 +49,11 @@ _BETWEEN = re.compile(
 )
 _OWN_WORD = re.compile(f"[{IDEOGRAPHS}{LETTERS}\U0001f000-\U0001faff]")  # the last: emoji
 # ASCII: letters to lower case, digits stay, the rest to spaces. The bytes of other characters stay. Two bytes that
-# UTF-8 never has stand for signs that belong to a name: C, C++ and C# are three words.
+# UTF-8 never has stand for signs that belong to a name: C, C++ and C# are three words. The pattern looks back from the
+# sign: one that begins with a look back is tried at every byte.
 _ASCII = bytes(c if c >= 0x80 else ord(chr(c).lower()) if chr(c).isalnum() else 0x20 for c in range(254)) + b"+#"
-_NAME_SIGNS = re.compile(rb"(?<=[0-9A-Za-z\x80-\xff])(?:\+\+?|#)(?![0-9A-Za-z\x80-\xff+#])")
+_IN_NAMES = rb"[0-9A-Za-z\x80-\xff]"
+_NAME_SIGNS = re.compile(rb"(?:\+(?<=%b\+)\+?|#(?<=%b#))(?!%b|[+#])" % (_IN_NAMES, _IN_NAMES, _IN_NAMES))
 _HIDE = bytes.maketrans(b"+#", b"\xfe\xff")
 
 
