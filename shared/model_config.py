@@ -53,7 +53,7 @@ class ModelArguments:
     least_shared_vocabulary: float = field(
         default=0.8,
         metadata={
-            "help": "Share of the entries of --tokenizer_name that the checkpoint's own tokenizer must have, too."
+            "help": "Share of the entries of --tokenizer_name that the checkpoint's own must have; lower case will do."
         },
     )
     vocab_size: int = field(

@@ -136,6 +136,7 @@ USELESS = {  # flags that have nothing to do beside the others: what is answered
     ("data_prep.extract_wikipedia", *STAGE, "--base_url", "x"): "--base_url: is for a download",
     ("data_prep.train_tokenizer", *STAGE, "--tokenizer_type", "bpe", "--strip_accents", "true"): "--strip_accents: ",
     ("pretraining.run_mlm", "--train_file", "x", "--least_shared_vocabulary", "0.5"): "is for a checkpoint",
+    ("pretraining.run_distillation", "--mlm_weight", "0", "--mask_sentences", "true"): "--mask_sentences: is for an ",
     ("pretraining.run_distillation", "--whole_word_mask"): "--whole_word_mask: is for --packed_dataset",
     ("finetuning.run_glue", "--task_name", "sst2", "--problem_type", "regression"): "--problem_type: --task_name says",
     ("finetuning.run_glue", "--search_fraction", "0.5"): "--search_fraction: is for --search_trials",

@@ -191,15 +191,21 @@ def test_a_batch_holds_what_it_says(place, wordpiece):
             np.testing.assert_array_equal(vector, pairs.vectors[text].astype(np.float32))
 
 
-@pytest.mark.parametrize("per_group", [0, 1, 3])
-def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_group):
-    args = parse_arguments(KINDS, words(place, "x", "--blocks_per_group", str(per_group)))[1]
-    sentences = [f"the red fox number {number} was afraid" for number in range(40)]
+def make_groups(place, wordpiece, count, *flags):
+    """Groups of `count` sentences, and the packed blocks that they read."""
+    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    sentences = [f"the red fox number {number} was afraid of the cat" for number in range(count)]
     teacher = teachers.load_teacher(f"{place}/teacher")
     pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
     packed = open_blocks(place / "packed").splits["validation"]
     blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
     groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    return groups, packed
+
+
+@pytest.mark.parametrize("per_group", [0, 1, 3])
+def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_group):
+    groups, packed = make_groups(place, wordpiece, 40, "--blocks_per_group", str(per_group))
     read = []
     for epoch in range(-(-len(packed) // (len(groups) * max(per_group, 1)))):
         groups.set_epoch(epoch)
@@ -215,13 +221,7 @@ def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_gr
 
 
 def test_sentences_are_masked_as_blocks_are(place, wordpiece):
-    args = parse_arguments(KINDS, words(place, "x", "--mask_sentences", "true", "--blocks_per_group", "1"))[1]
-    sentences = [f"the red fox number {number} was afraid of the cat" for number in range(40)]
-    teacher = teachers.load_teacher(f"{place}/teacher")
-    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
-    packed = open_blocks(place / "packed").splits["validation"]
-    blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
-    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    groups, _ = make_groups(place, wordpiece, 40, "--mask_sentences", "true", "--blocks_per_group", "1")
     seen = []
     for epoch in range(2):
         groups.set_epoch(epoch)
@@ -243,13 +243,7 @@ def test_sentences_are_masked_as_blocks_are(place, wordpiece):
 def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head, monkeypatch):
     """By transformers' own loss on each group's blocks and sentences, labels at every position."""
     flags = ["--mask_sentences", "true", "--blocks_per_group", "2", "--pairs_per_group", "4"]
-    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
-    sentences = [f"the red fox number {number} was afraid of the cat" for number in range(16)]
-    teacher = teachers.load_teacher(f"{place}/teacher")
-    pairs = make_pairs(sentences, teacher, lambda model, texts: model.encode(texts), wordpiece, args, 1)
-    packed = open_blocks(place / "packed").splits["validation"]
-    blocks = MaskedBlocks(packed, make_masker(wordpiece, args, 0), wordpiece.pad_token_id)
-    groups = PairGroups(pairs, special_tokens(wordpiece), wordpiece.pad_token_id, args, blocks)
+    groups, _ = make_groups(place, wordpiece, 16, *flags)
     batch = groups.__getitems__([2, 1])
     config = BertConfig(
         vocab_size=len(wordpiece), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
@@ -273,7 +267,7 @@ def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head
     if not fast_head:
         monkeypatch.setattr("shared.loss._find_head", lambda model: None)
     project_masked_only(model, lambda _: None)
-    add_heads(model, pairs.vectors.shape[1])
+    add_heads(model, groups.pairs.vectors.shape[1])
     losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
     np.testing.assert_allclose(losses[:, 3].detach(), wanted, rtol=1e-5)
 
