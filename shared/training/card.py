@@ -82,6 +82,9 @@ def write_model_card(
     results = "\n".join(f"| {name} | {readable(metrics[key])} |" for key, name in rows.items())
     curve = "![training curve](curve.png)\n\n" if (folder / "curve.png").is_file() else ""
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    took = f"{manifest['seconds']:,.0f} s"
+    if manifest["resumed_from"]:  # the seconds are those since then
+        took += f" after {Path(manifest['resumed_from']).name}"
     text = f"""# {folder.name}
 
 {facts.title}
@@ -96,7 +99,7 @@ def write_model_card(
 
 The text was not checked for truth or bias; the model repeats what it read.
 
-Trained with `{" ".join(manifest["command"])}` at commit {manifest["commit"]} in {manifest["seconds"]:,.0f} s on
+Trained with `{" ".join(manifest["command"])}` at commit {manifest["commit"]} in {took} on
 {manifest["hardware"]["device"]} ({versions}). `recipe.yaml` holds every setting that differs from the defaults, and
 `manifest.json` the hashes of the inputs.
 

@@ -116,6 +116,7 @@ def test_resume_goes_on_from_the_last_checkpoint(smoke, tmp_path):
     assert resumed["eval_loss"] == metrics["eval_loss"]
     assert (copy / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert json.loads((copy / "manifest.json").read_text())["resumed_from"].endswith("checkpoint-100")
+    assert " s after checkpoint-100 on" in (copy / "README.md").read_text()
 
 
 def test_a_finished_run_is_not_touched(smoke, capsys):
