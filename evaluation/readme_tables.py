@@ -35,10 +35,8 @@ PRETRAINED = {  # what is in no result file: the layout and the text, in words
 }
 
 SUMMARY = {
-    "pretraining": "pretraining/results/tiny_modern/manifest.json",
-    "benchmark": "evaluation/results/glue.json",
     "freshness": "evaluation/results/freshness.json",
-    "blimp": "evaluation/results/blimp.json",
+    "blimp": "evaluation/results/shipped_blimp.json",
     "cpu_benchmark": "evaluation/results/cpu.json",
 }
 SUMMARY_MORE = tuple(f"evaluation/results/{name}.json" for name in ("shipped", "shipped_more"))
@@ -112,9 +110,7 @@ def summary_table(*results: Any) -> str:
     """What the shipped models are good for, then a part of the summary of make_report.py."""
     *others, shipped, more = results
     inputs = Inputs(dict(zip(SUMMARY, others, strict=True)), {name: ROOT / file for name, file in SUMMARY.items()})
-    rows = {
-        row[0]: row for row in summary_rows(inputs, "tiny_modern", ReportArguments("", pretraining="runs/tiny_modern"))
-    }
+    rows = {row[0]: row for row in summary_rows(inputs, "tiny", ReportArguments("", blimp=SUMMARY["blimp"]))}
     found = [*shipped_rows(shipped, more), *(rows[name] for name in SHOWN)]
     return markdown_table(["measure", "value", "note"], found, "|---|---|---|")
 
