@@ -68,7 +68,8 @@ def export(
     import torch
 
     model.eval()
-    # PyTorch's fused attention becomes more operators than the plain one: it asks of each row if all of it is masked.
+    # PyTorch's fused attention is exported as more operators than the plain one: one more test in each layer for rows
+    # that are masked as a whole.
     attention = model.config._attn_implementation
     model.set_attn_implementation("eager")
     rows, tokens = shape or (2, 16)
