@@ -1,7 +1,9 @@
 """Encoders as ONNX files: exported, quantized to int8, in folders that are ready to load."""
 
+import contextlib
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Those that were written and read again with the versions of requirements-evaluation.txt. 23 is not among them: ONNX
 # Runtime 1.32 refuses the rotary embedding that the exporter writes for it.
 OPSETS = (17, 18, 19, 20, 21, 22, 24, 25)
+FUSED = 24  # from this one on there is one operator for attention and one for rotary positions
 # Signed 8-bit weights times unsigned 8-bit activations saturate on x86 processors without VNNI: two such products do
 # not fit the 16 bits in which the processor adds them. 7 bits do, so that the file is right on every processor; see
 # "reduce_range" in ONNX Runtime's page on quantization.
@@ -59,19 +62,15 @@ def export(
     names: Sequence[str],
     path: Path,
     output: str = "logits",
-    opset: int | None = None,
+    opset: int = FUSED,
     shape: tuple[int, int] | None = None,
 ) -> None:
     """Write a model in fp32 as one file, for any number of rows and tokens, or for those of `shape` alone. Of what it
     computes, `output` is written: `logits`, or `last_hidden_state` of an encoder without head. `opset` is one of
-    OPSETS; None is the exporter's own choice."""
+    OPSETS."""
     import torch
 
     model.eval()
-    # PyTorch's fused attention is exported as more operators than the plain one: one more test in each layer for rows
-    # that are masked as a whole.
-    attention = model.config._attn_implementation
-    model.set_attn_implementation("eager")
     rows, tokens = shape or (2, 16)
     ids = torch.arange(rows * tokens).reshape(rows, tokens) % model.config.vocab_size
     inputs = {name: ids if name == "input_ids" else torch.ones_like(ids) for name in names}
@@ -81,7 +80,8 @@ def export(
     # It warns of operators of packages that are not installed, and of its own use of what is deprecated.
     for name in ("torch.onnx._internal.exporter._registration", "torch.onnx._internal.exporter._compat"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+    operators = _fused_operators(model) if opset >= FUSED else _plain_operators(model)
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"), operators:
         torch.onnx.export(
             _Function(model, names, output),
             tuple(inputs.values()),
@@ -94,10 +94,66 @@ def export(
             external_data=False,
             verbose=False,
         )
-    model.set_attn_implementation(attention)
     clean(path)
-    if opset and opset_of(path) != opset:  # the exporter goes on with the nearest one and says so in its log
+    if opset_of(path) != opset:  # the exporter goes on with the nearest one and says so in its log
         raise RunError(f"{path.name}: could not be written in operator set {opset}; take one of {OPSETS}")
+
+
+@contextlib.contextmanager
+def _plain_operators(model: Any) -> Iterator[None]:
+    """PyTorch's fused attention is exported as more operators than the plain one: one more test in each layer for rows
+    that are masked as a whole."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextlib.contextmanager
+def _fused_operators(model: Any) -> Iterator[None]:
+    """Export attention and rotary positions as one operator each, where the model leaves room for another attention
+    and turns its heads by halves, as most do."""
+    import torch
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attend(module: Any, q: Any, k: Any, v: Any, mask: Any, scaling: Any = None, **_: Any) -> tuple[Any, None]:
+        return torch.onnx.ops.attention(q, k, v, mask, scale=scaling)[0].transpose(1, 2), None
+
+    def rotate(q: Any, k: Any, cos: Any, sin: Any, unsqueeze_dim: int = 1) -> tuple[Any, Any]:
+        # Of an angle both halves hold the same; of one row of positions for all texts each needs its own.
+        cos, sin = (both.chunk(2, dim=-1)[0].expand(q.shape[0], -1, -1) for both in (cos, sin))
+        return torch.onnx.ops.rotary_embedding(q, cos, sin), torch.onnx.ops.rotary_embedding(k, cos, sin)
+
+    with _plain_operators(model):
+        if model._supports_attention_backend:
+            ALL_ATTENTION_FUNCTIONS.register("onnx", attend)
+            ALL_MASK_ATTENTION_FUNCTIONS.register("onnx", eager_mask)
+            model.set_attn_implementation("onnx")
+        module, name = sys.modules[type(model).__module__], "apply_rotary_pos_emb"
+        plain = getattr(module, name, None)
+        if plain is None or not _same(plain, rotate):
+            yield
+            return
+        setattr(module, name, rotate)
+        try:
+            yield
+        finally:
+            setattr(module, name, plain)
+
+
+def _same(plain: Any, rotate: Any) -> bool:
+    """Whether two functions turn the same heads by the same angles alike: some models turn them in pairs."""
+    import torch
+
+    q, k, angles = torch.rand(1, 2, 3, 8), torch.rand(1, 2, 3, 8), torch.rand(1, 3, 4).repeat(1, 1, 2)
+    try:
+        both = [function(q, k, angles.cos(), angles.sin()) for function in (plain, rotate)]
+        return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*both, strict=True))
+    except (TypeError, RuntimeError):  # another signature, other shapes
+        return False
 
 
 def opset_of(path: Path) -> int:
@@ -156,12 +212,15 @@ def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarra
         quantize_dynamic,
         quantize_static,
     )
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = output.with_name("prepared.onnx")
     quant_pre_process(path, prepared, skip_symbolic_shape=True)
     if calibration is None:
-        quantize_dynamic(prepared, output, weight_type=QuantType.QInt8, **WEIGHTS)
+        # It would take the standard Attention for ONNX Runtime's own of that name, which has other inputs.
+        types = [name for name in IntegerOpsRegistry if name != "Attention"]
+        quantize_dynamic(prepared, output, weight_type=QuantType.QInt8, op_types_to_quantize=types, **WEIGHTS)
     else:
         rows = iter(calibration)
 
