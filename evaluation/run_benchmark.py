@@ -51,6 +51,9 @@ class BenchmarkArguments:
     datasets: list[str] = field(
         default_factory=list, metadata={"help": "TASK=FOLDER, for tasks that are not in --dataset_root."}
     )
+    fine_tuned: bool = field(
+        default=False, metadata={"help": "Take models that were fine-tuned before, on made-up questions, say."}
+    )
     learning_rates: list[str] = field(
         default_factory=list,
         metadata={"help": "A grid: each model gets the best for each task. Default: the recipes'."},
@@ -167,7 +170,7 @@ def main(args: BenchmarkArguments) -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("run_benchmark.py is one process: start it with python, without a launcher")
     models = name_models(args.models, CONTROLS)
-    hashes = {name: check_model(path) for name, path in models.items()}
+    hashes = {name: check_model(path, args.fine_tuned) for name, path in models.items()}
     models[RANDOM] = next(iter(models.values()))
     hashes[RANDOM] = {name: value for name, value in next(iter(hashes.values())).items() if name == "config.json"}
     references = read_references(args.references or PUBLISHED, args.tasks)

@@ -31,8 +31,8 @@ def name_models(models: Sequence[str], taken: Sequence[str] = ()) -> dict[str, s
     return found
 
 
-def check_model(path: str) -> dict[str, str]:
-    """The hashes of a local checkpoint. Raises InputError if it cannot be loaded, or is fine-tuned already."""
+def check_model(path: str, fine_tuned: bool = False) -> dict[str, str]:
+    """The hashes of a local checkpoint. Raises InputError if it cannot be loaded, or is fine-tuned but must not be."""
     from transformers import AutoConfig
 
     try:
@@ -40,8 +40,10 @@ def check_model(path: str) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise InputError(f"--models {path}: {one_line(error, 300)}") from error
     for head in config.architectures or []:
-        if head.endswith(FINE_TUNED):
-            raise InputError(f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint")
+        if head.endswith(FINE_TUNED) and not fine_tuned:
+            raise InputError(
+                f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint, or add --fine_tuned"
+            )
     folder = Path(path)
     files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
     return {file.name: sha256_of(file) for file in files}

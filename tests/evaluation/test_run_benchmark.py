@@ -173,11 +173,14 @@ def test_nothing_to_do_and_more_than_one_process(monkeypatch):
         benchmark("--models", "x")
 
 
-def test_a_fine_tuned_checkpoint_is_refused(finished, tmp_path):
-    folder, _, _ = finished
+def test_a_fine_tuned_checkpoint_is_refused_unless_it_is_meant(finished, tmp_path):
+    folder, report, _ = finished
     trained = folder / "runs/opinions/tiny/seed-1"
-    with pytest.raises(InputError, match="is fine-tuned already"):
-        benchmark(*SMOKE, "--models", trained, "--output_dir", tmp_path / "out")
+    command = [*SMOKE, "--models", f"twice={trained}", "--output_dir", tmp_path / "out"]
+    with pytest.raises(InputError, match=r"is fine-tuned already .* or add --fine_tuned"):
+        benchmark(*command)
+    found = benchmark(*command, "--seeds", 1, "--fine_tuned")["results"]["twice"]["opinions"]
+    assert found["mean"] > report["results"]["tiny"]["opinions"]["mean"] - 0.05  # it goes on from what it knew
 
 
 def test_names_of_models():
