@@ -47,7 +47,7 @@ SPLITS = {"train": False, "validation": True}
 class NameArguments:
     input: list[str] = field(metadata={"help": HELP})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    max_sentences: int = field(default=200_000, metadata={"help": "Keep as many, chosen by a hash."})
+    max_sentences: int = field(default=200_000, metadata={"help": "Keep as many at most, chosen by a hash."})
     validation_fraction: float = field(default=0.01, metadata={"help": "Share of the documents that are validation."})
     seed: int = field(default=42, metadata={"help": "Another seed takes other sentences of the same documents."})
 

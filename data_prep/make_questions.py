@@ -46,7 +46,8 @@ ANSWERS = {
         r"(?=[.,;:]|\s+(?:of|in|on|at|by|for|with|from|to|and|that|which|who|was|is|were|are|had|has)\b)"
     ),
 }
-CHANCE = {"date": 1.0, "name": 0.4, "number": 0.8, "noun": 0.4}  # of being asked for
+CHANCE = {"date": 0.6, "name": 0.7, "number": 0.5, "noun": 0.5}  # of being asked for
+OF_A_KIND = 3  # in the context at least, or the question word alone would give away the answer
 ASKS = {
     "date": ["when", "when", "in what year", "what year", "on what date"],
     "number": ["how many", "how much", "what number of"],
@@ -69,7 +70,7 @@ SPLITS = {"train": False, "validation": True}
 class QuestionArguments:
     input: list[str] = field(metadata={"help": HELP})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    max_questions: int = field(default=80_000, metadata={"help": "Keep as many, chosen by a hash."})
+    max_questions: int = field(default=80_000, metadata={"help": "Keep as many at most, chosen by a hash."})
     validation_fraction: float = field(default=0.01, metadata={"help": "Share of the documents to ask in validation."})
     seed: int = field(default=42, metadata={"help": "Another seed makes other questions of the same documents."})
 
@@ -157,10 +158,11 @@ def ask_about(document: str, rng: random.Random) -> Iterator[tuple[str, dict[str
         if len(context.split()) < CONTEXT_WORDS[0]:
             continue
         rng.shuffle(asked)
-        left = QUESTIONS
+        left, kinds = QUESTIONS, Counter(answer.kind for *_, answer in asked)
         for sentence, start, answer in asked:
             text = sentence[answer.start : answer.end]
             fits = len(text.split()) <= ANSWER_WORDS and len(sentence.split()) >= SENTENCE_WORDS
+            fits = fits and kinds[answer.kind] >= OF_A_KIND
             if left and fits and rng.random() < CHANCE[answer.kind] and (question := ask(sentence, answer, rng)):
                 left -= 1
                 answers = {"text": [text], "answer_start": [start + answer.start]}
@@ -180,7 +182,8 @@ def main(args: QuestionArguments) -> dict[str, Any]:
                 name = hashlib.blake2b(f"{row['context']} {row['question']}".encode(), digest_size=8).hexdigest()
                 yield name, kind, held_out, {"id": name, **row}
 
-    kept = heapq.nsmallest(args.max_questions, questions(), key=lambda one: one[0])
+    smallest = heapq.nsmallest(args.max_questions, questions(), key=lambda one: one[0])
+    kept = list({one[0]: one for one in smallest}.values())  # texts may repeat, ids must not
     splits = {name: [row for *_, apart, row in kept if apart == held] for name, held in SPLITS.items()}
     if not all(splits.values()):
         raise InputError(

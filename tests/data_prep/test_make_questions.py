@@ -17,7 +17,7 @@ NAMES = ["Amundsen", "Robert Scott", "Ann Bancroft", "Nansen", "Mary Seacole", "
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """300 documents of two paragraphs, and one that is too short."""
+    """303 documents of two paragraphs, three of them twice, and one that is too short."""
     rng, documents = random.Random(0), ["Too short."]
     for _ in range(300):
         paragraphs = [
@@ -29,6 +29,7 @@ def text(tmp_path_factory):
             for _ in range(2)
         ]
         documents.append("\n".join(paragraphs))
+    documents += documents[-3:]  # of which no question may be twice
     path = tmp_path_factory.mktemp("text") / "text.jsonl"
     path.write_text("".join(json.dumps({"text": one}) + "\n" for one in documents))
     return str(path)
@@ -85,7 +86,7 @@ def test_the_same_settings_give_the_same_bytes_and_more_questions_only_add(text,
     both = [(tmp_path / name / "train.parquet").read_bytes() for name in ("all", "again")]
     assert both[0] == both[1]
     fewer, more = ({one for rows in read(tmp_path / name).values() for one in rows["id"]} for name in ("fewer", "all"))
-    assert len(fewer) == 300 and fewer < more
+    assert 290 < len(fewer) <= 300 and fewer < more  # a question of two texts counts twice
 
 
 @pytest.mark.parametrize(
