@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from datasets import ClassLabel, Features, List, Value
+from datasets import ClassLabel, Features, List, Value, concatenate_datasets
 
 from finetuning.common.checkpoint import MULTI
 from finetuning.common.classes import ClassArguments
@@ -34,6 +34,10 @@ class LabelArguments(ClassArguments):
         default=False, metadata={"help": "Leave out rows without a text or label, and count them. Default: an error."}
     )
 
+    both_orders: bool = field(
+        default=False, metadata={"help": "Train on each pair in both orders, where the order means nothing."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.label_columns and self.label_separator:
@@ -57,7 +61,19 @@ def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
     column, and for a row that lacks something unless --drop_incomplete_rows is set.
     """
     splits = {name: _settle(split, args, may_lack_labels=name.startswith("test")) for name, split in splits.items()}
+    if args.both_orders and "train" in splits:
+        splits["train"] = _in_both_orders(splits["train"], args.text_columns)
     return _as_numbers(splits, args.label_column) if not args.label_separator else splits
+
+
+def _in_both_orders(split: Split, columns: Sequence[str]) -> Split:
+    """The rows, and behind them once more all of them with the two texts exchanged. Raises InputError for one text."""
+    if len(columns) != 2:
+        raise InputError("--both_orders: there is one text; name the second one by --text_pair_column")
+    rows, numbers = split.rows, [split.number(i) for i in range(len(split.rows))]
+    exchanged = rows.rename_columns(dict(zip(columns, reversed(columns), strict=True)))
+    both = concatenate_datasets([rows, exchanged.select_columns(rows.column_names)])
+    return replace(split, rows=both, numbers=[*numbers, *numbers])
 
 
 def _settle(split: Split, args: Any, may_lack_labels: bool) -> Split:

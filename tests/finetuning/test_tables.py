@@ -207,6 +207,24 @@ def test_rows_that_lack_something(tmp_path, capsys):
     assert settle_columns(load_splits(args)[0], args)["test"].rows.column_names == ["sentence"]
 
 
+def test_pairs_are_trained_on_in_both_orders(tmp_path):
+    path = write(tmp_path, "a,b,label\np,q,x\nr,,y\ns,t,y\n")
+    pair = {"text_column": "a", "text_pair_column": "b", "drop_incomplete_rows": True}
+    split = settle(path, both_orders=True, **pair)["train"]
+    assert split.rows.to_dict() == {
+        "a": ["p", "s", "q", "t"],
+        "b": ["q", "t", "p", "s"],
+        "label": ["x", "y", "x", "y"],
+    }
+    assert [split.number(i) for i in range(4)] == [1, 3, 1, 3]  # of the rows in the file
+    args = DataArguments(validation_file=path, both_orders=True, **pair)
+    assert len(settle_columns(load_splits(args)[0], args)["validation"].rows) == 2
+    with pytest.raises(
+        InputError, match="--both_orders: there is one text; name the second one by --text_pair_column"
+    ):
+        settle(path, both_orders=True, text_column="a")
+
+
 def test_several_labels_in_a_row(tmp_path):
     """The same labels as pandas' get_dummies has of the lists, by both flags."""
     lists = pd.Series(["b; a", "", "c", "a"])
