@@ -150,6 +150,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "shipped_more": (["evaluation/results/shipped_more.json"], benchmark_table),
         "after_questions": (["evaluation/results/after_questions.json"], benchmark_table),
         "after_names": (["evaluation/results/after_names.json"], benchmark_table),
+        "after_names_wikiann": (["evaluation/results/after_names_wikiann.json"], benchmark_table),
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "published_model": (["evaluation/results/published_model.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
