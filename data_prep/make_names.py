@@ -19,17 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
 from shared.command_line import run_script
-from shared.documents import HELP, Documents, is_held_out
+from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import atomic_folder, check_new_folder, write_json
+from shared.files import check_new_folder
 
 SENTENCES = 6  # of a document at most
 WORDS = (5, 50)
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 WORD = re.compile(r"(?:[A-Z]\.){2,}|\w+(?:['’]\w+)?|[^\w\s]")
 INSIDE = frozenset(["of", "the", "de", "van", "von", "&", "-"])  # within a name, between capitals
 MONTHS = "January February March April May June July August September October November December"
@@ -40,22 +37,16 @@ AFTER = dict.fromkeys(("said", "says", "wrote", "told", "married", "died", "aske
 KINDS = ("PER", "LOC", "ORG")
 LEAST_HINTS, LEAST_LEAD = 2, 2.0  # how many, and how much the first kind must lead the second, or it is MISC
 MOST_NAMES = 0.6  # of the words of a sentence; more is a title or a table
-SPLITS = {"train": False, "validation": True}
 
 
 @dataclass
-class NameArguments:
-    input: list[str] = field(metadata={"help": HELP})
-    output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
+class NameArguments(TaskArguments):
     max_sentences: int = field(default=200_000, metadata={"help": "Keep as many at most, chosen by a hash."})
-    validation_fraction: float = field(default=0.01, metadata={"help": "Share of the documents that are validation."})
-    seed: int = field(default=42, metadata={"help": "Another seed takes other sentences of the same documents."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_sentences < 2:
             raise InputError(f"--max_sentences {self.max_sentences}: must be at least 2")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be between 0 and 1")
 
 
 def choose_sentences(document: str, rng: random.Random) -> list[list[str]]:
@@ -139,7 +130,7 @@ def main(args: NameArguments) -> dict[str, Any]:
         usual.update(word.lower() for word in words[1:] if word[0].isupper())
         usual.subtract(word for word in words[1:] if word[0].islower())
     hints = count_hints([words for _, words in kept], usual)
-    splits: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     kinds: Counter[str] = Counter()
     for held_out, words in kept:
         tags = tag(words, usual, hints)
@@ -153,17 +144,8 @@ def main(args: NameArguments) -> dict[str, Any]:
             f"--input: {len(kept)} sentences with {kinds.total()} names; give more text, or another "
             "--validation_fraction, so that training and validation have some"
         )
-    report = {
-        "settings": vars(args) | {"output_dir": None},
-        "input": documents.describe(),
-        "sentences": {name: len(rows) for name, rows in splits.items()},
-        "names": dict(kinds),
-        "skipped": dict(documents.skipped),
-    }
-    with atomic_folder(args.output_dir) as folder:
-        for name, rows in splits.items():
-            pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-        write_json(folder / "report.json", report)
+    facts = {"sentences": {name: len(rows) for name, rows in splits.items()}, "names": dict(kinds)}
+    report = write_task(args, documents, splits, facts)
     print(f"{report['sentences']} sentences with {report['names']} names in {args.output_dir}")
     return report
 

@@ -19,19 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
 from shared.command_line import run_script
-from shared.documents import HELP, Documents, is_held_out
+from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import atomic_folder, check_new_folder, write_json
+from shared.files import check_new_folder
 
 CONTEXT_WORDS = (40, 130)
 SENTENCE_WORDS = 7  # in a shorter one there is nothing to ask for
 ANSWER_WORDS = 6
 PARAGRAPHS, QUESTIONS = 3, 2  # of a document, and of a paragraph, at most
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 UNIT = r"(?:\s?%|\s+(?:million|billion|percent|per cent|km|miles|m|kg|years|days|people))"
 NUMBER_WORDS = "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundreds|thousands"
@@ -63,22 +60,16 @@ LIGHT = re.compile(
     rf"{JOINING_WORDS}|that|which|who|was|is|were|are|had|has|his|her|its|their|it|he|she|they|this|be|or",
     re.IGNORECASE,
 )
-SPLITS = {"train": False, "validation": True}
 
 
 @dataclass
-class QuestionArguments:
-    input: list[str] = field(metadata={"help": HELP})
-    output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
+class QuestionArguments(TaskArguments):
     max_questions: int = field(default=80_000, metadata={"help": "Keep as many at most, chosen by a hash."})
-    validation_fraction: float = field(default=0.01, metadata={"help": "Share of the documents to ask in validation."})
-    seed: int = field(default=42, metadata={"help": "Another seed makes other questions of the same documents."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_questions < 2:
             raise InputError(f"--max_questions {self.max_questions}: must be at least 2")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be between 0 and 1")
 
 
 class Answer(NamedTuple):
@@ -184,24 +175,19 @@ def main(args: QuestionArguments) -> dict[str, Any]:
 
     smallest = heapq.nsmallest(args.max_questions, questions(), key=lambda one: one[0])
     kept = list({one[0]: one for one in smallest}.values())  # texts may repeat, ids must not
-    splits = {name: [row for *_, apart, row in kept if apart == held] for name, held in SPLITS.items()}
+    splits = {
+        name: [row for *_, held_out, row in kept if held_out == apart]
+        for name, apart in (("train", False), ("validation", True))
+    }
     if not all(splits.values()):
         raise InputError(
             f"--input: {len(kept)} questions, none of them in "
             f"{' and '.join(name for name, rows in splits.items() if not rows)}; give more text, or another "
             "--validation_fraction"
         )
-    report = {
-        "settings": vars(args) | {"output_dir": None},
-        "input": documents.describe(),
-        "questions": {name: len(rows) for name, rows in splits.items()},
-        "answers": dict(Counter(kind for _, kind, *_ in kept)),
-        "skipped": dict(documents.skipped),
-    }
-    with atomic_folder(args.output_dir) as folder:
-        for name, rows in splits.items():
-            pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-        write_json(folder / "report.json", report)
+    facts = {"questions": {name: len(rows) for name, rows in splits.items()}}
+    facts["answers"] = dict(Counter(kind for _, kind, *_ in kept))
+    report = write_task(args, documents, splits, facts)
     print(f"{report['questions']} questions about {report['answers']} in {args.output_dir}")
     return report
 

@@ -33,7 +33,6 @@ class LabelArguments(ClassArguments):
     drop_incomplete_rows: bool = field(
         default=False, metadata={"help": "Leave out rows without a text or label, and count them. Default: an error."}
     )
-
     both_orders: bool = field(
         default=False, metadata={"help": "Train on each pair in both orders, where the order means nothing."}
     )
@@ -57,8 +56,9 @@ class LabelArguments(ClassArguments):
 def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
     """The splits with a label column whose type says what the labels are, without the rows that lack something.
 
-    A test split whose labels are all missing has no label column then. Raises InputError, which names file, row and
-    column, and for a row that lacks something unless --drop_incomplete_rows is set.
+    A test split whose labels are all missing has no label column then. With --both_orders the training split has its
+    pairs a second time, exchanged. Raises InputError, which names file, row and column, and for a row that lacks
+    something unless --drop_incomplete_rows is set.
     """
     splits = {name: _settle(split, args, may_lack_labels=name.startswith("test")) for name, split in splits.items()}
     if args.both_orders and "train" in splits:

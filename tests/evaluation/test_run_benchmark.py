@@ -180,7 +180,7 @@ def test_a_fine_tuned_checkpoint_is_refused_unless_it_is_meant(finished, tmp_pat
     with pytest.raises(InputError, match=r"is fine-tuned already .* or add --fine_tuned"):
         benchmark(*command)
     found = benchmark(*command, "--seeds", 1, "--fine_tuned")["results"]["twice"]["opinions"]
-    assert found["mean"] > report["results"]["tiny"]["opinions"]["mean"] - 0.05  # it goes on from what it knew
+    assert found["mean"] > report["results"]["tiny"]["opinions"]["mean"] - 0.05
 
 
 def test_names_of_models():
