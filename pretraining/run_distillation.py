@@ -24,10 +24,11 @@ from scipy.stats import spearmanr
 from transformers import EvalPrediction, set_seed
 
 from pretraining.distillation.card import RESULTS, describe
+from pretraining.distillation.made_tasks import MadeTask, load_made_tasks
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
 from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
-from pretraining.distillation.student import LOSSES, add_heads, remove_heads, weighted_loss
+from pretraining.distillation.student import LossArguments, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.vocabulary.rows import build_model
@@ -43,9 +44,11 @@ from shared.training.budget import plan_steps
 from shared.training.record import RunRecord
 from shared.training.trainer import ExactTrainer
 
+Say = Callable[[str], None]
+
 
 @dataclass
-class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
+class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArguments):
     teacher_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder: a folder or Hub id."})
     train_file: list[str] = field(
         default_factory=list,
@@ -55,31 +58,20 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments):
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
     packed_dataset: str | None = field(default=None, metadata={"help": "Packed blocks: text with masks to fill."})
     max_sentence_tokens: int = field(default=60, metadata={"help": "Tokens of a sentence; longer ones are cut."})
-    embedding_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine of student and teacher."})
-    similarity_weight: float = field(default=0.5, metadata={"help": "Weight of the similarities in a group."})
-    pair_weight: float = field(default=10.0, metadata={"help": "Weight of the squared error of the scores of pairs."})
-    mlm_weight: float = field(default=0.2, metadata={"help": "Weight of masked language modelling, with blocks."})
 
     def __post_init__(self) -> None:
-        for base in (SentenceArguments, PairArguments, MaskingArguments):
+        for base in DataArguments.__bases__:
             base.__post_init__(self)
         if not self.packed_dataset:
             refuse_flags(self, dict.fromkeys(MaskingArguments.__annotations__, "is for --packed_dataset"))
         if not self.mlm_weight:
             refuse_flags(self, {"mask_sentences": "is for an --mlm_weight above 0"})
-        if min(self.weights) < 0 or not max(self.weights):
-            raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
-
-    @property
-    def weights(self) -> list[float]:
-        """In the order of LOSSES."""
-        return [self.embedding_weight, self.similarity_weight, self.pair_weight, self.mlm_weight]
 
 
 def load_data(
-    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, quiet: bool
-) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, Any]]:
-    """The tokenizer; the pairs of `train` and `validation`; the blocks; and what identifies all of it."""
+    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, say: Say, quiet: bool
+) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, dict[str, MadeTask]], dict[str, Any]]:
+    """The tokenizer; the pairs of `train` and `validation`; the blocks; the made-up tasks; what identifies all."""
     if not data_args.teacher_name_or_path:
         raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
     if bool(data_args.train_file) == bool(data_args.dataset_name):
@@ -108,17 +100,20 @@ def load_data(
     encode = partial(cached_encodings, bf16=training_args.bf16, quiet=quiet)
     seed = training_args.seed
     pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
+    made = load_made_tasks(data_args, tokenizer, say)
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
-    return tokenizer, pairs, blocks, identity | {"blocks": blocks and blocks.manifest["splits"]}
+    identity |= {f"{task}s": one.digest() for task, one in made["train"].items()}
+    return tokenizer, pairs, blocks, made, identity | {"blocks": blocks and blocks.manifest["splits"]}
 
 
 def make_datasets(
     tokenizer: Any,
     pairs: dict[str, Pairs],
     packed: PackedBlocks | None,
+    made: dict[str, dict[str, MadeTask]],
     data_args: DataArguments,
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, PairGroups]:
     """The groups of `train`, and of `validation` under the same masks always."""
     datasets = {}
@@ -127,19 +122,18 @@ def make_datasets(
         blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
         if blocks:
             blocks.check_share("--packed_dataset", say)
-        datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks)
+        datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks, made[name])
         if not len(datasets[name]):
             raise InputError(f"--pairs_per_group {data_args.pairs_per_group}: more than the {name} text has pairs")
     return datasets
 
 
-def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, names: list[str]) -> dict[str, float]:
     """The mean of each loss over groups, and Spearman's correlations over all pairs."""
     losses, scores, wanted_scores, cosines, wanted_cosines = prediction.predictions
     others = ~np.eye(cosines.shape[-1], dtype=bool)
-    found = {
-        f"{name}_loss": float(value) for name, value in zip(LOSSES, losses.mean(0, dtype=np.float64), strict=True)
-    }
+    means = losses.mean(0, dtype=np.float64).tolist()
+    found = {f"{name}_loss": value for name, value in zip(names, means, strict=True)}
     found["score_spearman"] = float(spearmanr(scores.ravel(), wanted_scores.ravel()).statistic)
     cosines, wanted_cosines = cosines[:, others].ravel(), wanted_cosines[:, others].ravel()
     found["cosine_spearman"] = float(spearmanr(cosines, wanted_cosines).statistic)
@@ -155,11 +149,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
         quiet = not record.is_writer
-        tokenizer, pairs, packed, identity = load_data(model_args, data_args, training_args, quiet)
+        tokenizer, pairs, packed, made, identity = load_data(model_args, data_args, training_args, record.note, quiet)
     if record.use_inputs(identity, identity):
         return record.finished["results"]
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
-    datasets = make_datasets(tokenizer, pairs, packed, data_args, training_args.seed, record.note)
+    length = max([length, *(task.longest() for task in made["train"].values())])
+    datasets = make_datasets(tokenizer, pairs, packed, made, data_args, training_args.seed, record.note)
 
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
@@ -167,7 +162,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         blocks = packed.splits["train"] if packed else None
         model = build_model(model_args, tokenizer, length, record.note, blocks)
         project_masked_only(model, record.note)
-        add_heads(model, pairs["train"].vectors.shape[1], scores_pairs=data_args.pair_weight > 0)
+        classes = {name: task.classes for name, task in made["train"].items()}
+        add_heads(model, pairs["train"].vectors.shape[1], data_args.pair_weight > 0, classes)
         return ExactTrainer(
             model=model,
             args=args,
@@ -175,8 +171,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             train_dataset=datasets["train"],
             eval_dataset=datasets["validation"],
             processing_class=tokenizer,
-            compute_loss_func=partial(weighted_loss, weights=data_args.weights),
-            compute_metrics=compute_metrics,
+            compute_loss_func=partial(weighted_loss, weights=list(data_args.weights.values())),
+            compute_metrics=partial(compute_metrics, names=list(data_args.weights)),
             identity=record.identity,
         )
 

@@ -11,6 +11,8 @@ RESULTS = {
     "eval_similarity_loss": "divergence of the similarities in a group, nats",
     "eval_pair_loss": "squared error of the scores of pairs",
     "eval_mlm_loss": "masked language modelling, nats per masked token",
+    "eval_question_loss": "ends of answers in made-up questions, nats",
+    "eval_name_loss": "kinds of words in made-up names, nats",
     "eval_score_spearman": "scores of pairs: Spearman with the teacher's",
     "eval_cosine_spearman": "cosines of single encodings: Spearman with the teacher's",
 }

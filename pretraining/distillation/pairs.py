@@ -1,13 +1,14 @@
 """Pairs of sentences with the teacher's score, and the groups of them that a training step reads."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from pretraining.distillation.made_tasks import MadeTask
 from pretraining.distillation.sentences import add_copies
 from pretraining.masking import MaskedBlocks
 from shared.errors import InputError
@@ -87,11 +88,20 @@ class PairGroups(torch.utils.data.Dataset):
     - both texts as one input: `pair_ids` and `pair_mask`, (G * P, tokens) int64, and `scores`, (G, P) float32;
     - what MaskedBlocks gives of G * B blocks: `input_ids`, `attention_mask`, `block_positions` and `block_labels`;
     - if sentences are masked, `masked_sentence_ids`, `sentence_positions` and `sentence_labels`, in the same way;
+    - what `MadeTask.batch` gives of a group of each made-up task;
     - `labels`, (G,) float32 zeros, by which Trainer counts the groups.
     """
 
-    def __init__(self, pairs: Pairs, special: Any, pad: int, args: PairArguments, blocks: MaskedBlocks | None) -> None:
-        self.pairs, self.special, self.pad, self.blocks = pairs, special, pad, blocks
+    def __init__(
+        self,
+        pairs: Pairs,
+        special: Any,
+        pad: int,
+        args: PairArguments,
+        blocks: MaskedBlocks | None,
+        made: Mapping[str, MadeTask] = {},
+    ) -> None:
+        self.pairs, self.special, self.pad, self.blocks, self.made = pairs, special, pad, blocks, made
         self.size, self.per_group = args.pairs_per_group, args.blocks_per_group
         self.masker = blocks.masker if blocks and args.mask_sentences else None
         lengths = np.array([len(row) for row in pairs.ids])[pairs.pairs].sum(1)
@@ -133,20 +143,26 @@ class PairGroups(torch.utils.data.Dataset):
             ids, places = batch["sentence_ids"].numpy(), (2 * chosen[:, None] + np.arange(2)).ravel()
             masked = map(torch.from_numpy, self.masker(ids, places, self.epoch, self.progress))
             batch |= zip(("masked_sentence_ids", "sentence_positions", "sentence_labels"), masked, strict=True)
+        for task, made in self.made.items():
+            batch |= made.batch(task, self._places(rows, 1, len(made.groups)), self.pad)
         return batch | self._blocks_of(rows)
 
     def _blocks_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """The blocks of these groups in this epoch; every block is read before one is read again."""
+        """The blocks of these groups in this epoch."""
         if self.blocks is None or not self.per_group:
             return {}
-        first = (self.epoch * len(self) + rows) * self.per_group
-        places = (first[:, None] + np.arange(self.per_group)).ravel() % len(self.blocks)
         self.blocks.set_epoch(self.epoch)
-        # A stride that shares no factor with the number of blocks visits each once, far from its neighbours.
-        found = self.blocks.__getitems__(places * _stride(len(self.blocks)) % len(self.blocks))
+        found = self.blocks.__getitems__(self._places(rows, self.per_group, len(self.blocks)))
         # Under names of their own: the model takes `masked_positions` off what it is called with.
         found["block_labels"], found["block_positions"] = found.pop("labels"), found.pop("masked_positions")
         return found
+
+    def _places(self, rows: np.ndarray, each: int, count: int) -> np.ndarray:
+        """`each` numbers below `count` for each group in this epoch; all come before one comes again."""
+        first = (self.epoch * len(self) + rows) * each
+        places = (first[:, None] + np.arange(each)).ravel() % count
+        # A stride that shares no factor with the count visits each once, far from its neighbours.
+        return places * _stride(count) % count
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(map(len, rows))

@@ -1,5 +1,7 @@
 """A masked language model that learns from a teacher: what it computes of a batch of groups, and the loss."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -8,31 +10,51 @@ from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
 from pretraining.attention import FLEX
+from pretraining.distillation.made_tasks import MadeTaskArguments
 from shared.errors import InputError
 from shared.loss import IGNORED, Count
 
-LOSSES = ("embedding", "similarity", "pair", "mlm")
 TEMPERATURE = 0.05  # of the similarities in a group, as in contrastive learning (Gao et al., 2021, SimCSE)
 
 
-class Heads(nn.Module):
-    """What the student needs to answer the teacher, and drops when it has learned."""
+@dataclass
+class LossArguments(MadeTaskArguments):
+    embedding_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine of student and teacher."})
+    similarity_weight: float = field(default=0.5, metadata={"help": "Weight of the similarities in a group."})
+    pair_weight: float = field(default=10.0, metadata={"help": "Weight of the squared error of the scores of pairs."})
+    mlm_weight: float = field(default=0.2, metadata={"help": "Weight of masked language modelling, with blocks."})
 
-    def __init__(self, width: int, teacher_width: int) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.weights.values()) < 0 or not max(self.weights.values()):
+            raise InputError("--embedding_weight and the other weights: 0 or above, and one of them above 0")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each loss, in the order in which the student gives them."""
+        names = ("embedding", "similarity", "pair", "mlm", *self.made_tasks)
+        return {name: getattr(self, f"{name}_weight") for name in names}
+
+
+class Heads(nn.Module):
+    """What the student needs to answer the teacher, and drops when it has learned. `classes`: of made-up tasks."""
+
+    def __init__(self, width: int, teacher_width: int, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.projection = nn.Linear(width, teacher_width)
         self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.made = nn.ModuleDict({task: nn.Linear(width, count) for task, count in classes.items()})
 
 
-def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True) -> None:
+def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True, classes: Mapping[str, int] = {}) -> None:
     """Give a `...ForMaskedLM` model the heads, and a forward pass for the batches of `PairGroups`.
 
-    Without `scores_pairs` no pair is read in training, which is half of the work. Raises InputError for attention that
-    is made for packed blocks alone.
+    Without `scores_pairs` no pair is read in training, which is half of the work. `classes`: what a token can be in
+    each made-up task. Raises InputError for attention that is made for packed blocks alone.
     """
     if model.config._attn_implementation == FLEX:
         raise InputError(f"--attn_implementation {FLEX}: is for --isolate_documents of run_mlm.py; use sdpa")
-    model.distillation = Heads(model.config.hidden_size, teacher_width)
+    model.distillation = Heads(model.config.hidden_size, teacher_width, classes)
     model.forward = partial(_learn, model, model.forward, scores_pairs)
 
 
@@ -49,8 +71,9 @@ def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
 
 
 def _learn(model: Any, fill_masks: Any, scores_pairs: bool, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The losses of each group, (groups, 4) in the order of LOSSES; and what is compared over all groups: the scores
-    of pairs, (groups, pairs), and the cosines of single encodings, (groups, texts, texts), `wanted_...` the teacher's.
+    """The losses of each group, (groups, losses) in the order of `LossArguments.weights`; and what is compared over
+    all groups: the scores of pairs, (groups, pairs), and the cosines of single encodings, (groups, texts, texts),
+    `wanted_...` the teacher's.
 
     The projection lets a narrow student point where a wide teacher points; the similarities are those of the student's
     own encodings, since these are what a user compares. A batch without vectors has masks to fill and nothing else.
@@ -70,6 +93,7 @@ def _learn(model: Any, fill_masks: Any, scores_pairs: bool, **batch: torch.Tenso
         found = scores + 0 * sum(weight.sum() for weight in model.distillation.score.parameters())
     losses = [embedding, similarity.mean(-1), mse_loss(found, scores, reduction="none").mean(-1)]
     losses.append(_masked_loss(model, batch, len(scores)) if "block_labels" in batch else losses[0] * 0)
+    losses += [_made_loss(model, batch, task, len(scores)) for task in model.distillation.made]
     return {
         "losses": torch.stack(losses, dim=-1),
         "scores": found,
@@ -103,6 +127,19 @@ def _masked_loss(model: Any, batch: dict[str, torch.Tensor], groups: int) -> tor
         total = total + losses.view(groups, -1).sum(-1)
         targets = targets + (labels != IGNORED).view(groups, -1).sum(-1)
     return total / targets.clamp(min=1)
+
+
+def _made_loss(model: Any, batch: dict[str, torch.Tensor], task: str, groups: int) -> torch.Tensor:
+    """The mean over the targets of each group, (groups,): the ends of the answers, or the names."""
+    mask, labels = batch[f"{task}_mask"], batch[f"{task}_labels"]
+    states = model.base_model(input_ids=batch[f"{task}_ids"], attention_mask=mask)[0]
+    logits = model.distillation.made[task](states).float()
+    if task == "question":  # which token, of all that are no padding
+        logits = logits.masked_fill(mask[..., None] == 0, torch.finfo(logits.dtype).min)
+    else:  # which class, at each token
+        logits = logits.transpose(1, 2)
+    losses = cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    return losses.view(groups, -1).sum(-1) / (labels != IGNORED).view(groups, -1).sum(-1)
 
 
 def weighted_loss(

@@ -5,18 +5,30 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import ROOT, SENTENCES
 from masked_models import save_model
 from safetensors.numpy import load_file
-from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    pipeline,
+)
+from transformers.loss.loss_utils import ForQuestionAnsweringLoss, ForTokenClassification
 
 from data_prep.pack_dataset import PackingArguments
 from data_prep.pack_dataset import main as pack
 from pretraining.distillation import teacher as teachers
+from pretraining.distillation.made_tasks import load_made_tasks
 from pretraining.distillation.pairs import PairArguments, PairGroups, make_pairs
 from pretraining.distillation.sentences import SentenceArguments, add_copies, choose_sentences
 from pretraining.distillation.student import add_heads
@@ -270,6 +282,109 @@ def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head
     add_heads(model, groups.pairs.vectors.shape[1])
     losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
     np.testing.assert_allclose(losses[:, 3].detach(), wanted, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def made_folders(tmp_path_factory):
+    """Questions about ninety texts, and the names of ninety sentences, as data_prep makes them."""
+    folder = tmp_path_factory.mktemp("made")
+    animals = ["fox", "cat", "dog", "bird", "owl", "pony"]
+    questions, names = [], []
+    for number in range(90):
+        animal, name = animals[number % 6], f"q{'abcdefghio'[number // 10]}{'abcdefghio'[number % 10]}"
+        context = f"the red {animal} saw it . " * (1 + number % 2) + f"then the {animal} {name} ran home ."
+        answers = {"text": [name], "answer_start": [context.index(name)]}
+        questions.append({"id": str(number), "context": context, "question": "what name?", "answers": answers})
+        names.append({"tokens": ["afraid", animal, "of", "unlikely" * 3], "ner_tags": ["O", "B-PER", "O", "B-LOC"]})
+    for name, rows in (("questions", questions), ("names", names)):
+        (folder / name).mkdir()
+        for split, part in (("train", rows[:60]), ("validation", rows[60:])):
+            pq.write_table(pa.Table.from_pylist(part), folder / name / f"{split}.parquet")
+    return ["--question_dataset", f"{folder}/questions", "--name_dataset", f"{folder}/names"]
+
+
+def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece, made_folders):
+    flags = [*made_folders, "--questions_per_group", "4", "--names_per_group", "7"]
+    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    made = load_made_tasks(args, wordpiece, print)["train"]
+    plain, _ = make_groups(place, wordpiece, 40)
+    special, pad = special_tokens(wordpiece), wordpiece.pad_token_id
+    groups = PairGroups(plain.pairs, special, pad, PairArguments(1, 4, 0), None, made)
+    asked = pq.read_table(f"{args.question_dataset}/train.parquet").to_pylist()
+    wanted = sorted(
+        (wordpiece(row["question"], row["context"])["input_ids"], row["answers"]["text"][0]) for row in asked
+    )
+    batch = groups.__getitems__(list(range(15)))
+    found = []
+    for ids, mask, (first, last) in zip(
+        *(batch[f"question_{name}"] for name in ("ids", "mask", "labels")), strict=True
+    ):
+        answer = wordpiece.decode(ids[first : last + 1])
+        found.append((ids[mask.bool()].tolist(), answer))
+    assert sorted(found) == wanted, "15 groups of 4 are the 60 questions"
+    assert len(batch["name_ids"]) == 15 * 7
+    for ids, labels in zip(batch["name_ids"], batch["name_labels"], strict=True):
+        starts = [wordpiece.decode(ids[place]) for place in torch.where(labels != IGNORED)[0]]
+        assert [one[0] for one in starts][::2] == ["a", "o"], "one label a word, at its first token"
+        assert labels[labels != IGNORED].tolist() == [2, 1, 2, 0], "B-LOC, B-PER, O"
+
+
+def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, wordpiece, made_folders):
+    flags = [*made_folders, "--questions_per_group", "3", "--names_per_group", "3"]
+    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    made = load_made_tasks(args, wordpiece, print)["train"]
+    plain, _ = make_groups(place, wordpiece, 40)
+    groups = PairGroups(plain.pairs, special_tokens(wordpiece), 0, PairArguments(1, 4, 0), None, made)
+    model = AutoModelForMaskedLM.from_pretrained(f"{place}/student").eval()
+    add_heads(model, 32, classes={name: task.classes for name, task in made.items()})
+    batch = groups.__getitems__([2, 7])
+    losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
+    for group, row in ((0, slice(0, 3)), (1, slice(3, 6))):
+        wanted: dict[str, list[torch.Tensor]] = {"question": [], "name": []}
+        for task, found in wanted.items():
+            parts = (batch[f"{task}_{name}"][row] for name in ("ids", "mask", "labels"))
+            for ids, mask, labels in zip(*parts, strict=True):  # each alone, since stock heads see padding
+                length = int(mask.sum())
+                logits = model.distillation.made[task](model.base_model(ids[None, :length])[0])
+                if task == "question":
+                    found.append(ForQuestionAnsweringLoss(*logits.unbind(-1), *labels[:, None]))
+                else:
+                    found.append(ForTokenClassification(logits, labels[None, :length], SimpleNamespace(num_labels=3)))
+        expected = [torch.stack(found).mean().item() for found in wanted.values()]
+        np.testing.assert_allclose(losses[group, 4:].detach(), expected, rtol=1e-5)
+
+
+def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, tmp_path):
+    flags = [*made_folders, "--questions_per_group", 4, "--names_per_group", 4]
+    metrics = run(place, tmp_path / "made", *flags)
+    before = run(place, tmp_path / "before", *flags, "--question_weight", 0, "--name_weight", 0)
+    assert metrics["eval_name_loss"] < 0.5 * before["eval_name_loss"]
+    assert metrics["eval_question_loss"] < before["eval_question_loss"]
+    assert not [key for key in load_file(tmp_path / "made" / "model.safetensors") if "distillation" in key]
+    weights = load_file(tmp_path / "made" / "model.safetensors")
+    cut = run(place, tmp_path / "cut", *flags, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
+    assert cut["eval_name_loss"] == pytest.approx(metrics["eval_name_loss"], rel=1e-3), "a step may be split anywhere"
+    assert weights.keys() == load_file(place / "student" / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--questions_per_group", "3"], "--questions_per_group: is for --question_dataset"),
+        (["--name_weight", "3"], "--name_weight: is for --name_dataset"),
+        (["--max_task_tokens", "9"], "--max_task_tokens: is for --question_dataset or --name_dataset"),
+        (["--question_dataset", "nowhere"], "--question_dataset nowhere: no train.parquet"),
+        (["QUESTIONS", "--max_task_tokens", "9"], "train has 0 rows of at most --max_task_tokens 9"),
+        (["QUESTIONS", "--questions_per_group", "31"], "validation has 30 rows"),
+        (["QUESTIONS", "--questions_per_group", "0"], "--questions_per_group 0: must be at least 1"),
+        (["NAMES AS QUESTIONS"], "no train.parquet with question and context and answers in it"),
+    ],
+)
+def test_wrong_made_up_tasks_are_refused(place, made_folders, tmp_path, flags, message):
+    swapped = ["--question_dataset", made_folders[3]]
+    kinds = {"QUESTIONS": made_folders[:2], "NAMES AS QUESTIONS": swapped}
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        run(place, tmp_path / "x", *[word for flag in flags for word in kinds.get(flag, [flag])])
 
 
 def test_an_interrupted_teacher_goes_on_from_its_last_part(place, tmp_path, monkeypatch):

@@ -1,0 +1,156 @@
+"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, and names to mark."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from shared.command_line import refuse_flags
+from shared.errors import InputError
+from shared.loss import IGNORED
+
+READ_AT_ONCE = 8192  # rows, tokenized together
+COLUMNS = {"question": ("question", "context", "answers"), "name": ("tokens", "ner_tags")}
+
+
+@dataclass
+class MadeTaskArguments:
+    question_dataset: str | None = field(
+        default=None, metadata={"help": "Answers to find in a text: a folder of data_prep/make_questions.py."}
+    )
+    questions_per_group: int = field(default=8, metadata={"help": "Questions in a sample."})
+    question_weight: float = field(default=1.0, metadata={"help": "Weight of the ends of their answers."})
+    name_dataset: str | None = field(
+        default=None, metadata={"help": "Names to mark: a folder of data_prep/make_names.py."}
+    )
+    names_per_group: int = field(default=32, metadata={"help": "Sentences with names to mark in a sample."})
+    name_weight: float = field(default=1.0, metadata={"help": "Weight of the kinds of their words."})
+    max_task_tokens: int = field(
+        default=256,
+        metadata={"help": "Tokens of a question with its text, or of a sentence; longer ones are left out."},
+    )
+
+    def __post_init__(self) -> None:
+        for task in COLUMNS:
+            if not getattr(self, f"{task}_dataset"):
+                refuse_flags(self, dict.fromkeys([f"{task}s_per_group", f"{task}_weight"], f"is for --{task}_dataset"))
+            if getattr(self, f"{task}s_per_group") < 1:
+                raise InputError(f"--{task}s_per_group {getattr(self, f'{task}s_per_group')}: must be at least 1")
+        if not self.made_tasks:
+            refuse_flags(self, {"max_task_tokens": "is for --question_dataset or --name_dataset"})
+
+    @property
+    def made_tasks(self) -> list[str]:
+        """Those that are asked for, "question" and "name"."""
+        return [task for task in COLUMNS if getattr(self, f"{task}_dataset")]
+
+
+@dataclass(frozen=True)
+class MadeTask:
+    """The rows of a task, in groups of like length.
+
+    Token ids with special tokens, and labels: of a question the first and the last token of its answer, (2,); of a
+    sentence the class of each word at its first token, (tokens,), IGNORED at the others. `classes`: how many a token
+    can be, two for answers.
+    """
+
+    ids: list[np.ndarray]
+    labels: list[np.ndarray]
+    classes: int
+    groups: np.ndarray
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        digest = hashlib.sha256()
+        for array in (*self.ids, *self.labels, self.groups):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def longest(self) -> int:
+        """The tokens of the longest row."""
+        return max(map(len, self.ids))
+
+    def batch(self, task: str, groups: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
+        """`question_ids`, `question_mask` and `question_labels`, or `name_...`, of the rows of these groups."""
+        rows = self.groups[groups].ravel()
+        labels = [self.labels[row] for row in rows]
+        return {
+            f"{task}_ids": _pad([self.ids[row] for row in rows], pad),
+            f"{task}_mask": _pad([np.ones(len(self.ids[row]), dtype=np.int64) for row in rows], 0),
+            f"{task}_labels": _pad(labels, IGNORED),
+        }
+
+
+def _pad(rows: list[np.ndarray], value: int) -> torch.Tensor:
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for row, values in zip(padded, rows, strict=True):
+        row[: len(values)] = values
+    return torch.from_numpy(padded)
+
+
+def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[str, dict[str, MadeTask]]:
+    """The tasks that are asked for, of `train` and of `validation`. Raises InputError, naming the flag."""
+    loaded: dict[str, dict[str, MadeTask]] = {"train": {}, "validation": {}}
+    for task in args.made_tasks:
+        flag = f"--{task}_dataset {getattr(args, f'{task}_dataset')}"
+        tables = {split: _read(Path(getattr(args, f"{task}_dataset")), split, task, flag) for split in loaded}
+        if task == "question":
+            read, classes = partial(_read_questions, tokenizer=tokenizer), 2
+        else:
+            tags = sorted({tag for table in tables.values() for row in table["ner_tags"] for tag in row.as_py()})
+            read, classes = partial(_read_names, tokenizer=tokenizer, tags=tags), len(tags)
+        for split, table in tables.items():
+            rows = [row for row in read(table) if len(row[0]) <= args.max_task_tokens]
+            size = getattr(args, f"{task}s_per_group")
+            if len(rows) < size:
+                raise InputError(
+                    f"{flag}: {split} has {len(rows)} rows of at most --max_task_tokens {args.max_task_tokens}; a "
+                    f"sample takes --{task}s_per_group {size}"
+                )
+            if len(rows) < len(table):
+                say(f"{flag}: {len(table) - len(rows):,} of {len(table):,} rows of {split} left out, as too long")
+            order = np.argsort([len(ids) for ids, _ in rows], kind="stable")
+            groups = order[: len(order) // size * size].reshape(-1, size)
+            loaded[split][task] = MadeTask([ids for ids, _ in rows], [labels for _, labels in rows], classes, groups)
+    return loaded
+
+
+def _read(folder: Path, split: str, task: str, flag: str) -> pa.Table:
+    """The columns of the task."""
+    try:
+        return pq.read_table(folder / f"{split}.parquet", columns=list(COLUMNS[task]))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{flag}: no {split}.parquet with {' and '.join(COLUMNS[task])} in it; make the folder with "
+            f"data_prep/make_{task}s.py"
+        ) from error
+
+
+def _read_questions(table: pa.Table, tokenizer: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(table), READ_AT_ONCE):
+        part = table.slice(start, READ_AT_ONCE).to_pydict()
+        encoded = tokenizer(part["question"], part["context"], verbose=False)
+        for encoding, answers in zip(encoded.encodings, part["answers"], strict=True):
+            begin, text = answers["answer_start"][0], answers["text"][0]
+            ends = [encoding.char_to_token(place, 1) for place in (begin, begin + len(text) - 1)]
+            yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
+
+
+def _read_names(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    numbers = {tag: number for number, tag in enumerate(tags)}
+    for start in range(0, len(table), READ_AT_ONCE):
+        part = table.slice(start, READ_AT_ONCE).to_pydict()
+        encoded = tokenizer(part["tokens"], is_split_into_words=True, verbose=False)
+        for encoding, names in zip(encoded.encodings, part["ner_tags"], strict=True):
+            labels = np.full(len(encoding.ids), IGNORED)
+            words = np.array([-1 if word is None else word for word in encoding.word_ids])
+            first = np.flatnonzero((words >= 0) & (words != np.concatenate([[-1], words[:-1]])))
+            labels[first] = [numbers[names[word]] for word in words[first]]
+            yield np.array(encoding.ids), labels
