@@ -115,7 +115,8 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
                     f"sample takes --{task}s_per_group {size}"
                 )
             if len(rows) < len(table):
-                say(f"{flag}: {len(table) - len(rows):,} of {len(table):,} rows of {split} left out, as too long")
+                lost = len(table) - len(rows)
+                say(f"{flag}: {lost:,} of {len(table):,} rows of {split} left out, too long or unreadable")
             order = np.argsort([len(ids) for ids, _ in rows], kind="stable")
             groups = order[: len(order) // size * size].reshape(-1, size)
             loaded[split][task] = MadeTask([ids for ids, _ in rows], [labels for _, labels in rows], classes, groups)
@@ -140,17 +141,21 @@ def _read_questions(table: pa.Table, tokenizer: Any) -> Iterator[tuple[np.ndarra
         for encoding, answers in zip(encoded.encodings, part["answers"], strict=True):
             begin, text = answers["answer_start"][0], answers["text"][0]
             ends = [encoding.char_to_token(place, 1) for place in (begin, begin + len(text) - 1)]
-            yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
+            if None not in ends:  # of characters that the tokenizer throws away
+                yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
 
 
 def _read_names(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     numbers = {tag: number for number, tag in enumerate(tags)}
     for start in range(0, len(table), READ_AT_ONCE):
         part = table.slice(start, READ_AT_ONCE).to_pydict()
-        encoded = tokenizer(part["tokens"], is_split_into_words=True, verbose=False)
-        for encoding, names in zip(encoded.encodings, part["ner_tags"], strict=True):
+        encoded = tokenizer([" ".join(words) for words in part["tokens"]], verbose=False)
+        for encoding, words, names in zip(encoded.encodings, part["tokens"], part["ner_tags"], strict=True):
             labels = np.full(len(encoding.ids), IGNORED)
-            words = np.array([-1 if word is None else word for word in encoding.word_ids])
-            first = np.flatnonzero((words >= 0) & (words != np.concatenate([[-1], words[:-1]])))
-            labels[first] = [numbers[names[word]] for word in words[first]]
+            begin = 0
+            for word, name in zip(words, names, strict=True):
+                first = encoding.char_to_token(begin)
+                if first is not None:
+                    labels[first] = numbers[name]
+                begin += len(word) + 1
             yield np.array(encoding.ids), labels

@@ -139,7 +139,7 @@ def _made_loss(model: Any, batch: dict[str, torch.Tensor], task: str, groups: in
     else:  # which class, at each token
         logits = logits.transpose(1, 2)
     losses = cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-    return losses.view(groups, -1).sum(-1) / (labels != IGNORED).view(groups, -1).sum(-1)
+    return losses.view(groups, -1).sum(-1) / (labels != IGNORED).view(groups, -1).sum(-1).clamp(min=1)
 
 
 def weighted_loss(

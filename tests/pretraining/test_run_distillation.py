@@ -303,28 +303,28 @@ def made_folders(tmp_path_factory):
     return ["--question_dataset", f"{folder}/questions", "--name_dataset", f"{folder}/names"]
 
 
-def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece, made_folders):
+def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece, tokenizer, made_folders):
     flags = [*made_folders, "--questions_per_group", "4", "--names_per_group", "7"]
     args = parse_arguments(KINDS, words(place, "x", *flags))[1]
-    made = load_made_tasks(args, wordpiece, print)["train"]
+    made = load_made_tasks(args, tokenizer, print)["train"]
     plain, _ = make_groups(place, wordpiece, 40)
-    special, pad = special_tokens(wordpiece), wordpiece.pad_token_id
+    special, pad = special_tokens(wordpiece), tokenizer.pad_token_id
     groups = PairGroups(plain.pairs, special, pad, PairArguments(1, 4, 0), None, made)
     asked = pq.read_table(f"{args.question_dataset}/train.parquet").to_pylist()
     wanted = sorted(
-        (wordpiece(row["question"], row["context"])["input_ids"], row["answers"]["text"][0]) for row in asked
+        (tokenizer(row["question"], row["context"])["input_ids"], row["answers"]["text"][0]) for row in asked
     )
     batch = groups.__getitems__(list(range(15)))
     found = []
     for ids, mask, (first, last) in zip(
         *(batch[f"question_{name}"] for name in ("ids", "mask", "labels")), strict=True
     ):
-        answer = wordpiece.decode(ids[first : last + 1])
+        answer = tokenizer.decode(ids[first : last + 1]).strip()
         found.append((ids[mask.bool()].tolist(), answer))
     assert sorted(found) == wanted, "15 groups of 4 are the 60 questions"
     assert len(batch["name_ids"]) == 15 * 7
     for ids, labels in zip(batch["name_ids"], batch["name_labels"], strict=True):
-        starts = [wordpiece.decode(ids[place]) for place in torch.where(labels != IGNORED)[0]]
+        starts = [tokenizer.decode(ids[place]).strip() for place in torch.where(labels != IGNORED)[0]]
         assert [one[0] for one in starts][::2] == ["a", "o"], "one label a word, at its first token"
         assert labels[labels != IGNORED].tolist() == [2, 1, 2, 0], "B-LOC, B-PER, O"
 
@@ -376,13 +376,19 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
         (["--question_dataset", "nowhere"], "--question_dataset nowhere: no train.parquet"),
         (["QUESTIONS", "--max_task_tokens", "9"], "train has 0 rows of at most --max_task_tokens 9"),
         (["QUESTIONS", "--questions_per_group", "31"], "validation has 30 rows"),
+        (["LONG"], "the model has only 64 positions; lower --max_task_tokens"),
         (["QUESTIONS", "--questions_per_group", "0"], "--questions_per_group 0: must be at least 1"),
         (["NAMES AS QUESTIONS"], "no train.parquet with question and context and answers in it"),
     ],
 )
 def test_wrong_made_up_tasks_are_refused(place, made_folders, tmp_path, flags, message):
-    swapped = ["--question_dataset", made_folders[3]]
-    kinds = {"QUESTIONS": made_folders[:2], "NAMES AS QUESTIONS": swapped}
+    questions, names = made_folders[1], made_folders[3]
+    shutil.copytree(questions, tmp_path / "long")
+    table = pq.read_table(f"{questions}/train.parquet").to_pylist()
+    table[0]["context"] += " it saw the cat and the dog" * 9
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "long" / "train.parquet")
+    kinds = {"QUESTIONS": questions, "NAMES AS QUESTIONS": names, "LONG": tmp_path / "long"}
+    kinds = {kind: ["--question_dataset", folder] for kind, folder in kinds.items()}
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         run(place, tmp_path / "x", *[word for flag in flags for word in kinds.get(flag, [flag])])
 
