@@ -177,6 +177,22 @@ def test_regression_and_several_labels(checkpoint, tmp_path):
     assert AutoConfig.from_pretrained(tmp_path / "several").problem_type == "multi_label_classification"
 
 
+def test_both_orders_train_as_a_file_of_twice_the_rows(checkpoint, tmp_path):
+    rows = pd.read_csv("tests/data/likeness_train.csv").head(24)
+    first, second, _ = rows.columns
+    turned = rows.rename(columns={first: second, second: first})[rows.columns]
+    rows.to_csv(tmp_path / "once.csv", index=False)
+    pd.concat([rows, turned]).to_csv(tmp_path / "twice.csv", index=False)
+    metrics, budget = {}, ["--problem_type", "regression", "--max_steps", 3]
+    for name, more in (("once", ["--both_orders"]), ("twice", [])):
+        data = ["--train_file", tmp_path / f"{name}.csv", "--validation_file", tmp_path / "once.csv"]
+        columns = ["--text_column", first, "--text_pair_column", second, "--label_column", "score"]
+        metrics[name] = run(checkpoint, tmp_path / name, *data, *columns, *more, *budget, recipe=None)
+    assert metrics["once"]["train_loss"] == metrics["twice"]["train_loss"]
+    once, twice = ((tmp_path / name / "model.safetensors").read_bytes() for name in metrics)
+    assert once == twice
+
+
 def test_columns_of_labels_ids_and_a_held_out_part(checkpoint, tmp_path):
     """A CSV with a column for each label: scores are scikit-learn's, predictions say whose they are."""
     rows = read_rows(TRAIN)
