@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from transformers import EvalPrediction, set_seed
 
 from pretraining.distillation.card import RESULTS, describe
-from pretraining.distillation.made_tasks import MadeTask, load_made_tasks
+from pretraining.distillation.made_tasks import MadeTask, check_lengths, load_made_tasks
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
 from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
@@ -37,7 +37,7 @@ from shared.command_line import refuse_flags, run_script
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.loss import project_masked_only
-from shared.model_config import ModelArguments, check_fits, check_vocab_size
+from shared.model_config import ModelArguments, check_vocab_size
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 from shared.training.arguments import RunArguments, choose_best_by
 from shared.training.budget import plan_steps
@@ -160,8 +160,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         set_seed(args.seed)
         blocks = packed.splits["train"] if packed else None
         model = build_model(model_args, tokenizer, length, record.note, blocks)
-        longest = max([0, *(task.longest() for part in made.values() for task in part.values())])
-        check_fits(model.config, tokenizer, longest, fewer_positions="lower --max_task_tokens")
+        check_lengths(made, model.config, tokenizer)
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}
         add_heads(model, pairs["train"].vectors.shape[1], data_args.pair_weight > 0, classes)

@@ -1,7 +1,7 @@
 """Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, and names to mark."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from shared.command_line import refuse_flags
 from shared.errors import InputError
 from shared.loss import IGNORED
+from shared.model_config import check_fits
 
 READ_AT_ONCE = 8192  # rows, tokenized together
 COLUMNS = {"question": ("question", "context", "answers"), "name": ("tokens", "ner_tags")}
@@ -41,8 +42,8 @@ class MadeTaskArguments:
         for task in COLUMNS:
             if not getattr(self, f"{task}_dataset"):
                 refuse_flags(self, dict.fromkeys([f"{task}s_per_group", f"{task}_weight"], f"is for --{task}_dataset"))
-            if getattr(self, f"{task}s_per_group") < 1:
-                raise InputError(f"--{task}s_per_group {getattr(self, f'{task}s_per_group')}: must be at least 1")
+            if self.rows_per_group[task] < 1:
+                raise InputError(f"--{task}s_per_group {self.rows_per_group[task]}: must be at least 1")
         if not self.made_tasks:
             refuse_flags(self, {"max_task_tokens": "is for --question_dataset or --name_dataset"})
 
@@ -50,6 +51,11 @@ class MadeTaskArguments:
     def made_tasks(self) -> list[str]:
         """Those that are asked for, "question" and "name"."""
         return [task for task in COLUMNS if getattr(self, f"{task}_dataset")]
+
+    @property
+    def rows_per_group(self) -> dict[str, int]:
+        """How many rows of each task are in a sample."""
+        return {"question": self.questions_per_group, "name": self.names_per_group}
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,6 @@ class MadeTask:
         for array in (*self.ids, *self.labels, self.groups):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
-
-    def longest(self) -> int:
-        """The tokens of the longest row."""
-        return max(map(len, self.ids))
 
     def batch(self, task: str, groups: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
         """`question_ids`, `question_mask` and `question_labels`, or `name_...`, of the rows of these groups."""
@@ -108,7 +110,7 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
             read, classes = partial(_read_names, tokenizer=tokenizer, tags=tags), len(tags)
         for split, table in tables.items():
             rows = [row for row in read(table) if len(row[0]) <= args.max_task_tokens]
-            size = getattr(args, f"{task}s_per_group")
+            size = args.rows_per_group[task]
             if len(rows) < size:
                 raise InputError(
                     f"{flag}: {split} has {len(rows)} rows of at most --max_task_tokens {args.max_task_tokens}; a "
@@ -121,6 +123,12 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
             groups = order[: len(order) // size * size].reshape(-1, size)
             loaded[split][task] = MadeTask([ids for ids, _ in rows], [labels for _, labels in rows], classes, groups)
     return loaded
+
+
+def check_lengths(made: Mapping[str, Mapping[str, MadeTask]], config: Any, tokenizer: Any) -> None:
+    """Raise InputError unless the model has a position for each token of the longest row."""
+    longest = max((len(ids) for tasks in made.values() for task in tasks.values() for ids in task.ids), default=0)
+    check_fits(config, tokenizer, longest, fewer_positions="lower --max_task_tokens")
 
 
 def _read(folder: Path, split: str, task: str, flag: str) -> pa.Table:
