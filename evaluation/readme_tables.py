@@ -46,6 +46,7 @@ MEASURES = {  # of tasks that the summary shows
     "mrpc": ("Paraphrase of two texts", "accuracy on MRPC"),
     "average": ("Average of six tasks of GLUE", "cola, sst2, mrpc, stsb, rte and wnli"),
     "snli": ("Inference", "accuracy on SNLI, of 18,154 pairs,"),
+    "squad": ("Answers to questions", "F1 on SQuAD, of 3,845 questions,"),
     "wikiann": ("Named entities", "F1 on WikiANN"),
 }
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
@@ -148,6 +149,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     "finetuning/RESULTS.md": {
         "shipped": (["evaluation/results/shipped.json"], benchmark_table),
         "shipped_more": (["evaluation/results/shipped_more.json"], benchmark_table),
+        "shipped_wnut_17": (["evaluation/results/shipped_wnut_17.json"], benchmark_table),
         "after_questions": (["evaluation/results/after_questions.json"], benchmark_table),
         "after_names": (["evaluation/results/after_names.json"], benchmark_table),
         "after_names_wikiann": (["evaluation/results/after_names_wikiann.json"], benchmark_table),
