@@ -4,7 +4,8 @@
 
 Plain masked-language modelling never asks what two texts have in common. Here the teacher, any sentence or masked
 language encoder (also word vectors of data_prep/train_word_vectors.py), says so: the student learns to point where the
-teacher points (one text at a time), and to score a pair that it reads as one input, while it goes on filling masks.
+teacher points (one text at a time), and to score a pair that it reads as one input, while it goes on filling masks
+and, if asked, does the tasks that data_prep/make_questions.py and make_names.py have made of plain text.
 Writes a model that plain `AutoModelForMaskedLM.from_pretrained` and `SentenceTransformer` load, its tokenizer,
 recipe.yaml, manifest.json, results, curve and card. Reports, on held-out sentences, how close it is to the teacher.
 """
@@ -144,7 +145,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
-    choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
+    choose_best_by(training_args, data_args.measures)
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):

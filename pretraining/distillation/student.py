@@ -35,6 +35,11 @@ class LossArguments(MadeTaskArguments):
         names = ("embedding", "similarity", "pair", "mlm", *self.made_tasks)
         return {name: getattr(self, f"{name}_weight") for name in names}
 
+    @property
+    def measures(self) -> list[str]:
+        """What evaluation will report, known before there is data."""
+        return ["loss", *(f"{name}_loss" for name in self.weights), "score_spearman", "cosine_spearman"]
+
 
 class Heads(nn.Module):
     """What the student needs to answer the teacher, and drops when it has learned. `classes`: of made-up tasks."""

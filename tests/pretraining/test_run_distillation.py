@@ -15,14 +15,7 @@ import torch
 from conftest import ROOT, SENTENCES
 from masked_models import save_model
 from safetensors.numpy import load_file
-from transformers import (
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    pipeline,
-)
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
 from transformers.loss.loss_utils import ForQuestionAnsweringLoss, ForTokenClassification
 
 from data_prep.pack_dataset import PackingArguments
@@ -360,11 +353,10 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
     before = run(place, tmp_path / "before", *flags, "--question_weight", 0, "--name_weight", 0)
     assert metrics["eval_name_loss"] < 0.5 * before["eval_name_loss"]
     assert metrics["eval_question_loss"] < before["eval_question_loss"]
-    assert not [key for key in load_file(tmp_path / "made" / "model.safetensors") if "distillation" in key]
     weights = load_file(tmp_path / "made" / "model.safetensors")
+    assert weights.keys() == load_file(place / "student" / "model.safetensors").keys(), "its heads are gone"
     cut = run(place, tmp_path / "cut", *flags, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
     assert cut["eval_name_loss"] == pytest.approx(metrics["eval_name_loss"], rel=1e-3), "a step may be split anywhere"
-    assert weights.keys() == load_file(place / "student" / "model.safetensors").keys()
 
 
 @pytest.mark.parametrize(
@@ -389,7 +381,7 @@ def test_wrong_made_up_tasks_are_refused(place, made_folders, tmp_path, flags, m
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "long" / "train.parquet")
     kinds = {"QUESTIONS": questions, "NAMES AS QUESTIONS": names, "LONG": tmp_path / "long"}
     kinds = {kind: ["--question_dataset", folder] for kind, folder in kinds.items()}
-    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+    with pytest.raises(InputError, match=message):
         run(place, tmp_path / "x", *[word for flag in flags for word in kinds.get(flag, [flag])])
 
 
