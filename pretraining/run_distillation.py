@@ -103,7 +103,8 @@ def load_data(
     pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
     made = load_made_tasks(data_args, tokenizer, say)
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
-    identity |= {f"{task}s": one.digest() for task, one in made["train"].items()}
+    for task in data_args.made_tasks:
+        identity[f"{task}s"] = {split: tasks[task].digest() for split, tasks in made.items()}
     return tokenizer, pairs, blocks, made, identity | {"blocks": blocks and blocks.manifest["splits"]}
 
 
@@ -161,7 +162,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         set_seed(args.seed)
         blocks = packed.splits["train"] if packed else None
         model = build_model(model_args, tokenizer, length, record.note, blocks)
-        check_lengths(made, model.config, tokenizer)
+        check_lengths(made, model.config)
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}
         add_heads(model, pairs["train"].vectors.shape[1], data_args.pair_weight > 0, classes)

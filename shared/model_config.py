@@ -328,13 +328,19 @@ def check_fits(
         raise InputError(
             f"the tokenizer has {len(tokenizer)} entries, but the model embeds only {config.vocab_size}; {fewer_words}"
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "camembert", "xlm-roberta"):
-        positions -= config.pad_token_id + 1
+    positions = count_positions(config)
     if positions and max_seq_length > positions:
         raise InputError(
             f"--max_seq_length {max_seq_length}: the model has only {positions} positions; {fewer_positions}"
         )
+
+
+def count_positions(config: Any) -> int | None:
+    """How many tokens long an input may be; None without a limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ("roberta", "camembert", "xlm-roberta"):
+        positions -= config.pad_token_id + 1
+    return positions or None
 
 
 def plain_outputs(config: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from shared.command_line import refuse_flags
 from shared.errors import InputError
 from shared.loss import IGNORED
-from shared.model_config import check_fits
+from shared.model_config import count_positions
 
 READ_AT_ONCE = 8192  # rows, tokenized together
 COLUMNS = {"question": ("question", "context", "answers"), "name": ("tokens", "ner_tags")}
@@ -125,10 +125,15 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
     return loaded
 
 
-def check_lengths(made: Mapping[str, Mapping[str, MadeTask]], config: Any, tokenizer: Any) -> None:
+def check_lengths(made: Mapping[str, Mapping[str, MadeTask]], config: Any) -> None:
     """Raise InputError unless the model has a position for each token of the longest row."""
     longest = max((len(ids) for tasks in made.values() for task in tasks.values() for ids in task.ids), default=0)
-    check_fits(config, tokenizer, longest, fewer_positions="lower --max_task_tokens")
+    positions = count_positions(config)
+    if positions and longest > positions:
+        raise InputError(
+            f"--max_task_tokens: there are rows of {longest} tokens, and the model has only {positions} positions; "
+            f"leave them out with --max_task_tokens {positions}"
+        )
 
 
 def _read(folder: Path, split: str, task: str, flag: str) -> pa.Table:

@@ -288,10 +288,14 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def _hashes_of_models(recipe: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the weights and configurations in the folders that `..._name_or_path` flags name."""
+    """Hashes of the configurations, and of the weights read, in the folders that `..._name_or_path` flags name."""
+    unread = ".safetensors" if recipe.get("random_weights") else None
     folders = {name: Path(value) for name, value in recipe.items() if name.endswith("name_or_path")}
     return {
-        f"{name}/{path.name}": sha256_of(path) for name, folder in folders.items() for path in _model_files(folder)
+        f"{name}/{path.name}": sha256_of(path)
+        for name, folder in folders.items()
+        for path in _model_files(folder)
+        if path.suffix != unread
     }
 
 

@@ -246,6 +246,8 @@ def test_a_finished_run_on_other_data_or_from_other_weights_is_refused(checkpoin
     flags = (str(start), out, "--train_file", data, "--max_steps", 2)
     results = run(*flags)
     assert run(*flags) == results and "This run finished on" in capsys.readouterr().out
+    random = (str(start), tmp_path / "random", *flags[2:], "--random_weights")
+    results_of_random = run(*random)
     lines = data.read_text().splitlines(keepends=True)
     data.write_text("".join(lines[:-1]))
     with pytest.raises(InputError, match=r"started otherwise \(.*name a new folder, or insist with --accept_changes"):
@@ -257,6 +259,8 @@ def test_a_finished_run_on_other_data_or_from_other_weights_is_refused(checkpoin
     (start / "model.safetensors").write_bytes(weights)
     with pytest.raises(InputError, match=r"model_name_or_path/model\.safetensors: \w{8}\.\.\. -> \w{8}\.\.\."):
         run(*flags)
+    shutil.copy(TRAIN, data)
+    assert run(*random) == results_of_random, "of the checkpoint it read the configuration alone"
 
 
 def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):

@@ -40,6 +40,7 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
 RECIPE = "pretraining/recipes/distil_smoke.yaml"
+SMALL_GROUPS = ["--questions_per_group", "4", "--names_per_group", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +123,21 @@ def test_a_loss_counts_by_its_weight_and_without_one_nothing_is_learned_of_it(pl
     assert found[0]["eval_similarity_loss"] < 0.95 * found[3]["eval_similarity_loss"]
 
 
-def test_a_killed_run_ends_with_the_same_bits(place, finished, tmp_path):
-    folder, _ = finished
-    killed = tmp_path / "killed"
+def test_a_killed_run_ends_with_the_same_bits(place, made_folders, tmp_path):
+    whole, killed, flags = tmp_path / "whole", tmp_path / "killed", [*made_folders, *SMALL_GROUPS]
+    run(place, whole, *flags)
     process = subprocess.Popen(
-        [sys.executable, "pretraining/run_distillation.py", *words(place, killed)], cwd=ROOT, stdout=subprocess.DEVNULL
+        [sys.executable, "pretraining/run_distillation.py", *words(place, killed, *flags)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
     )
     while process.poll() is None and not (killed / "checkpoint-20").exists():
         pass
     process.kill()
     assert process.wait() != 0, "it was not killed in time"
-    run(place, killed)
+    run(place, killed, *flags)
     assert json.loads((killed / "manifest.json").read_text())["resumed_from"]
-    assert (killed / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 def test_a_step_may_be_split_anywhere(place, tmp_path):
@@ -348,7 +351,7 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
 
 
 def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, tmp_path):
-    flags = [*made_folders, "--questions_per_group", 4, "--names_per_group", 4]
+    flags = [*made_folders, *SMALL_GROUPS]
     metrics = run(place, tmp_path / "made", *flags)
     before = run(place, tmp_path / "before", *flags, "--question_weight", 0, "--name_weight", 0)
     assert metrics["eval_name_loss"] < 0.5 * before["eval_name_loss"]
@@ -368,7 +371,7 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
         (["--question_dataset", "nowhere"], "--question_dataset nowhere: no train.parquet"),
         (["QUESTIONS", "--max_task_tokens", "9"], "train has 0 rows of at most --max_task_tokens 9"),
         (["QUESTIONS", "--questions_per_group", "31"], "validation has 30 rows"),
-        (["LONG"], "the model has only 64 positions; lower --max_task_tokens"),
+        (["LONG"], "the model has only 64 positions; leave them out with --max_task_tokens 64"),
         (["QUESTIONS", "--questions_per_group", "0"], "--questions_per_group 0: must be at least 1"),
         (["NAMES AS QUESTIONS"], "no train.parquet with question and context and answers in it"),
     ],
