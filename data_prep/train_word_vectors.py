@@ -28,7 +28,7 @@ LEAST_COUNT = 1.0  # weighted by distance; rarer neighbours are chance
 
 @dataclass
 class VectorArguments:
-    packed_dataset: str = field(metadata={"help": "A folder written by data_prep/pack_dataset.py."})
+    packed_dataset: list[str] = field(metadata={"help": "A folder written by data_prep/pack_dataset.py, or several."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
     dimensions: int = field(default=128, metadata={"help": "Numbers that say what stands near a token."})
     identity_dimensions: int = field(
@@ -40,7 +40,7 @@ class VectorArguments:
         default=3e-4,
         metadata={"help": "a of the weight a / (a + frequency) of a token; smaller: rare ones count more."},
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Count the first N blocks only."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Count the first N blocks of each only."})
     seed: int = field(default=42, metadata={"help": "Of the decomposition's start and of the random numbers."})
 
     def __post_init__(self) -> None:
@@ -88,9 +88,12 @@ def make_vectors(neighbours: Any, counts: np.ndarray, args: VectorArguments) -> 
     information = np.log(pairs.data * sums.sum() / (sums[pairs.row] * contexts[pairs.col]))
     kept = (information > 0) & (pairs.data >= LEAST_COUNT)
     if kept.sum() < args.dimensions:
-        raise InputError(f"--packed_dataset {args.packed_dataset}: too little text for {args.dimensions} dimensions")
+        raise InputError(
+            f"--packed_dataset {' '.join(args.packed_dataset)}: too little text for {args.dimensions} dimensions"
+        )
     positive = sparse.csr_matrix((information[kept], (pairs.row[kept], pairs.col[kept])), shape=neighbours.shape)
     vectors, _, _ = randomized_svd(positive, args.dimensions, n_iter=4, random_state=args.seed)
+    vectors[np.diff(positive.indptr) == 0] = 0  # what it leaves there is rounding, which would be made of length one
     own = np.random.default_rng(args.seed).standard_normal((len(counts), args.identity_dimensions))
     weights = args.frequency_weight / (args.frequency_weight + counts / counts.sum())
     halves = [half / np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9) for half in (vectors, own)]
@@ -103,17 +106,24 @@ def main(args: VectorArguments) -> dict[str, Any]:
         from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     except ImportError as error:
         raise InputError("word vectors: run pip install -r requirements-embeddings.txt") from error
-    packed = open_blocks(args.packed_dataset)
-    tokenizer = load_tokenizer(packed.path / "tokenizer")
+    sets = [open_blocks(folder) for folder in args.packed_dataset]
+    for packed in sets:
+        if packed.manifest["tokenizer"]["sha256"] != sets[0].manifest["tokenizer"]["sha256"]:
+            raise InputError(
+                f"--packed_dataset {packed.path}: packed by another tokenizer than {sets[0].path}; pack the text "
+                f"again with data_prep/pack_dataset.py --tokenizer_name {sets[0].path}/tokenizer"
+            )
+    tokenizer = load_tokenizer(sets[0].path / "tokenizer")
     check_new_folder(args.output_dir)
     special = np.zeros(len(tokenizer), dtype=bool)
     special[tokenizer.all_special_ids] = True
-    blocks = packed.splits["train"][: args.max_train_samples]
-    neighbours, counts = count_neighbours(blocks, special, len(tokenizer), args.window)
+    blocks = [packed.splits["train"][: args.max_train_samples] for packed in sets]
+    counted = [count_neighbours(rows, special, len(tokenizer), args.window) for rows in blocks]
+    neighbours, counts = (sum(parts[1:], parts[0]) for parts in zip(*counted, strict=True))
     vectors = make_vectors(neighbours, counts, args)
     report = {
         "settings": vars(args) | {"output_dir": None},
-        "inputs": {name: packed.manifest[name] for name in ("tokenizer", "splits")},
+        "inputs": [{name: packed.manifest[name] for name in ("tokenizer", "splits")} for packed in sets],
         "tokens": int(counts.sum()),
         "pairs": int(neighbours.nnz),
         "tokens_without_vector": int((~vectors[:, : args.dimensions].any(axis=1)).sum()),

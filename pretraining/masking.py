@@ -138,7 +138,8 @@ class MaskedBlocks(torch.utils.data.Dataset):
         self, blocks: np.ndarray | Mixture, masker: Masker, pad_token_id: int, sep_token_id: int | None = None
     ) -> None:
         self.blocks, self.masker, self.pad_token_id, self.sep_token_id = blocks, masker, pad_token_id, sep_token_id
-        self.epoch, self.progress = 0, 0.0
+        self.epoch: np.ndarray | int = 0
+        self.progress = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker that is not forked (macOS): pickle sends the rows of a memory map, here it sends its name."""
@@ -152,8 +153,8 @@ class MaskedBlocks(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.blocks)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Put on the masks of this epoch from now on."""
+    def set_epoch(self, epoch: np.ndarray | int) -> None:
+        """Put on the masks of this epoch from now on; of a mixture each row of the next batch may have its own."""
         self.epoch = epoch
 
     def set_progress(self, progress: float) -> None:
@@ -207,7 +208,7 @@ class MaskedBlocks(torch.utils.data.Dataset):
             batch["attention_mask"] = torch.from_numpy((~is_padding).astype(np.int64))
         return batch
 
-    def _read(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
+    def _read(self, rows: np.ndarray, epoch: np.ndarray | int) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
         """The blocks of these rows, and the number and epoch of each, which its masks are drawn from."""
         if isinstance(self.blocks, Mixture):
             return self.blocks.read(rows, epoch)

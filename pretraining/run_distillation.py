@@ -32,8 +32,10 @@ from pretraining.distillation.sentences import SentenceArguments, cached_sentenc
 from pretraining.distillation.student import LossArguments, add_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
+from pretraining.text.blocks import join_sets
+from pretraining.text.mixture import MixtureArguments, PackedSets
 from pretraining.vocabulary.rows import build_model
-from shared.blocks import PackedBlocks, open_blocks
+from shared.blocks import open_blocks
 from shared.command_line import refuse_flags, run_script
 from shared.documents import Documents
 from shared.errors import InputError
@@ -49,7 +51,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArguments):
+class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArguments, MixtureArguments):
     teacher_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder: a folder or Hub id."})
     train_file: list[str] = field(
         default_factory=list,
@@ -57,12 +59,12 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArgu
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Text of the Hub instead, by id."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    packed_dataset: str | None = field(default=None, metadata={"help": "Packed blocks: text with masks to fill."})
     max_sentence_tokens: int = field(default=60, metadata={"help": "Tokens of a sentence; longer ones are cut."})
 
     def __post_init__(self) -> None:
-        for base in DataArguments.__bases__:
+        for base in DataArguments.__bases__[:-1]:
             base.__post_init__(self)
+        self.check_sets()
         if not self.packed_dataset:
             refuse_flags(self, dict.fromkeys(MaskingArguments.__annotations__, "is for --packed_dataset"))
         if not self.mlm_weight:
@@ -71,7 +73,7 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArgu
 
 def load_data(
     model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, say: Say, quiet: bool
-) -> tuple[Any, dict[str, Pairs], PackedBlocks | None, dict[str, dict[str, MadeTask]], dict[str, Any]]:
+) -> tuple[Any, dict[str, Pairs], PackedSets | None, dict[str, dict[str, MadeTask]], dict[str, Any]]:
     """The tokenizer; the pairs of `train` and `validation`; the blocks; the made-up tasks; what identifies all."""
     if not data_args.teacher_name_or_path:
         raise InputError("--teacher_name_or_path: name a teacher, a folder or an id of the Hub")
@@ -79,21 +81,13 @@ def load_data(
         raise InputError("give one source of text: --train_file or --dataset_name")
     if data_args.mlm_weight and not (data_args.packed_dataset and data_args.blocks_per_group):
         raise InputError("--mlm_weight: masks need --packed_dataset and --blocks_per_group; else --mlm_weight 0")
-    blocks = open_blocks(data_args.packed_dataset) if data_args.packed_dataset else None
-    name = model_args.tokenizer_name or model_args.model_name_or_path or (blocks and blocks.path / "tokenizer")
+    sets = [open_blocks(folder) for folder in data_args.packed_dataset]
+    name = model_args.tokenizer_name or model_args.model_name_or_path or (sets and sets[0].path / "tokenizer")
     if not name:
         raise InputError("--model_name_or_path or --tokenizer_name: name the student, or its tokenizer")
     tokenizer = load_tokenizer(name)
     check_vocab_size(model_args, tokenizer)
-    if blocks and blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
-        raise InputError(
-            f"--packed_dataset {blocks.path}: packed by another tokenizer than {name}; pack the text again with "
-            f"data_prep/pack_dataset.py --tokenizer_name {name}"
-        )
-    if blocks and "validation" not in blocks.splits:
-        raise InputError(
-            f"--packed_dataset {blocks.path}: no held-out documents; pack with --validation_fraction 0.01"
-        )
+    packed = join_sets(sets, data_args.mixture_weights, tokenizer) if sets else None
     documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
     teacher = load_teacher(data_args.teacher_name_or_path)
     sentences = cached_sentences(documents, data_args, quiet)
@@ -105,24 +99,26 @@ def load_data(
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
     for task in data_args.made_tasks:
         identity[f"{task}s"] = {split: tasks[task].digest() for split, tasks in made.items()}
-    return tokenizer, pairs, blocks, made, identity | {"blocks": blocks and blocks.manifest["splits"]}
+    identity["blocks"] = packed and packed.identity.get("sets", packed.manifest["splits"])
+    return tokenizer, pairs, packed, made, identity
 
 
 def make_datasets(
     tokenizer: Any,
     pairs: dict[str, Pairs],
-    packed: PackedBlocks | None,
+    packed: PackedSets | None,
     made: dict[str, dict[str, MadeTask]],
     data_args: DataArguments,
     seed: int,
     say: Say,
 ) -> dict[str, PairGroups]:
     """The groups of `train`, and of `validation` under the same masks always."""
-    datasets = {}
+    datasets, pad = {}, tokenizer.pad_token_id
     for name, masking, mask_seed in (("train", data_args, seed), ("validation", EVALUATION, 0)):
-        masker, pad = make_masker(tokenizer, masking, mask_seed), tokenizer.pad_token_id
-        blocks = MaskedBlocks(packed.splits[name], masker, pad) if packed else None
-        if blocks:
+        blocks = None
+        if packed:
+            rows = packed.training_rows(None, seed) if name == "train" else packed.validation_rows(None)
+            blocks = MaskedBlocks(rows, make_masker(tokenizer, masking, mask_seed), pad)
             blocks.check_share("--packed_dataset", say)
         datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks, made[name])
         if not len(datasets[name]):
@@ -160,8 +156,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        blocks = packed.splits["train"] if packed else None
-        model = build_model(model_args, tokenizer, length, record.note, blocks)
+        blocks = datasets["train"].blocks
+        model = build_model(model_args, tokenizer, length, record.note, blocks and blocks.blocks)
         check_lengths(made, model.config)
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}

@@ -25,7 +25,7 @@ from pretraining.attention import count_documents, keep_documents_apart
 from pretraining.chunked_loss import LossArguments, make_loss
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import open_or_pack
-from pretraining.text.mixture import PackedSets, check_weights
+from pretraining.text.mixture import Mixture, MixtureArguments, PackedSets
 from pretraining.update.start import Update, UpdateArguments
 from pretraining.vocabulary.rows import build_model
 from shared.command_line import run_script
@@ -59,10 +59,7 @@ RESULTS = {
 
 
 @dataclass
-class DataArguments(UpdateArguments, LossArguments, MaskingArguments):
-    packed_dataset: list[str] = field(
-        default_factory=list, metadata={"help": "A folder written by data_prep/pack_dataset.py, or several, mixed."}
-    )
+class DataArguments(UpdateArguments, LossArguments, MaskingArguments, MixtureArguments):
     train_file: list[str] = field(
         default_factory=list,
         metadata={"help": "Text instead: parquet, JSON lines or .txt (blank lines separate documents), or folders."},
@@ -88,9 +85,7 @@ class DataArguments(UpdateArguments, LossArguments, MaskingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_weights(self.packed_dataset, self.mixture_weights)
-        one = self.packed_dataset[0] if len(self.packed_dataset) == 1 else self.packed_dataset
-        self.given = vars(self) | {"packed_dataset": one}  # as recipes have always said it
+        self.check_sets()
         for sentence in self.mask_examples:
             if sentence.count("<mask>") != 1:
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")
@@ -100,15 +95,17 @@ def make_datasets(
     tokenizer: Any, packed: PackedSets, data_args: DataArguments, args: RunArguments, say: Callable[[str], None]
 ) -> tuple[MaskedBlocks, MaskedBlocks]:
     """Blocks to train on, with fresh masks in every epoch, and to evaluate, under the same masks always."""
-    datasets = []
+    datasets, data_seed = [], args.seed if args.data_seed is None else args.data_seed
     for rows, flag, masking, mask_seed in (
-        (packed.training_rows(data_args.max_train_samples, args), "--max_train_samples", data_args, args.seed),
+        (packed.training_rows(data_args.max_train_samples, data_seed), "--max_train_samples", data_args, args.seed),
         (packed.validation_rows(data_args.max_eval_samples), "--max_eval_samples", EVALUATION, 0),
     ):
         edges = (tokenizer.pad_token_id, tokenizer.sep_token_id if data_args.isolate_documents else None)
         dataset = MaskedBlocks(rows, make_masker(tokenizer, masking, mask_seed), *edges)
         dataset.check_share(flag, say)
         datasets.append(dataset)
+    if isinstance(datasets[0].blocks, Mixture) and args.train_sampling_strategy == "random":
+        args.train_sampling_strategy = "sequential"  # the mixture's own order is a random one
     lengths_of(datasets[0], args)  # there are none: refuses group_by_length before a model is there
     return datasets[0], datasets[1]
 

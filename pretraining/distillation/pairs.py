@@ -11,6 +11,7 @@ import torch
 from pretraining.distillation.made_tasks import MadeTask
 from pretraining.distillation.sentences import add_copies
 from pretraining.masking import MaskedBlocks
+from pretraining.text.mixture import Mixture
 from shared.errors import InputError
 
 CHUNK = 4096  # sentences among which partners are looked for; bounds memory at about 200 MB
@@ -144,25 +145,28 @@ class PairGroups(torch.utils.data.Dataset):
             masked = map(torch.from_numpy, self.masker(ids, places, self.epoch, self.progress))
             batch |= zip(("masked_sentence_ids", "sentence_positions", "sentence_labels"), masked, strict=True)
         for task, made in self.made.items():
-            batch |= made.batch(task, self._places(rows, 1, len(made.groups)), self.pad)
+            batch |= made.batch(task, self._places(rows, 1, len(made.groups))[1], self.pad)
         return batch | self._blocks_of(rows)
 
     def _blocks_of(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """The blocks of these groups in this epoch."""
         if self.blocks is None or not self.per_group:
             return {}
-        self.blocks.set_epoch(self.epoch)
-        found = self.blocks.__getitems__(self._places(rows, self.per_group, len(self.blocks)))
+        repeat, places = self._places(rows, self.per_group, len(self.blocks))
+        # In a mixture other blocks of a larger set stand at the same places in every repeat.
+        self.blocks.set_epoch(repeat if isinstance(self.blocks.blocks, Mixture) else self.epoch)
+        found = self.blocks.__getitems__(places)
         # Under names of their own: the model takes `masked_positions` off what it is called with.
         found["block_labels"], found["block_positions"] = found.pop("labels"), found.pop("masked_positions")
         return found
 
-    def _places(self, rows: np.ndarray, each: int, count: int) -> np.ndarray:
-        """`each` numbers below `count` for each group in this epoch; all come before one comes again."""
+    def _places(self, rows: np.ndarray, each: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """`each` numbers below `count` for each group in this epoch, after how often all of them came before: all come
+        before one comes again. Two arrays of (groups * each,) int64."""
         first = (self.epoch * len(self) + rows) * each
-        places = (first[:, None] + np.arange(each)).ravel() % count
+        repeat, places = np.divmod((first[:, None] + np.arange(each)).ravel(), count)
         # A stride that shares no factor with the count visits each once, far from its neighbours.
-        return places * _stride(count) % count
+        return repeat, places * _stride(count) % count
 
     def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(map(len, rows))

@@ -45,15 +45,22 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
         check_vocab_size(model_args, tokenizer)
         find_kinship(model_args, tokenizer)  # refuses one that the checkpoint can't go on with, before packing
         sets = [open_blocks(cached_blocks(documents, tokenizer, length, data_args.validation_fraction, quiet))]
+    packed = join_sets(sets, data_args.mixture_weights, tokenizer, data_args.max_seq_length)
+    if data_args.packed_dataset:
+        for blocks in sets:
+            _check_packed(model_args, data_args, tokenizer, blocks)
+    return tokenizer, packed
+
+
+def join_sets(sets: list[PackedBlocks], weights: list[float], tokenizer: Any, wanted: int | None = None) -> PackedSets:
+    """The sets, which fit each other, the tokenizer and the `wanted` length. Raises InputError."""
     places: set[str] = set()
     for blocks in sets:
-        _check_fit(blocks, tokenizer, data_args.max_seq_length, sets[0])
+        _check_fit(blocks, tokenizer, wanted, sets[0])
         if str(blocks.path.resolve()) in places:
             raise InputError(f"--packed_dataset {blocks.path}: named twice; name it once, with the sum of its weights")
         places.add(str(blocks.path.resolve()))
-        if data_args.packed_dataset:
-            _check_packed(model_args, data_args, tokenizer, blocks)
-    return tokenizer, PackedSets(sets, list(data_args.mixture_weights))
+    return PackedSets(sets, list(weights))
 
 
 def _check_fit(blocks: PackedBlocks, tokenizer: Any, wanted: int | None, first: PackedBlocks) -> None:

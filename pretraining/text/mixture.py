@@ -1,7 +1,7 @@
 """Packed sets mixed by weights: the block at a place of the order is a function of seed, epoch and row."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,32 @@ from shared.loss import IGNORED
 
 MOST_ROWS = 1 << 28  # of an epoch, whose order is kept in memory: 2.4 GB
 KEPT = 3  # orders of a set in memory: where a repeat begins two are read
+
+
+@dataclass
+class MixtureArguments:
+    packed_dataset: list[str] = field(
+        default_factory=list, metadata={"help": "A folder written by data_prep/pack_dataset.py, or several, mixed."}
+    )
+    mixture_weights: list[float] = field(
+        default_factory=list,
+        metadata={"help": "The share of each folder of --packed_dataset in training. Default: that of its blocks."},
+    )
+
+    def check_sets(self) -> None:
+        """Raise InputError unless each of several folders has a weight above 0, or none has one."""
+        folders, weights = self.packed_dataset, self.mixture_weights
+        if weights and len(weights) != len(folders):
+            raise InputError(
+                f"--mixture_weights: {len(weights)} for {len(folders)} folders of --packed_dataset; give each folder "
+                "one"
+            )
+        if any(not 0 < weight < float("inf") for weight in weights):
+            raise InputError(
+                f"--mixture_weights {' '.join(f'{weight:g}' for weight in weights)}: must be above 0; leave a folder "
+                "out of --packed_dataset that is not to be read"
+            )
+        self.given = vars(self) | {"packed_dataset": folders[0] if len(folders) == 1 else folders}  # as recipes say it
 
 
 class Mixture:
@@ -44,9 +70,9 @@ class Mixture:
         sets, counts, seed = state
         self.__init__([open_rows(blocks) for blocks in sets], counts, seed)  # type: ignore[misc]
 
-    def read(self, rows: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
-        """The blocks at these rows of an epoch, (rows, length), and what their masks are drawn from: the number of
-        each block, (rows,) int64, and how often its set was read before, (rows,) int64.
+    def read(self, rows: np.ndarray, epoch: np.ndarray | int) -> tuple[np.ndarray, np.ndarray, np.ndarray | int]:
+        """The blocks at these rows of an epoch, of all rows or of each: (rows, length), and what their masks are
+        drawn from: the number of each block, (rows,) int64, and how often its set was read before, (rows,) int64.
 
         Among sets that are mixed no two blocks have one number. Without a seed a block has the number that it has in
         its own set, so that it is evaluated under the masks that it gets alone.
@@ -125,10 +151,9 @@ class PackedSets:
         shares = {f"train_mixture_{name}": f"share of the blocks trained on: {name}" for name in names}
         return {f"eval_bits_per_byte_{name}": f"bits per byte, {name}" for name in names} | shares
 
-    def training_rows(self, most: int | None, args: Any) -> np.ndarray | Mixture:
+    def training_rows(self, most: int | None, seed: int) -> np.ndarray | Mixture:
         """Of one set its first `most` blocks. Of several a mixture by the weights, which reads the first set once in
-        an epoch; with `most` an epoch has as many blocks in all, and reads the first blocks of each set alone. The
-        Trainer of these `args` then keeps its order."""
+        an epoch; with `most` an epoch has as many blocks in all, and reads the first blocks of each set alone."""
         rows = [blocks.splits["train"] for blocks in self.sets]
         if len(rows) == 1:
             return rows[0][:most]
@@ -151,9 +176,7 @@ class PackedSets:
                     f"--packed_dataset {name}: none of its blocks is in an epoch of {sum(counts)}; raise its share of "
                     "--mixture_weights or --max_train_samples, or leave the folder out"
                 )
-        if args.train_sampling_strategy == "random":
-            args.train_sampling_strategy = "sequential"
-        return Mixture(rows, counts, args.seed if args.data_seed is None else args.data_seed)
+        return Mixture(rows, counts, seed)
 
     def validation_rows(self, most: int | None) -> np.ndarray | Mixture:
         """The held-out blocks of all sets, or `most` of them, from each in proportion to their number."""
@@ -197,19 +220,6 @@ class PackedSets:
 
 
 COUNTED = ("documents", "tokens", "bytes", "blocks")
-
-
-def check_weights(folders: Sequence[str], weights: Sequence[float]) -> None:
-    """Raise InputError unless each of several folders has a weight above 0, or none has one."""
-    if weights and len(weights) != len(folders):
-        raise InputError(
-            f"--mixture_weights: {len(weights)} for {len(folders)} folders of --packed_dataset; give each folder one"
-        )
-    if any(not 0 < weight < float("inf") for weight in weights):
-        raise InputError(
-            f"--mixture_weights {' '.join(f'{weight:g}' for weight in weights)}: must be above 0; leave a folder out "
-            "of --packed_dataset that is not to be read"
-        )
 
 
 def divide(total: int, weights: np.ndarray) -> list[int]:

@@ -12,10 +12,6 @@ from shared.training.processes import engine_name
 
 @dataclass
 class UpdateArguments:
-    mixture_weights: list[float] = field(
-        default_factory=list,
-        metadata={"help": "The share of each folder of --packed_dataset in training. Default: that of its blocks."},
-    )
     keep_trunk: bool = field(
         default=False,
         metadata={

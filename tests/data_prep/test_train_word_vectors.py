@@ -10,6 +10,7 @@ from conftest import SENTENCES
 from data_prep.pack_dataset import PackingArguments
 from data_prep.pack_dataset import main as pack
 from data_prep.train_word_vectors import VectorArguments, count_neighbours, main, make_vectors
+from shared.blocks import open_blocks
 from shared.errors import InputError
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
@@ -44,7 +45,9 @@ def test_vectors_reproduce_the_information_and_its_weights():
     dense = rng.integers(0, 6, (8, 8)) * rng.integers(1, 9, (8, 8))
     dense = (dense + dense.T).astype(np.float32)
     counts = rng.integers(5, 500, 8)
-    args = VectorArguments("x", "y", dimensions=8, identity_dimensions=0, context_smoothing=1.0, frequency_weight=0.01)
+    args = VectorArguments(
+        ["x"], "y", dimensions=8, identity_dimensions=0, context_smoothing=1.0, frequency_weight=0.01
+    )
     vectors = make_vectors(sparse.csr_matrix(dense), counts, args)
     for word in range(8):
         share = counts[word] / counts.sum()
@@ -65,7 +68,7 @@ def test_vectors_reproduce_the_information_and_its_weights():
 
 def test_what_is_written_is_a_teacher_and_the_same_every_time(packed, tmp_path):
     for name in ("a", "b"):
-        main(VectorArguments(packed, str(tmp_path / name), dimensions=16))
+        main(VectorArguments([packed], str(tmp_path / name), dimensions=16))
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
     model = sentence_transformers.SentenceTransformer(str(tmp_path / "a"))
     one, same, other = model.encode(
@@ -75,6 +78,36 @@ def test_what_is_written_is_a_teacher_and_the_same_every_time(packed, tmp_path):
     assert one @ same > one @ other + 0.2
 
 
+def pack_half(tokenizer, folder, half):
+    """Every second sentence, packed."""
+    lines = SENTENCES.read_text().split("\n\n")[half::2]
+    (folder / f"{half}.txt").write_text("\n\n".join(lines))
+    packed = str(folder / f"packed-{half}")
+    tokenizer.save_pretrained(folder / f"tokenizer-{half}")
+    arguments = {"input": [str(folder / f"{half}.txt")], "max_seq_length": 32, "validation_fraction": 0.1}
+    pack(PackingArguments(str(folder / f"tokenizer-{half}"), packed, **arguments))
+    return packed
+
+
+def test_several_folders_count_as_their_blocks_in_one(wordpiece, tmp_path):
+    halves = [pack_half(wordpiece, tmp_path, half) for half in (0, 1)]
+    report = main(VectorArguments(halves, str(tmp_path / "both"), dimensions=16))
+    blocks = np.concatenate([open_blocks(half).splits["train"] for half in halves])
+    special = np.isin(np.arange(len(wordpiece)), wordpiece.all_special_ids)
+    neighbours, counts = count_neighbours(blocks, special, len(wordpiece), 5)
+    assert report["tokens"] == counts.sum() and report["pairs"] == neighbours.nnz
+    wanted = make_vectors(neighbours, counts, VectorArguments(halves, "", dimensions=16))
+    found = sentence_transformers.SentenceTransformer(str(tmp_path / "both"))[0].embedding.weight.detach().numpy()
+    assert report["tokens_without_vector"] >= special.sum() and not found[special, :16].any()
+    np.testing.assert_allclose(found @ found.T, wanted @ wanted.T, rtol=1e-3, atol=1e-6)
+
+
+def test_folders_of_two_tokenizers_are_refused(wordpiece, bpe, tmp_path):
+    halves = [pack_half(one, tmp_path, half) for half, one in enumerate((wordpiece, bpe))]
+    with pytest.raises(InputError, match=r"packed-1: packed by another tokenizer than .*packed-0"):
+        main(VectorArguments(halves, str(tmp_path / "x")))
+
+
 def test_wrong_input_is_refused(packed, tmp_path):
     for flags, message in (
         ({"dimensions": 0}, "--dimensions 0"),
@@ -82,10 +115,10 @@ def test_wrong_input_is_refused(packed, tmp_path):
         ({"frequency_weight": 2.0}, "--frequency_weight 2.0"),
     ):
         with pytest.raises(InputError, match=message):
-            VectorArguments(packed, str(tmp_path / "x"), **flags)
+            VectorArguments([packed], str(tmp_path / "x"), **flags)
     with pytest.raises(InputError, match="not a folder of packed blocks"):
-        main(VectorArguments(str(tmp_path), str(tmp_path / "x")))
+        main(VectorArguments([str(tmp_path)], str(tmp_path / "x")))
     with pytest.raises(InputError, match="too little text"):
-        main(VectorArguments(packed, str(tmp_path / "x"), dimensions=4096))
+        main(VectorArguments([packed], str(tmp_path / "x"), dimensions=4096))
     with pytest.raises(InputError, match="not an empty folder"):
-        main(VectorArguments(packed, packed))
+        main(VectorArguments([packed], packed))

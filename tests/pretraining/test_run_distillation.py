@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from conftest import ROOT, SENTENCES
 from masked_models import save_model
 from safetensors.numpy import load_file
@@ -27,6 +29,7 @@ from pretraining.distillation.sentences import SentenceArguments, add_copies, ch
 from pretraining.distillation.student import add_heads
 from pretraining.masking import MaskedBlocks, make_masker
 from pretraining.run_distillation import DataArguments, main
+from pretraining.text.mixture import Mixture
 from shared.blocks import open_blocks
 from shared.command_line import parse_arguments
 from shared.documents import Documents
@@ -226,6 +229,49 @@ def test_a_group_has_its_packed_blocks_and_all_are_read(place, wordpiece, per_gr
         batch["input_ids"][rows, batch["block_positions"][rows, slots]] = batch["block_labels"][rows, slots]
         read += batch["input_ids"].tolist()
     assert sorted(read[: len(packed)]) == sorted(np.asarray(packed).tolist()), "each once before one is read again"
+
+
+def test_blocks_of_a_mixture_come_in_its_shares_and_all_of_the_larger_set_are_read(place, wordpiece):
+    """Two blocks of the month to one of the old text, of which there are six times as many."""
+    groups, packed = make_groups(place, wordpiece, 40, "--blocks_per_group", "3")
+    month, old = packed[:2], packed[2:8]
+    groups.blocks.blocks = Mixture([month, old], [2, 1], seed=7)
+    read = []
+    for epoch in range(4):
+        groups.set_epoch(epoch)
+        for row in range(len(groups)):
+            batch = groups[row]
+            rows, slots = torch.where(batch["block_labels"] != IGNORED)
+            batch["input_ids"][rows, batch["block_positions"][rows, slots]] = batch["block_labels"][rows, slots]
+            read += map(tuple, batch["input_ids"].tolist())
+            counts = Counter(read)
+            times = [counts[tuple(block)] for block in np.concatenate([month, old]).tolist()]
+            assert times[:2] == [len(read) // 3] * 2 and sum(times) == len(read)
+            assert max(times[2:]) - min(times[2:]) <= 1, "each once before one is read again"
+    assert min(times[2:]) > 1
+
+
+def test_several_packed_sets_are_read_by_weight_and_go_on_after_a_kill(place, tmp_path):
+    sets = []
+    for name, half in (("month", 0), ("old", 1)):
+        text = tmp_path / f"{name}.txt"
+        text.write_text("\n\n".join(SENTENCES.read_text().split("\n\n")[half::2]))
+        arguments = {"input": [str(text)], "max_seq_length": 32, "validation_fraction": 0.1}
+        pack(PackingArguments(str(place / "student"), str(tmp_path / name), **arguments))
+        sets.append(tmp_path / name)
+    flags = ["--packed_dataset", *sets, "--mixture_weights", 0.7, 0.3]
+    whole = run(place, tmp_path / "whole", *flags)
+    recipe = yaml.safe_load((tmp_path / "whole" / "recipe.yaml").read_text())
+    assert recipe["packed_dataset"] == [str(folder) for folder in sets]
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoint-60")
+    (tmp_path / "again" / "manifest.json").unlink()
+    assert run(place, tmp_path / "again", *flags)["eval_mlm_loss"] == whole["eval_mlm_loss"]
+    assert json.loads((tmp_path / "again" / "manifest.json").read_text())["resumed_from"]
+    with pytest.raises(InputError, match=r"mixture_weights: \[0\.7, 0\.3\] -> \[0\.5, 0\.5\]"):
+        run(place, tmp_path / "again", *flags[:-2], 0.5, 0.5)
+    with pytest.raises(InputError, match="named twice"):
+        run(place, tmp_path / "x", "--packed_dataset", sets[0], sets[0])
 
 
 def test_sentences_are_masked_as_blocks_are(place, wordpiece):
