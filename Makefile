@@ -24,7 +24,7 @@ STAGE = $(BIN)/python data_prep
 # Documents to take in place of SNAPSHOT and WIKI: a folder of parquet, JSON lines or text.
 INPUT ?=
 # An update: the model of before; the text of before, part of which it reads again (rows with a date); the last day that it
-# knows; tasks of run_benchmark.py for the gate (none: freshness alone); more flags for run_mlm.py.
+# knows; tasks of run_benchmark.py for the gate (none: freshness alone), and more flags for it; more flags for run_mlm.py.
 MODEL ?= pretraining/models/tiny
 OLD_TEXT ?=
 LAST ?=
@@ -36,6 +36,7 @@ WEIGHTS ?= 0.7 0.3
 AVERAGE ?=
 PERIOD ?= quarter
 TASKS ?=
+TASK_FLAGS ?=
 FLAGS ?=
 BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) RATIO=$(RATIO) LANGUAGES=$(LANGUAGES) \
 	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
@@ -128,6 +129,8 @@ update: CORPUS = $(UPDATE)
 update: $(VENV)/core ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
 	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before,' \
 		'OLD_TEXT=data/october/corpus, and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }
+	@test "$(NAME)" != "$(notdir $(MODEL:/=))" || { echo 'make update: NAME=$(NAME) is the name of the model of before;' \
+		'give the new one another' >&2; exit 2; }
 	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \
 		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
 		"$$(cat "$(UPDATE)/begun"); give these again, or name another folder, UPDATE=runs/..." >&2; exit 2; }
@@ -148,7 +151,7 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 		--output_dir "$(UPDATE)/results"
 ifneq ($(TASKS),)
 	$(BIN)/python evaluation/run_benchmark.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --tasks $(TASKS) \
-		--output_dir "$(UPDATE)/results"
+		$(TASK_FLAGS) --output_dir "$(UPDATE)/results"
 endif
 	$(BIN)/python evaluation/make_report.py --pretraining "$(UPDATE)/$(NAME)" --freshness "$(UPDATE)/results" \
 		$(if $(TASKS),--benchmark "$(UPDATE)/results") --months "$(UPDATE)" --data "$(UPDATE)/corpus" \

@@ -44,7 +44,9 @@ MOST_MEMBERS = 1000
 
 @dataclass
 class BlimpArguments:
-    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
+    )
     input: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
     output_dir: str = field(default="runs/blimp", metadata={"help": "The folder for results, table and picture."})
     max_samples: int | None = field(default=None, metadata={"help": "The first N pairs of each paradigm (UID)."})

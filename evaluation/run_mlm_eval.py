@@ -50,7 +50,9 @@ from shared.training.memory import keep_memory
 
 @dataclass
 class EvalArguments:
-    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
+    )
     input: list[str] = field(
         default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
     )

@@ -45,7 +45,9 @@ from shared.training.memory import keep_memory
 
 @dataclass
 class ProbeArguments:
-    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders or ids of the Hub."})
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
+    )
     copy_text: list[str] = field(
         default_factory=list, metadata={"help": "Text for the copy probe: files, folders. Default: that of --stsb."}
     )

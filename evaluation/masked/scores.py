@@ -30,8 +30,8 @@ TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 262_144}  # in one forward pass of `sco
 class Checkpoint:
     """A checkpoint that is known to be fit for masked scores; its weights are not loaded yet."""
 
-    name: str  # as given
-    label: str  # for tables and pictures: the last part of the name, where that is enough to tell them apart
+    name: str  # a folder, or an id of the Hub
+    label: str  # for tables and pictures: of NAME=FOLDER, or the last part where one alone has it
     config: Any
     tokenizer: Any
     most_tokens: int  # that the model takes at once
@@ -57,9 +57,12 @@ def open_checkpoints(names: Sequence[str], max_seq_length: int = 1) -> list[Chec
     """
     if not names or len(set(names)) < len(names):
         raise InputError("--models: name one checkpoint or more, each once")
-    lasts = [Path(name).name for name in names]
+    given = [entry.partition("=")[::2] if "=" in entry.partition("/")[0] else ("", entry) for entry in names]
+    lasts = [chosen or Path(name).name for chosen, name in given]
     found = []
-    for name, last in zip(names, lasts, strict=True):
+    for (chosen, name), last in zip(given, lasts, strict=True):
+        if chosen and lasts.count(last) > 1:
+            raise InputError(f"--models {chosen}={name}: another model has this name; give it one of its own")
         try:
             tokenizer = load_tokenizer(name)
             special_tokens(tokenizer)

@@ -223,6 +223,15 @@ def test_sentences_are_the_same_whatever_the_order_of_the_text(tmp_path, texts):
     assert a == b and len(set(a)) == 10
 
 
+def test_models_have_the_names_that_tell_them_apart(tmp_path, wordpiece):
+    for folder in ("may/tiny", "june/tiny", "lr=1/mini"):
+        save_model(tmp_path / folder, wordpiece)
+    may, june, mini = (str(tmp_path / folder) for folder in ("may/tiny", "june/tiny", "lr=1/mini"))
+    assert [one.label for one in open_checkpoints([may, june, mini])] == [may, june, "mini"]
+    named = open_checkpoints([f"old={may}", june, mini])
+    assert [(one.label, one.name) for one in named] == [("old", may), ("tiny", june), ("mini", mini)]
+
+
 def test_wrong_input_is_named_before_anything_is_written(tmp_path, random_model, wordpiece, bpe):
     config = BertConfig(
         vocab_size=200, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
@@ -241,6 +250,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, random_model,
     cases = [
         ([], {}, "--models"),
         ([random_model, random_model], {}, "each once"),
+        ([f"a={random_model}", f"a={tmp_path}"], {}, "--models a=.*: another model has this name"),
         ([str(tmp_path / "nowhere")], {}, "nowhere"),
         ([str(tmp_path / "classifier")], {}, "BertForSequenceClassification cannot fill in masks"),
         ([str(tmp_path / "headless")], {}, "has no weights for"),

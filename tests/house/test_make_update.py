@@ -76,6 +76,9 @@ def test_a_model_learns_a_month_and_the_gate_opens(tmp_path):
 def test_an_update_needs_the_text_of_before_and_a_date(tmp_path):
     done = make("update", f"UPDATE={tmp_path / 'update'}")
     assert done.returncode == 2 and "OLD_TEXT=" in done.stderr and "LAST=" in done.stderr
+    words = [f"UPDATE={tmp_path / 'update'}", "OLD_TEXT=x", "LAST=2026-09-30", "MODEL=runs/tiny", "NAME=tiny"]
+    done = make("update", *words)
+    assert done.returncode == 2 and "NAME=tiny is the name of the model of before" in done.stderr
     assert not (tmp_path / "update").exists()
 
 
