@@ -137,8 +137,8 @@ def noise_of(old: Number, new: Number, difference: Sample | None) -> float | Non
     return None if old.error is None or new.error is None else hypot(old.error, new.error)
 
 
-def make_table(rows: list[dict[str, Any]]) -> str:
-    """The comparison as Markdown."""
+def make_table(report: dict[str, Any]) -> str:
+    """The comparison in comparison.json as Markdown."""
     z = NormalDist().inv_cdf(0.975)
 
     def shown(row: dict[str, Any], key: str, sign: str = "") -> str:
@@ -150,7 +150,7 @@ def make_table(rows: list[dict[str, Any]]) -> str:
         return text if error is None else f"{text} ± {unit * z * error:.{digits}f}"
 
     found = []
-    for row in rows:
+    for row in report["rows"]:
         verdict = f"**{row['verdict']}**" if row["verdict"] in ("worse", "missing") else row["verdict"]
         limit = "–"
         if "fails_beyond" in row:
@@ -176,9 +176,10 @@ def main(args: CompareArguments) -> list[dict[str, Any]]:
             f"{args.before}, {args.after}: other settings ({'; '.join(changed)}); insist with --accept_changes"
         )
     rows = compare(before, after, args)
-    table = make_table(rows)
+    report = {"settings": asdict(args), "rows": rows}
+    table = make_table(report)
     if args.output_dir is not None:
-        write_report(args.output_dir, "comparison", {"settings": asdict(args), "rows": rows}, table)
+        write_report(args.output_dir, "comparison", report, table)
     print(table)
     bad = [row["name"] for row in rows if row["verdict"] in ("worse", "missing")]
     if bad:

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from evaluation import compare_models
 from evaluation.bench import answers, corpus, glue, mlm, stages
+from evaluation.compare_models import make_table as gate_table
 from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
@@ -33,7 +33,6 @@ PRETRAINED = {  # what is in no result file: the layout and the text, in words
     "to_2021": ("ModernBERT 2 x 128", "Wikipedia, news to 2021"),
     "to_2026": ("ModernBERT 2 x 128", "Wikipedia, news to 2026"),
 }
-
 SUMMARY = {
     "freshness": "evaluation/results/freshness.json",
     "blimp": "evaluation/results/shipped_blimp.json",
@@ -175,7 +174,8 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "updates": (["evaluation/results/updates.json"], series_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
-        "compare": (["evaluation/results/compare.json"], lambda found: compare_models.make_table(found["rows"])),
+        "compare": (["evaluation/results/compare.json"], gate_table),
+        "update_of_tiny": (["evaluation/results/update_of_tiny.json"], gate_table),
     },
 }
 

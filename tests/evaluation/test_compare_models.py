@@ -54,8 +54,8 @@ def test_a_fall_fails_and_noise_does_not(tmp_path):
     with pytest.raises(RunError, match="2 of 3 numbers got worse or are missing: mrpc, average"):
         main(CompareArguments(before, fallen, output_dir=str(tmp_path / "out")))
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert (tmp_path / "out" / "comparison.md").read_text() == make_table(content["rows"])
-    assert "| **worse** |" in make_table(content["rows"])
+    assert (tmp_path / "out" / "comparison.md").read_text() == make_table(content)
+    assert "| **worse** |" in make_table(content)
 
 
 def test_what_is_allowed_is_allowed(tmp_path):
@@ -77,7 +77,9 @@ def test_the_same_examples_are_paired_and_that_sees_more(tmp_path):
     assert verdicts(before, fallen) == {"mrpc": "worse"}
     (tmp_path / "b" / "examples.safetensors").unlink()
     rows = compare(read_result(before), read_result(fallen), CompareArguments(before, fallen))
-    assert rows[0]["verdict"] == "as before" and not rows[0]["is_paired"] and "(unpaired)" in make_table(rows)
+    assert (
+        rows[0]["verdict"] == "as before" and not rows[0]["is_paired"] and "(unpaired)" in make_table({"rows": rows})
+    )
 
 
 def test_a_task_that_is_gone_fails_and_a_new_one_does_not(tmp_path):
