@@ -2,7 +2,8 @@
 
     python pretraining/release_model.py --run runs/tiny --data_card data/corpus/README.md --output_dir models/tiny
 
-Copies what a user needs and leaves out checkpoints. Weights are rounded to bfloat16, half the bytes, and load as
+Copies what a user needs and leaves out checkpoints; what tells SentenceTransformer how to take the mean is that of the
+last stage that has it. Weights are rounded to bfloat16, half the bytes, and load as
 float32 (`dtype` in the configuration), so that a CPU computes with them at full speed. The card is that of the run,
 with the sources of the text and their licences behind it; recipes and manifests of earlier stages lie in stages/.
 --onnx adds the encoder for ONNX Runtime, whose output is the last layer, and writes into the card how far its mean
@@ -25,7 +26,7 @@ from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.onnx_export import FUSED, OPSETS, check_installed, export, input_names, opset_of, quantize
 
-COPIED = ("tokenizer.json", "tokenizer_config.json", "modules.json", "curve.png", "recipe.yaml")
+COPIED = ("tokenizer.json", "tokenizer_config.json", "curve.png", "recipe.yaml")
 FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx", "static": "model_static.onnx"}
 STATIC = (1, 128)  # rows and tokens of the form that takes no others, for runtimes that plan memory ahead
 SOURCES = "## Sources and licences"  # the heading of a data card that is taken over, up to the next one
@@ -147,8 +148,11 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
         for name in COPIED:
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
-        if (run / "1_Pooling").is_dir():
-            shutil.copytree(run / "1_Pooling", folder / "1_Pooling")
+        for pooled in [one for one in (run, *map(Path, reversed(args.stages))) if (one / "modules.json").is_file()][
+            :1
+        ]:
+            shutil.copyfile(pooled / "modules.json", folder / "modules.json")
+            shutil.copytree(pooled / "1_Pooling", folder / "1_Pooling")
         write_json(folder / "manifest.json", manifest)
         for stage in map(Path, args.stages):
             (folder / "stages" / stage.name).mkdir(parents=True)
