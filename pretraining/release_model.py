@@ -123,6 +123,7 @@ def write_onnx(folder: Path, forms: list[str], texts: list[str], opset: int) -> 
 
 def main(args: ReleaseArguments) -> dict[str, Any]:
     run, output = Path(args.run), Path(args.output_dir)
+    runs = [run, *map(Path, reversed(args.stages))]  # the last one first
     try:
         manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
         card = (run / "README.md").read_text(encoding="utf-8")
@@ -148,9 +149,8 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
         for name in COPIED:
             if (run / name).is_file():
                 shutil.copyfile(run / name, folder / name)
-        for pooled in [one for one in (run, *map(Path, reversed(args.stages))) if (one / "modules.json").is_file()][
-            :1
-        ]:
+        pooled = next((one for one in runs if (one / "modules.json").is_file()), None)
+        if pooled:
             shutil.copyfile(pooled / "modules.json", folder / "modules.json")
             shutil.copytree(pooled / "1_Pooling", folder / "1_Pooling")
         write_json(folder / "manifest.json", manifest)

@@ -62,9 +62,8 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArgu
     max_sentence_tokens: int = field(default=60, metadata={"help": "Tokens of a sentence; longer ones are cut."})
 
     def __post_init__(self) -> None:
-        for base in DataArguments.__bases__[:-1]:
+        for base in DataArguments.__bases__:
             base.__post_init__(self)
-        self.check_sets()
         if not self.packed_dataset:
             refuse_flags(self, dict.fromkeys(MaskingArguments.__annotations__, "is for --packed_dataset"))
         if not self.mlm_weight:

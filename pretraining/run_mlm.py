@@ -85,7 +85,7 @@ class DataArguments(UpdateArguments, LossArguments, MaskingArguments, MixtureArg
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_sets()
+        MixtureArguments.__post_init__(self)
         for sentence in self.mask_examples:
             if sentence.count("<mask>") != 1:
                 raise InputError(f"--mask_examples {sentence!r}: must hold <mask> once")

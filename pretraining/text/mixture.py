@@ -24,8 +24,7 @@ class MixtureArguments:
         metadata={"help": "The share of each folder of --packed_dataset in training. Default: that of its blocks."},
     )
 
-    def check_sets(self) -> None:
-        """Raise InputError unless each of several folders has a weight above 0, or none has one."""
+    def __post_init__(self) -> None:
         folders, weights = self.packed_dataset, self.mixture_weights
         if weights and len(weights) != len(folders):
             raise InputError(
