@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from finetuning.common.arguments import CheckpointArguments
 from shared.errors import InputError, one_line
@@ -13,11 +18,13 @@ from shared.model_config import check_fits, check_vocabulary, load_weights, plai
 from shared.tokenizer import load_tokenizer
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+HEADS = (AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoModelForQuestionAnswering)
 
 
 def has_head(config: Any, task_class: Any) -> bool:
     """Whether the checkpoint of this configuration was saved with a head for the task."""
-    return task_class._model_mapping[type(config)].__name__ in (config.architectures or [])
+    found = task_class._model_mapping.get(type(config), None)
+    return found is not None and found.__name__ in (config.architectures or [])
 
 
 def read_head(args: CheckpointArguments, task_class: Any, for_training: bool) -> Any | None:
@@ -84,6 +91,8 @@ def load_config(
                     "this data, in the order of the checkpoint, with --class_names"
                 )
             names = kept or names
+        # A head of another task may have the same names and even shapes.
+        args.new_head |= any(has_head(config, kind) for kind in HEADS if kind is not task_class)
     config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
     if problem_type is not None:
         config.problem_type = problem_type
@@ -130,7 +139,7 @@ def load_model(
         raise InputError(f"--model_name_or_path {name}: {one_line(error)}") from error
     if args.new_head:
         renewed = renew_output(model, task_class)
-        record.note(f"{name} was fine-tuned for other labels: {', '.join(renewed)} are new, and are to be trained")
+        record.note(f"{name} was fine-tuned for something else: {', '.join(renewed)} are new, and are to be trained")
     return model
 
 

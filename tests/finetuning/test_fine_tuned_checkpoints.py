@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     set_seed,
 )
@@ -138,6 +139,26 @@ def test_a_problem_type_that_is_not_the_checkpoints_is_refused(classifier, regre
     files = ("--train_file", numbers, "--validation_file", numbers)
     found = run(trained, tmp_path / "e", *files, "--ignore_mismatched_sizes", "--max_steps", 1)
     assert AutoConfig.from_pretrained(tmp_path / "e").problem_type == "regression" and "eval_pearson" in found
+
+
+def test_the_head_of_another_task_is_left_behind(tmp_path, wordpiece, capsys):
+    """ModernBERT calls the heads of all tasks by the same names, and there are as many marks of words as classes."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    special = {f"{kind}_token_id": 0 for kind in ("pad", "bos", "eos", "cls", "sep")}
+    config = AutoConfig.for_model("modernbert", vocab_size=len(wordpiece), **sizes, **special)
+    file = opinions(tmp_path / "opinions.csv")
+    for labels in (2, 5):
+        config.num_labels = labels
+        marks, folder = AutoModelForTokenClassification.from_config(config), tmp_path / f"marks{labels}"
+        torch.nn.init.constant_(marks.classifier.weight, 3)
+        marks.save_pretrained(folder)
+        wordpiece.save_pretrained(folder)
+        run(folder, tmp_path / f"classes{labels}", "--train_file", file, "--validation_file", file, *STILL)
+        trained = load_file(tmp_path / f"classes{labels}" / "model.safetensors")
+        assert trained["classifier.weight"].shape == (2, 32) and trained["classifier.weight"].abs().max() < 1
+        before = marks.model.layers[0].attn.Wqkv.weight
+        assert torch.allclose(trained["model.layers.0.attn.Wqkv.weight"], before, atol=1e-6)
+        assert "was fine-tuned for something else: classifier.weight" in capsys.readouterr().out
 
 
 def test_other_labels_want_a_new_head_or_other_names(classifier, tmp_path, capsys):
