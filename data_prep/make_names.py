@@ -10,24 +10,16 @@ tokens and ner_tags (PER, LOC, ORG, MISC), for --dataset_name of finetuning/run_
 and settings give the same bytes.
 """
 
-import hashlib
-import heapq
-import random
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
-from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
+from data_prep.corpus.made_tasks import SentenceArguments, draw_sentences, write_task
 from shared.command_line import run_script
-from shared.documents import Documents, is_held_out
+from shared.documents import Documents
 from shared.errors import InputError
 from shared.files import check_new_folder
 
-SENTENCES = 6  # of a document at most
-WORDS = (5, 50)
-WORD = re.compile(r"(?:[A-Z]\.){2,}|\w+(?:['’]\w+)?|[^\w\s]")
 INSIDE = frozenset(["of", "the", "de", "van", "von", "&", "-"])  # within a name, between capitals
 MONTHS = "January February March April May June July August September October November December"
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
@@ -37,24 +29,6 @@ AFTER = dict.fromkeys(("said", "says", "wrote", "told", "married", "died", "aske
 KINDS = ("PER", "LOC", "ORG")
 LEAST_HINTS, LEAST_LEAD = 2, 2.0  # how many, and how much the first kind must lead the second, or it is MISC
 MOST_NAMES = 0.6  # of the words of a sentence; more is a title or a table
-
-
-@dataclass
-class NameArguments(TaskArguments):
-    max_sentences: int = field(default=200_000, metadata={"help": "Keep as many at most, chosen by a hash."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_sentences < 2:
-            raise InputError(f"--max_sentences {self.max_sentences}: must be at least 2")
-
-
-def choose_sentences(document: str, rng: random.Random) -> list[list[str]]:
-    """The words of some of the sentences of a document."""
-    paragraphs = [one for one in document.split("\n") if len(one.split()) >= WORDS[0]]
-    sentences = [sentence for one in paragraphs for sentence in SENTENCE_END.split(one)]
-    chosen = rng.sample(sentences, min(SENTENCES, len(sentences)))
-    return [words for one in chosen if WORDS[0] <= len(words := WORD.findall(one)) <= WORDS[1]]
 
 
 def find_names(words: Sequence[str], usual: Counter[str]) -> list[tuple[int, int]]:
@@ -112,19 +86,10 @@ def tag(words: Sequence[str], usual: Counter[str], hints: dict[str, Counter[str]
     return tags
 
 
-def main(args: NameArguments) -> dict[str, Any]:
+def main(args: SentenceArguments) -> dict[str, Any]:
     documents = Documents(args.input)
     check_new_folder(args.output_dir)
-
-    def sentences() -> Iterator[tuple[bytes, bool, str]]:
-        for text in documents.progress("Choosing sentences"):
-            held_out = is_held_out(text, args.validation_fraction)
-            chosen = choose_sentences(text, random.Random(f"{args.seed} {text}"))
-            documents.skipped["no sentence of a fitting length"] += not chosen
-            for words in map(" ".join, chosen):
-                yield hashlib.blake2b(words.encode(), digest_size=8).digest(), held_out, words
-
-    kept = [(held_out, words.split()) for _, held_out, words in heapq.nsmallest(args.max_sentences, sentences())]
+    kept = draw_sentences(args, documents)
     usual: Counter[str] = Counter()
     for _, words in kept:
         usual.update(word.lower() for word in words[1:] if word[0].isupper())
@@ -151,4 +116,4 @@ def main(args: NameArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, NameArguments)
+    run_script(main, SentenceArguments)

@@ -1,18 +1,24 @@
 """Tasks that plain text sets by itself: the flags of the scripts that make them, and the folder that they write."""
 
+import hashlib
+import heapq
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shared.documents import HELP, Documents
+from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import atomic_folder, write_json
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")  # English: the next sentence begins with a capital
+WORD = re.compile(r"(?:[A-Z]\.){2,}|\w+(?:['’]\w+)?|[^\w\s]")
+SENTENCES = 6  # of a document at most
+LEAST_WORDS = 5  # of a sentence; signs count as words
 
 
 @dataclass
@@ -25,6 +31,41 @@ class TaskArguments:
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"--validation_fraction {self.validation_fraction}: must be between 0 and 1")
+
+
+@dataclass
+class SentenceArguments(TaskArguments):
+    max_sentences: int = field(default=200_000, metadata={"help": "Keep as many at most, chosen by a hash."})
+    max_words: int = field(default=50, metadata={"help": "Take no sentence of more words and signs."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_sentences < 2:
+            raise InputError(f"--max_sentences {self.max_sentences}: must be at least 2")
+        if self.max_words < LEAST_WORDS:
+            raise InputError(f"--max_words {self.max_words}: must be at least {LEAST_WORDS}, the fewest of a sentence")
+
+
+def choose_sentences(document: str, max_words: int, rng: random.Random) -> list[list[str]]:
+    """The words of some of the sentences of a document."""
+    paragraphs = [one for one in document.split("\n") if len(one.split()) >= LEAST_WORDS]
+    sentences = [sentence for one in paragraphs for sentence in SENTENCE_END.split(one)]
+    chosen = rng.sample(sentences, min(SENTENCES, len(sentences)))
+    return [words for one in chosen if LEAST_WORDS <= len(words := WORD.findall(one)) <= max_words]
+
+
+def draw_sentences(args: SentenceArguments, documents: Documents) -> list[tuple[bool, list[str]]]:
+    """The words of --max_sentences sentences of all documents, and whether they are for validation."""
+
+    def sentences() -> Iterator[tuple[bytes, bool, str]]:
+        for text in documents.progress("Choosing sentences"):
+            held_out = is_held_out(text, args.validation_fraction)
+            chosen = choose_sentences(text, args.max_words, random.Random(f"{args.seed} {text}"))
+            documents.skipped["no sentence of a fitting length"] += not chosen
+            for words in map(" ".join, chosen):
+                yield hashlib.blake2b(words.encode(), digest_size=8).digest(), held_out, words
+
+    return [(held_out, words.split()) for _, held_out, words in heapq.nsmallest(args.max_sentences, sentences())]
 
 
 def write_task(

@@ -1,4 +1,4 @@
-"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, and names to mark."""
+"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, names and edits to mark."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,11 @@ from shared.loss import IGNORED
 from shared.model_config import count_positions
 
 READ_AT_ONCE = 8192  # rows, tokenized together
-COLUMNS = {"question": ("question", "context", "answers"), "name": ("tokens", "ner_tags")}
+COLUMNS = {
+    "question": ("question", "context", "answers"),
+    "name": ("tokens", "ner_tags"),
+    "edit": ("tokens", "ner_tags"),
+}
 
 
 @dataclass
@@ -33,6 +37,11 @@ class MadeTaskArguments:
     )
     names_per_group: int = field(default=32, metadata={"help": "Sentences with names to mark in a sample."})
     name_weight: float = field(default=1.0, metadata={"help": "Weight of the kinds of their words."})
+    edit_dataset: str | None = field(
+        default=None, metadata={"help": "Edits to mark: a folder of data_prep/make_edits.py."}
+    )
+    edits_per_group: int = field(default=32, metadata={"help": "Sentences with edits to mark in a sample."})
+    edit_weight: float = field(default=1.0, metadata={"help": "Weight of whether a word was edited."})
     max_task_tokens: int = field(
         default=256,
         metadata={"help": "Tokens of a question with its text, or of a sentence; longer ones are left out."},
@@ -45,17 +54,17 @@ class MadeTaskArguments:
             if self.rows_per_group[task] < 1:
                 raise InputError(f"--{task}s_per_group {self.rows_per_group[task]}: must be at least 1")
         if not self.made_tasks:
-            refuse_flags(self, {"max_task_tokens": "is for --question_dataset or --name_dataset"})
+            refuse_flags(self, {"max_task_tokens": "is for --question_dataset, --name_dataset or --edit_dataset"})
 
     @property
     def made_tasks(self) -> list[str]:
-        """Those that are asked for, "question" and "name"."""
+        """Those that are asked for, of "question", "name" and "edit"."""
         return [task for task in COLUMNS if getattr(self, f"{task}_dataset")]
 
     @property
     def rows_per_group(self) -> dict[str, int]:
         """How many rows of each task are in a sample."""
-        return {"question": self.questions_per_group, "name": self.names_per_group}
+        return {"question": self.questions_per_group, "name": self.names_per_group, "edit": self.edits_per_group}
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class MadeTask:
     """The rows of a task, in groups of like length.
 
     Token ids with special tokens, and labels: of a question the first and the last token of its answer, (2,); of a
-    sentence the class of each word at its first token, (tokens,), IGNORED at the others. `classes`: how many a token
+    sentence the tag of each word at its first token, (tokens,), IGNORED at the others. `classes`: how many a token
     can be, two for answers.
     """
 
@@ -80,7 +89,7 @@ class MadeTask:
         return digest.hexdigest()
 
     def batch(self, task: str, groups: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
-        """`question_ids`, `question_mask` and `question_labels`, or `name_...`, of the rows of these groups."""
+        """`question_ids`, `question_mask` and `question_labels` of these groups, or `name_...`, or `edit_...`."""
         rows = self.groups[groups].ravel()
         labels = [self.labels[row] for row in rows]
         return {
@@ -107,7 +116,7 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
             read, classes = partial(_read_questions, tokenizer=tokenizer), 2
         else:
             tags = sorted({tag for table in tables.values() for row in table["ner_tags"] for tag in row.as_py()})
-            read, classes = partial(_read_names, tokenizer=tokenizer, tags=tags), len(tags)
+            read, classes = partial(_read_tags, tokenizer=tokenizer, tags=tags), len(tags)
         for split, table in tables.items():
             rows = [row for row in read(table) if len(row[0]) <= args.max_task_tokens]
             size = args.rows_per_group[task]
@@ -158,17 +167,17 @@ def _read_questions(table: pa.Table, tokenizer: Any) -> Iterator[tuple[np.ndarra
                 yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
 
 
-def _read_names(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _read_tags(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     numbers = {tag: number for number, tag in enumerate(tags)}
     for start in range(0, len(table), READ_AT_ONCE):
         part = table.slice(start, READ_AT_ONCE).to_pydict()
         encoded = tokenizer([" ".join(words) for words in part["tokens"]], verbose=False)
-        for encoding, words, names in zip(encoded.encodings, part["tokens"], part["ner_tags"], strict=True):
+        for encoding, words, found in zip(encoded.encodings, part["tokens"], part["ner_tags"], strict=True):
             labels = np.full(len(encoding.ids), IGNORED)
             begin = 0
-            for word, name in zip(words, names, strict=True):
+            for word, tag in zip(words, found, strict=True):
                 first = encoding.char_to_token(begin)
                 if first is not None:
-                    labels[first] = numbers[name]
+                    labels[first] = numbers[tag]
                 begin += len(word) + 1
             yield np.array(encoding.ids), labels

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from datasets import load_dataset
 
-from data_prep.make_names import WORD, NameArguments, count_hints, find_names, kind_of, main
+from data_prep.corpus.made_tasks import WORD, SentenceArguments
+from data_prep.make_names import count_hints, find_names, kind_of, main
 from finetuning.common.data import Split
 from finetuning.ner.sentences import find_types, read_sentences
 from shared.errors import InputError
@@ -39,7 +40,7 @@ def text(tmp_path_factory):
 
 
 def make(text, folder, **more):
-    return main(NameArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
+    return main(SentenceArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
 
 
 def read(folder):

@@ -43,7 +43,7 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
 RECIPE = "pretraining/recipes/distil_smoke.yaml"
-SMALL_GROUPS = ["--questions_per_group", "4", "--names_per_group", "4"]
+SMALL_GROUPS = ["--questions_per_group", "4", "--names_per_group", "4", "--edits_per_group", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -328,25 +328,29 @@ def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head
 
 @pytest.fixture(scope="module")
 def made_folders(tmp_path_factory):
-    """Questions about ninety texts, and the names of ninety sentences, as data_prep makes them."""
+    """Questions about ninety texts, and the names and edits of ninety sentences, as data_prep makes them."""
     folder = tmp_path_factory.mktemp("made")
     animals = ["fox", "cat", "dog", "bird", "owl", "pony"]
-    questions, names = [], []
+    questions, names, edits = [], [], []
     for number in range(90):
         animal, name = animals[number % 6], f"q{'abcdefghio'[number // 10]}{'abcdefghio'[number % 10]}"
         context = f"the red {animal} saw it . " * (1 + number % 2) + f"then the {animal} {name} ran home ."
         answers = {"text": [name], "answer_start": [context.index(name)]}
         questions.append({"id": str(number), "context": context, "question": "what name?", "answers": answers})
         names.append({"tokens": ["afraid", animal, "of", "unlikely" * 3], "ner_tags": ["O", "B-PER", "O", "B-LOC"]})
-    for name, rows in (("questions", questions), ("names", names)):
+        swapped = number % 4 == 0
+        places, tag = ([1, 0], "B-EDIT") if swapped else ([0, 1], "O")
+        tokens = [["the", animal][place] for place in places]
+        edits.append({"tokens": [*tokens, "ran", "home"], "ner_tags": [tag, tag, "O", "O"]})
+    for name, rows in (("questions", questions), ("names", names), ("edits", edits)):
         (folder / name).mkdir()
         for split, part in (("train", rows[:60]), ("validation", rows[60:])):
             pq.write_table(pa.Table.from_pylist(part), folder / name / f"{split}.parquet")
-    return ["--question_dataset", f"{folder}/questions", "--name_dataset", f"{folder}/names"]
+    return [word for kind in ("question", "name", "edit") for word in (f"--{kind}_dataset", f"{folder}/{kind}s")]
 
 
 def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece, tokenizer, made_folders):
-    flags = [*made_folders, "--questions_per_group", "4", "--names_per_group", "7"]
+    flags = [*made_folders, "--questions_per_group", "4", "--names_per_group", "7", "--edits_per_group", "4"]
     args = parse_arguments(KINDS, words(place, "x", *flags))[1]
     made = load_made_tasks(args, tokenizer, print)["train"]
     plain, _ = make_groups(place, wordpiece, 40)
@@ -372,7 +376,7 @@ def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece
 
 
 def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, wordpiece, made_folders):
-    flags = [*made_folders, "--questions_per_group", "3", "--names_per_group", "3"]
+    flags = [*made_folders, "--questions_per_group", "3", "--names_per_group", "3", "--edits_per_group", "3"]
     args = parse_arguments(KINDS, words(place, "x", *flags))[1]
     made = load_made_tasks(args, wordpiece, print)["train"]
     plain, _ = make_groups(place, wordpiece, 40)
@@ -382,7 +386,7 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
     batch = groups.__getitems__([2, 7])
     losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
     for group, row in ((0, slice(0, 3)), (1, slice(3, 6))):
-        wanted: dict[str, list[torch.Tensor]] = {"question": [], "name": []}
+        wanted: dict[str, list[torch.Tensor]] = {"question": [], "name": [], "edit": []}
         for task, found in wanted.items():
             parts = (batch[f"{task}_{name}"][row] for name in ("ids", "mask", "labels"))
             for ids, mask, labels in zip(*parts, strict=True):  # each alone, since stock heads see padding
@@ -391,7 +395,8 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
                 if task == "question":
                     found.append(ForQuestionAnsweringLoss(*logits.unbind(-1), *labels[:, None]))
                 else:
-                    found.append(ForTokenClassification(logits, labels[None, :length], SimpleNamespace(num_labels=3)))
+                    classes = SimpleNamespace(num_labels=logits.shape[-1])
+                    found.append(ForTokenClassification(logits, labels[None, :length], classes))
         expected = [torch.stack(found).mean().item() for found in wanted.values()]
         np.testing.assert_allclose(losses[group, 4:].detach(), expected, rtol=1e-5)
 
@@ -399,8 +404,10 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
 def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, tmp_path):
     flags = [*made_folders, *SMALL_GROUPS]
     metrics = run(place, tmp_path / "made", *flags)
-    before = run(place, tmp_path / "before", *flags, "--question_weight", 0, "--name_weight", 0)
+    nothing = (f"--{task}_weight=0" for task in ("question", "name", "edit"))
+    before = run(place, tmp_path / "before", *flags, *nothing)
     assert metrics["eval_name_loss"] < 0.5 * before["eval_name_loss"]
+    assert metrics["eval_edit_loss"] < 0.5 * before["eval_edit_loss"]
     assert metrics["eval_question_loss"] < before["eval_question_loss"]
     weights = load_file(tmp_path / "made" / "model.safetensors")
     assert weights.keys() == load_file(place / "student" / "model.safetensors").keys(), "its heads are gone"
@@ -413,7 +420,8 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
     [
         (["--questions_per_group", "3"], "--questions_per_group: is for --question_dataset"),
         (["--name_weight", "3"], "--name_weight: is for --name_dataset"),
-        (["--max_task_tokens", "9"], "--max_task_tokens: is for --question_dataset or --name_dataset"),
+        (["--edits_per_group", "3"], "--edits_per_group: is for --edit_dataset"),
+        (["--max_task_tokens", "9"], "--max_task_tokens: is for --question_dataset, --name_dataset or --edit_dataset"),
         (["--question_dataset", "nowhere"], "--question_dataset nowhere: no train.parquet"),
         (["QUESTIONS", "--max_task_tokens", "9"], "train has 0 rows of at most --max_task_tokens 9"),
         (["QUESTIONS", "--questions_per_group", "31"], "validation has 30 rows"),
