@@ -148,3 +148,14 @@ def test_scripts_alone_stand_at_the_top_of_a_folder(folder):
 def test_shared_is_small():
     files = [path for path in sources("shared") if path.count("/") == 1 and not path.endswith("__init__.py")]
     assert len(files) <= SHARED, "what one folder alone uses belongs to that folder"
+
+
+def test_each_recipe_stands_on_a_page():
+    """But for those of tests, `..._smoke`."""
+    pages = " ".join(
+        path.read_text(encoding="utf-8") for folder in (".", *FOLDERS) for path in (ROOT / folder).glob("*.md")
+    )
+    named = set(re.findall(r"[a-z0-9_]+", pages))
+    recipes = [path.stem for folder in FOLDERS for path in (ROOT / folder / "recipes").glob("*.yaml")]
+    assert len(recipes) > 40
+    assert [one for one in recipes if one not in named and not one.endswith("_smoke")] == []
