@@ -4,7 +4,8 @@
 
 Reads a folder, or an id of the Hub, whose weights are pickles (pytorch_model.bin, of which tensors alone are read) or
 safetensors, and whose names may begin with `module.`, `_orig_mod.` or `model.`. Writes weights, configuration and
-tokenizer.
+tokenizer. With `--head_from MODEL` the encoder goes on as a masked language model, with the head of MODEL: after a
+task that it has learned.
 """
 
 import pickle
@@ -34,6 +35,9 @@ COMPILED = "_orig_mod."  # of torch.compile, which may stand anywhere
 class ConvertArguments:
     input: str = field(metadata={"help": "The checkpoint: a folder or Hub id."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
+    head_from: str | None = field(
+        default=None, metadata={"help": "Take the head for masks of this checkpoint in the place of its own."}
+    )
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -66,6 +70,24 @@ def without_wrappers(weights: dict[str, torch.Tensor], known: set[str]) -> dict[
         weights = best
 
 
+def take_head(encoder: Any, name: str, dtype: torch.dtype) -> Any:
+    """The masked language model of this name with the weights of another encoder. Raises InputError if it is no model
+    of the same shapes."""
+    try:
+        model = load_weights(AutoModelForMaskedLM, name, print, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--head_from {name}: {one_line(error)}") from error
+    own, other = model.base_model.state_dict(), encoder.base_model.state_dict()
+    wrong = sorted(key for key in own if key not in other or own[key].shape != other[key].shape)
+    if wrong or type(model.config) is not type(encoder.config):
+        raise InputError(
+            f"--head_from {name}: a {model.config.model_type} whose {wrong[0] if wrong else 'layers'} is not that of "
+            f"the {encoder.config.model_type} of --input; name the model that it was before its task"
+        )
+    model.base_model.load_state_dict({key: other[key] for key in own})
+    return model
+
+
 def main(args: ConvertArguments) -> dict[str, Any]:
     check_new_folder(args.output_dir)
     folder = Path(args.input)
@@ -87,13 +109,16 @@ def main(args: ConvertArguments) -> dict[str, Any]:
             {n: w.clone().contiguous() for n, w in weights.items()}, target / "model.safetensors", {"format": "pt"}
         )
         try:
-            load_weights(task_class, str(target), print, dtype=dtype).save_pretrained(target)
+            model = load_weights(task_class, str(target), print, dtype=dtype)
         except InputError as error:
             shown = str(error).replace(f"--model_name_or_path {target}", f"--input {args.input}")
             raise InputError(shown.partition("; if")[0]) from error
+        if args.head_from:
+            model = take_head(model, args.head_from, dtype)
+        model.save_pretrained(target)
         with suppress(OSError, ValueError):  # a checkpoint need not have one
             AutoTokenizer.from_pretrained(folder).save_pretrained(target)
-    print(f"{named or task_class.__name__} with {len(weights)} tensors in {args.output_dir}")
+    print(f"{type(model).__name__} with {len(weights)} tensors in {args.output_dir}")
     return {"tensors": len(weights)}
 
 

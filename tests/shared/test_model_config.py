@@ -234,6 +234,28 @@ def test_weights_that_are_not_the_models_are_refused_and_can_be_converted(
     assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
+def test_an_encoder_goes_on_with_the_head_of_the_model_that_it_was(checkpoint, tmp_path, wordpiece):
+    model = BertForSequenceClassification.from_pretrained(checkpoint)
+    torch.nn.init.constant_(model.bert.encoder.layer[0].output.dense.weight, 3)
+    model.save_pretrained(tmp_path / "classifier")
+    wordpiece.save_pretrained(tmp_path / "classifier")
+    args = ConvertArguments(str(tmp_path / "classifier"), str(tmp_path / "new"), str(checkpoint))
+    convert(args)
+    new, old = (AutoModelForMaskedLM.from_pretrained(folder).state_dict() for folder in (tmp_path / "new", checkpoint))
+    for name, weight in new.items():
+        changed = name == "bert.encoder.layer.0.output.dense.weight"
+        assert torch.equal(weight, torch.full_like(weight, 3) if changed else old[name])
+    assert AutoTokenizer.from_pretrained(tmp_path / "new").get_vocab() == wordpiece.get_vocab()
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    config.num_hidden_layers += 1
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "deeper")
+    for other, message in (("deeper", "bert whose encoder.layer.*is not that of the bert of --input"), ("no", "no")):
+        with pytest.raises(InputError, match=f"--head_from .*{message}"):
+            convert(ConvertArguments(args.input, str(tmp_path / "wrong"), str(tmp_path / other)))
+        assert not (tmp_path / "wrong").exists()
+
+
 def test_a_pickle_of_anything_but_tensors_is_not_run(checkpoint, tmp_path):
     class Evil:
         def __reduce__(self):
