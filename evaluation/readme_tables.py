@@ -134,6 +134,8 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
+AFTER = ("after_questions", "after_names", "after_names_wikiann", "after_edits")
+BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", *AFTER, "published_model")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
     "pretraining/RESULTS.md": {
@@ -146,14 +148,8 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
     "finetuning/RESULTS.md": {
-        "shipped": (["evaluation/results/shipped.json"], benchmark_table),
-        "shipped_more": (["evaluation/results/shipped_more.json"], benchmark_table),
-        "shipped_wnut_17": (["evaluation/results/shipped_wnut_17.json"], benchmark_table),
-        "after_questions": (["evaluation/results/after_questions.json"], benchmark_table),
-        "after_names": (["evaluation/results/after_names.json"], benchmark_table),
-        "after_names_wikiann": (["evaluation/results/after_names_wikiann.json"], benchmark_table),
+        **{name: ([f"evaluation/results/{name}.json"], benchmark_table) for name in BENCHMARKS},
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
-        "published_model": (["evaluation/results/published_model.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
         "answers": (["finetuning/results/answers.json"], answers.make_table),
     },
