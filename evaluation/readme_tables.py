@@ -134,7 +134,7 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
-AFTER = ("after_questions", "after_names", "after_names_wikiann", "after_edits")
+AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", *AFTER, "published_model")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
