@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from data_prep.corpus.made_tasks import SentenceArguments, draw_sentences, write_task
+from data_prep.corpus.made_tasks import SentenceTaskArguments, draw_sentences, write_task
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
@@ -135,7 +135,7 @@ def edit(words: list[str], forms: Table, rng: random.Random) -> tuple[str, Edite
     return "none", (words, [])
 
 
-def main(args: SentenceArguments) -> dict[str, Any]:
+def main(args: SentenceTaskArguments) -> dict[str, Any]:
     documents = Documents(args.input)
     check_new_folder(args.output_dir)
     kept = draw_sentences(args, documents)
@@ -160,4 +160,4 @@ def main(args: SentenceArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, SentenceArguments)
+    run_script(main, SentenceTaskArguments)

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep.corpus.made_tasks import SentenceArguments, draw_sentences, write_task
+from data_prep.corpus.made_tasks import SentenceTaskArguments, draw_sentences, write_task
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
@@ -86,7 +86,7 @@ def tag(words: Sequence[str], usual: Counter[str], hints: dict[str, Counter[str]
     return tags
 
 
-def main(args: SentenceArguments) -> dict[str, Any]:
+def main(args: SentenceTaskArguments) -> dict[str, Any]:
     documents = Documents(args.input)
     check_new_folder(args.output_dir)
     kept = draw_sentences(args, documents)
@@ -116,4 +116,4 @@ def main(args: SentenceArguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_script(main, SentenceArguments)
+    run_script(main, SentenceTaskArguments)

@@ -73,10 +73,13 @@ def without_wrappers(weights: dict[str, torch.Tensor], known: set[str]) -> dict[
 def take_head(encoder: Any, name: str, dtype: torch.dtype) -> Any:
     """The masked language model of this name with the weights of another encoder. Raises InputError if it is no model
     of the same shapes."""
+    new: list[str] = []
     try:
-        model = load_weights(AutoModelForMaskedLM, name, print, dtype=dtype)
+        model = load_weights(AutoModelForMaskedLM, name, new.append, dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(f"--head_from {name}: {one_line(error)}") from error
+    if new:
+        raise InputError(f"--head_from {name}: has no head for masks; name a masked language model")
     own, other = model.base_model.state_dict(), encoder.base_model.state_dict()
     wrong = sorted(key for key in own if key not in other or own[key].shape != other[key].shape)
     if wrong or type(model.config) is not type(encoder.config):

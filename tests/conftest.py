@@ -158,3 +158,10 @@ def make_tokenizer(kind, vocab_size):
 
     args = TokenizerArguments("", tokenizer_type=kind, vocab_size=vocab_size, reserved_entries=0)
     return train_tokenizer(Documents([str(SENTENCES)]), args, quiet=True)[0]
+
+
+def read_splits(folder):
+    """What the scripts of data_prep that make tasks have written."""
+    from datasets import load_dataset
+
+    return load_dataset(str(folder), data_files={part: f"{part}.parquet" for part in ("train", "validation")})

@@ -16,7 +16,7 @@ from shared.errors import InputError
 from shared.files import atomic_folder, write_json
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")  # English: the next sentence begins with a capital
-WORD = re.compile(r"(?:[A-Z]\.){2,}|\w+(?:['’]\w+)?|[^\w\s]")
+WORD = re.compile(r"(?:[A-Z]\.){2,}|\w+(?:['’]\w+)?|[^\w\s]")  # "U.S.", a word, or a sign
 SENTENCES = 6  # of a document at most
 LEAST_WORDS = 5  # of a sentence; signs count as words
 
@@ -34,7 +34,7 @@ class TaskArguments:
 
 
 @dataclass
-class SentenceArguments(TaskArguments):
+class SentenceTaskArguments(TaskArguments):
     max_sentences: int = field(default=200_000, metadata={"help": "Keep as many at most, chosen by a hash."})
     max_words: int = field(default=50, metadata={"help": "Take no sentence of more words and signs."})
 
@@ -54,7 +54,7 @@ def choose_sentences(document: str, max_words: int, rng: random.Random) -> list[
     return [words for one in chosen if LEAST_WORDS <= len(words := WORD.findall(one)) <= max_words]
 
 
-def draw_sentences(args: SentenceArguments, documents: Documents) -> list[tuple[bool, list[str]]]:
+def draw_sentences(args: SentenceTaskArguments, documents: Documents) -> list[tuple[bool, list[str]]]:
     """The words of --max_sentences sentences of all documents, and whether they are for validation."""
 
     def sentences() -> Iterator[tuple[bytes, bool, str]]:

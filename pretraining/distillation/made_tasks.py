@@ -41,7 +41,7 @@ class MadeTaskArguments:
         default=None, metadata={"help": "Edits to mark: a folder of data_prep/make_edits.py."}
     )
     edits_per_group: int = field(default=32, metadata={"help": "Sentences with edits to mark in a sample."})
-    edit_weight: float = field(default=1.0, metadata={"help": "Weight of whether a word was edited."})
+    edit_weight: float = field(default=1.0, metadata={"help": "Weight of the marks of their words."})
     max_task_tokens: int = field(
         default=256,
         metadata={"help": "Tokens of a question with its text, or of a sentence; longer ones are left out."},

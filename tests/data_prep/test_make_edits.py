@@ -5,9 +5,9 @@ import random
 from collections import Counter
 
 import pytest
-from datasets import load_dataset
+from conftest import read_splits
 
-from data_prep.corpus.made_tasks import SentenceArguments
+from data_prep.corpus.made_tasks import SentenceTaskArguments
 from data_prep.make_edits import EDITS, add, find_forms, leave_out, main, move, replace, replace_function_word, swap
 from finetuning.common.data import Split
 from finetuning.ner.sentences import find_types
@@ -33,11 +33,7 @@ def text(tmp_path_factory):
 
 
 def make(text, folder, **more):
-    return main(SentenceArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
-
-
-def read(folder):
-    return load_dataset(str(folder), data_files={part: f"{part}.parquet" for part in ("train", "validation")})
+    return main(SentenceTaskArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
 
 
 def tries(kind):
@@ -85,7 +81,7 @@ def test_forms_are_frequent_words_with_other_endings():
 
 def test_run_ner_reads_the_folder_and_half_of_it_is_edited(text, tmp_path):
     report = make(text, tmp_path / "edits")
-    splits = read(tmp_path / "edits")
+    splits = read_splits(tmp_path / "edits")
     assert report["sentences"] == {name: len(rows) for name, rows in splits.items()}
     assert report["skipped"]["no sentence of a fitting length"] == 1
     assert find_types(Split(splits["train"], "edits"), "ner_tags") == ["EDIT"]

@@ -5,9 +5,9 @@ import random
 from collections import Counter
 
 import pytest
-from datasets import load_dataset
+from conftest import read_splits
 
-from data_prep.corpus.made_tasks import WORD, SentenceArguments
+from data_prep.corpus.made_tasks import WORD, SentenceTaskArguments
 from data_prep.make_names import count_hints, find_names, kind_of, main
 from finetuning.common.data import Split
 from finetuning.ner.sentences import find_types, read_sentences
@@ -40,11 +40,7 @@ def text(tmp_path_factory):
 
 
 def make(text, folder, **more):
-    return main(SentenceArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
-
-
-def read(folder):
-    return load_dataset(str(folder), data_files={part: f"{part}.parquet" for part in ("train", "validation")})
+    return main(SentenceTaskArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
 
 
 def test_names_are_runs_of_capitals():
@@ -69,7 +65,7 @@ def test_kinds_are_those_that_are_hinted_at():
 
 def test_run_ner_reads_the_folder_and_kinds_are_right(text, tmp_path):
     report = make(text, tmp_path / "names")
-    splits = read(tmp_path / "names")
+    splits = read_splits(tmp_path / "names")
     assert report["sentences"] == {name: len(rows) for name, rows in splits.items()} and len(splits["train"]) > 800
     assert report["skipped"]["no sentence of a fitting length"] == 1
     train = Split(splits["train"], "names")
@@ -90,7 +86,7 @@ def test_the_same_settings_give_the_same_bytes(text, tmp_path):
     for name in ("one", "two"):
         make(text, tmp_path / name, max_sentences=300)
     one, two = ((tmp_path / name / "train.parquet").read_bytes() for name in ("one", "two"))
-    assert one == two and sum(map(len, read(tmp_path / "one").values())) == 300
+    assert one == two and sum(map(len, read_splits(tmp_path / "one").values())) == 300
 
 
 @pytest.mark.parametrize(

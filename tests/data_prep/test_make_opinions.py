@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from datasets import load_dataset
+from conftest import read_splits
 
 from data_prep.make_opinions import OpinionArguments, find_label, main, mask
 from shared.errors import InputError
@@ -31,10 +31,6 @@ def make(text, folder, **more):
     return main(OpinionArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
 
 
-def read(folder):
-    return load_dataset(str(folder), data_files={part: f"{part}.parquet" for part in ("train", "validation")})
-
-
 def test_the_label_is_that_of_the_words_unless_they_disagree_or_are_denied():
     assert find_label("Critics praised its plot.") == "positive" and find_label("A DULL film.") == "negative"
     assert find_label("Critics saw it.") is None and find_label("Good music, bad plot.") is None
@@ -49,7 +45,7 @@ def test_all_words_of_the_label_are_masked_and_no_others():
 
 def test_both_labels_are_equally_frequent_and_right(text, tmp_path):
     report = make(text, tmp_path / "opinions")
-    splits = read(tmp_path / "opinions")
+    splits = read_splits(tmp_path / "opinions")
     assert report["sentences"] == {name: len(rows) for name, rows in splits.items()}
     rows = [row for split in splits.values() for row in split]
     labels = [row["label"] for row in rows]
@@ -63,9 +59,9 @@ def test_fewer_are_the_first_of_more_and_the_same_input_gives_the_same_bytes(tex
     for name in ("one", "two"):
         make(text, tmp_path / name, max_sentences=100)
     one, two = ((tmp_path / name / "train.parquet").read_bytes() for name in ("one", "two"))
-    assert one == two and sum(map(len, read(tmp_path / "one").values())) == 100
+    assert one == two and sum(map(len, read_splits(tmp_path / "one").values())) == 100
     make(text, tmp_path / "more")
-    few, many = ({row["sentence"] for row in read(tmp_path / name)["train"]} for name in ("one", "more"))
+    few, many = ({row["sentence"] for row in read_splits(tmp_path / name)["train"]} for name in ("one", "more"))
     assert few < many
 
 

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from datasets import load_dataset
+from conftest import read_splits
 
 from data_prep.make_questions import QuestionArguments, ask, find_answers, main
 from finetuning.common.data import Split
@@ -39,10 +39,6 @@ def make(text, folder, **more):
     return main(QuestionArguments([text], str(folder), **{"validation_fraction": 0.1, **more}))
 
 
-def read(folder):
-    return load_dataset(str(folder), data_files={part: f"{part}.parquet" for part in ("train", "validation")})
-
-
 def test_names_dates_numbers_and_nouns_are_asked_for():
     found = [(one.kind, SENTENCE[one.start : one.end]) for one in find_answers(SENTENCE)]
     assert found == [
@@ -66,7 +62,7 @@ def test_a_question_has_words_of_its_sentence_without_the_answer():
 
 def test_answers_stand_where_they_are_said_to_and_run_qa_reads_the_folder(text, tmp_path):
     report = make(text, tmp_path / "questions")
-    splits = read(tmp_path / "questions")
+    splits = read_splits(tmp_path / "questions")
     assert report["questions"] == {name: len(rows) for name, rows in splits.items()} and len(splits["train"]) > 500
     assert sum(report["answers"].values()) == sum(report["questions"].values())
     assert report["skipped"] == {"nothing to ask for": 1}
@@ -85,7 +81,9 @@ def test_the_same_settings_give_the_same_bytes_and_more_questions_only_add(text,
         make(text, tmp_path / name, max_questions=most)
     both = [(tmp_path / name / "train.parquet").read_bytes() for name in ("all", "again")]
     assert both[0] == both[1]
-    fewer, more = ({one for rows in read(tmp_path / name).values() for one in rows["id"]} for name in ("fewer", "all"))
+    fewer, more = (
+        {one for rows in read_splits(tmp_path / name).values() for one in rows["id"]} for name in ("fewer", "all")
+    )
     assert 290 < len(fewer) <= 300 and fewer < more  # a question of two texts counts twice
 
 

@@ -250,7 +250,8 @@ def test_an_encoder_goes_on_with_the_head_of_the_model_that_it_was(checkpoint, t
     config = AutoConfig.from_pretrained(checkpoint)
     config.num_hidden_layers += 1
     AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "deeper")
-    for other, message in (("deeper", "bert whose encoder.layer.*is not that of the bert of --input"), ("no", "no")):
+    deeper = ("deeper", "bert whose encoder.layer.*is not that of the bert of --input")
+    for other, message in (deeper, ("no", "no"), ("classifier", "has no head for masks")):
         with pytest.raises(InputError, match=f"--head_from .*{message}"):
             convert(ConvertArguments(args.input, str(tmp_path / "wrong"), str(tmp_path / other)))
         assert not (tmp_path / "wrong").exists()
