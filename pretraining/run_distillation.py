@@ -5,7 +5,7 @@
 Plain masked-language modelling never asks what two texts have in common. Here the teacher, any sentence or masked
 language encoder (also word vectors of data_prep/train_word_vectors.py), says so: the student learns to point where the
 teacher points (one text at a time), and to score a pair that it reads as one input, while it goes on filling masks
-and, if asked, does the tasks that make_questions.py, make_names.py and make_edits.py of data_prep made of plain text.
+and, if asked, does the tasks that the scripts make_*.py of data_prep made of plain text.
 Writes a model that plain `AutoModelForMaskedLM.from_pretrained` and `SentenceTransformer` load, its tokenizer,
 recipe.yaml, manifest.json, results, curve and card. Reports, on held-out sentences, how close it is to the teacher.
 """

@@ -14,6 +14,7 @@ RESULTS = {
     "eval_question_loss": "ends of answers in made-up questions, nats",
     "eval_name_loss": "kinds of words in made-up names, nats",
     "eval_edit_loss": "whether words of a sentence were edited, nats",
+    "eval_opinion_loss": "praise or blame of sentences, nats",
     "eval_score_spearman": "scores of pairs: Spearman with the teacher's",
     "eval_cosine_spearman": "cosines of single encodings: Spearman with the teacher's",
 }

@@ -1,4 +1,5 @@
-"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, names and edits to mark."""
+"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, names and edits to mark, and
+sentences of praise or blame to tell apart."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ COLUMNS = {
     "question": ("question", "context", "answers"),
     "name": ("tokens", "ner_tags"),
     "edit": ("tokens", "ner_tags"),
+    "opinion": ("sentence", "label"),
 }
 
 
@@ -42,6 +44,11 @@ class MadeTaskArguments:
     )
     edits_per_group: int = field(default=32, metadata={"help": "Sentences with edits to mark in a sample."})
     edit_weight: float = field(default=1.0, metadata={"help": "Weight of the marks of their words."})
+    opinion_dataset: str | None = field(
+        default=None, metadata={"help": "Praise and blame to tell apart: a folder of data_prep/make_opinions.py."}
+    )
+    opinions_per_group: int = field(default=32, metadata={"help": "Sentences with an opinion in a sample."})
+    opinion_weight: float = field(default=1.0, metadata={"help": "Weight of the labels of these sentences."})
     max_task_tokens: int = field(
         default=256,
         metadata={"help": "Tokens of a question with its text, or of a sentence; longer ones are left out."},
@@ -54,26 +61,31 @@ class MadeTaskArguments:
             if self.rows_per_group[task] < 1:
                 raise InputError(f"--{task}s_per_group {self.rows_per_group[task]}: must be at least 1")
         if not self.made_tasks:
-            refuse_flags(self, {"max_task_tokens": "is for --question_dataset, --name_dataset or --edit_dataset"})
+            refuse_flags(self, {"max_task_tokens": f"is for {', '.join(f'--{task}_dataset' for task in COLUMNS)}"})
 
     @property
     def made_tasks(self) -> list[str]:
-        """Those that are asked for, of "question", "name" and "edit"."""
+        """Those that are asked for, of "question", "name", "edit" and "opinion"."""
         return [task for task in COLUMNS if getattr(self, f"{task}_dataset")]
 
     @property
     def rows_per_group(self) -> dict[str, int]:
         """How many rows of each task are in a sample."""
-        return {"question": self.questions_per_group, "name": self.names_per_group, "edit": self.edits_per_group}
+        return {
+            "question": self.questions_per_group,
+            "name": self.names_per_group,
+            "edit": self.edits_per_group,
+            "opinion": self.opinions_per_group,
+        }
 
 
 @dataclass(frozen=True)
 class MadeTask:
     """The rows of a task, in groups of like length.
 
-    Token ids with special tokens, and labels: of a question the first and the last token of its answer, (2,); of a
-    sentence the tag of each word at its first token, (tokens,), IGNORED at the others. `classes`: how many a token
-    can be, two for answers.
+    Token ids with special tokens, and labels: of a question the first and the last token of its answer, (2,); of words
+    to mark the tag of each at its first token, (tokens,), IGNORED at the others; of an opinion its class, (1,).
+    `classes`: how many there are, two for answers.
     """
 
     ids: list[np.ndarray]
@@ -89,7 +101,7 @@ class MadeTask:
         return digest.hexdigest()
 
     def batch(self, task: str, groups: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
-        """`question_ids`, `question_mask` and `question_labels` of these groups, or `name_...`, or `edit_...`."""
+        """`question_ids`, `question_mask` and `question_labels` of these groups, or `name_...` and so on."""
         rows = self.groups[groups].ravel()
         labels = [self.labels[row] for row in rows]
         return {
@@ -114,6 +126,9 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
         tables = {split: _read(Path(getattr(args, f"{task}_dataset")), split, task, flag) for split in loaded}
         if task == "question":
             read, classes = partial(_read_questions, tokenizer=tokenizer), 2
+        elif task == "opinion":
+            labels = sorted({label.as_py() for table in tables.values() for label in table["label"]})
+            read, classes = partial(_read_classes, tokenizer=tokenizer, labels=labels), len(labels)
         else:
             tags = sorted({tag for table in tables.values() for row in table["ner_tags"] for tag in row.as_py()})
             read, classes = partial(_read_tags, tokenizer=tokenizer, tags=tags), len(tags)
@@ -181,3 +196,11 @@ def _read_tags(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator
                     labels[first] = numbers[tag]
                 begin += len(word) + 1
             yield np.array(encoding.ids), labels
+
+
+def _read_classes(table: pa.Table, tokenizer: Any, labels: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(table), READ_AT_ONCE):
+        part = table.slice(start, READ_AT_ONCE).to_pydict()
+        encoded = tokenizer(part["sentence"], verbose=False)
+        for ids, label in zip(encoded["input_ids"], part["label"], strict=True):
+            yield np.array(ids), np.array([labels.index(label)])

@@ -135,13 +135,16 @@ def _masked_loss(model: Any, batch: dict[str, torch.Tensor], groups: int) -> tor
 
 
 def _made_loss(model: Any, batch: dict[str, torch.Tensor], task: str, groups: int) -> torch.Tensor:
-    """The mean over the targets of each group, (groups,): the ends of the answers, or the names."""
-    mask, labels = batch[f"{task}_mask"], batch[f"{task}_labels"]
-    states = model.base_model(input_ids=batch[f"{task}_ids"], attention_mask=mask)[0]
+    """The mean over the targets of each group, (groups,): the ends of the answers, the marks, or the opinions."""
+    ids, mask, labels = batch[f"{task}_ids"], batch[f"{task}_mask"], batch[f"{task}_labels"]
+    if task == "opinion":
+        states = mean_pool(model, ids, mask)[:, None]
+    else:
+        states = model.base_model(input_ids=ids, attention_mask=mask)[0]
     logits = model.distillation.made[task](states).float()
     if task == "question":  # which token, of all that are no padding
         logits = logits.masked_fill(mask[..., None] == 0, torch.finfo(logits.dtype).min)
-    else:  # which class, at each token
+    else:  # which class, at each token or of the whole
         logits = logits.transpose(1, 2)
     losses = cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     return losses.view(groups, -1).sum(-1) / (labels != IGNORED).view(groups, -1).sum(-1).clamp(min=1)

@@ -18,7 +18,11 @@ from conftest import ROOT, SENTENCES
 from masked_models import save_model
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
-from transformers.loss.loss_utils import ForQuestionAnsweringLoss, ForTokenClassification
+from transformers.loss.loss_utils import (
+    ForQuestionAnsweringLoss,
+    ForSequenceClassificationLoss,
+    ForTokenClassification,
+)
 
 from data_prep.pack_dataset import PackingArguments
 from data_prep.pack_dataset import main as pack
@@ -43,7 +47,13 @@ sentence_transformers = pytest.importorskip("sentence_transformers")
 
 KINDS = (ModelArguments, DataArguments, RunArguments)
 RECIPE = "pretraining/recipes/distil_smoke.yaml"
-SMALL_GROUPS = ["--questions_per_group", "4", "--names_per_group", "4", "--edits_per_group", "4"]
+MADE = ("question", "name", "edit", "opinion")
+
+
+def per_group(questions, names, edits, opinions):
+    """The flags for so many rows of each made-up task in a group."""
+    counts = (questions, names, edits, opinions)
+    return [word for task, count in zip(MADE, counts, strict=True) for word in (f"--{task}s_per_group", str(count))]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +137,7 @@ def test_a_loss_counts_by_its_weight_and_without_one_nothing_is_learned_of_it(pl
 
 
 def test_a_killed_run_ends_with_the_same_bits(place, made_folders, tmp_path):
-    whole, killed, flags = tmp_path / "whole", tmp_path / "killed", [*made_folders, *SMALL_GROUPS]
+    whole, killed, flags = tmp_path / "whole", tmp_path / "killed", [*made_folders, *per_group(4, 4, 4, 4)]
     run(place, whole, *flags)
     process = subprocess.Popen(
         [sys.executable, "pretraining/run_distillation.py", *words(place, killed, *flags)],
@@ -328,10 +338,10 @@ def test_the_loss_of_masks_is_that_of_plain_training(place, wordpiece, fast_head
 
 @pytest.fixture(scope="module")
 def made_folders(tmp_path_factory):
-    """Questions about ninety texts, and the names and edits of ninety sentences, as data_prep makes them."""
+    """Questions about ninety texts, and the names, edits and opinions of ninety sentences, as data_prep makes them."""
     folder = tmp_path_factory.mktemp("made")
     animals = ["fox", "cat", "dog", "bird", "owl", "pony"]
-    questions, names, edits = [], [], []
+    questions, names, edits, opinions = [], [], [], []
     for number in range(90):
         animal, name = animals[number % 6], f"q{'abcdefghio'[number // 10]}{'abcdefghio'[number % 10]}"
         context = f"the red {animal} saw it . " * (1 + number % 2) + f"then the {animal} {name} ran home ."
@@ -342,16 +352,18 @@ def made_folders(tmp_path_factory):
         places, tag = ([1, 0], "B-EDIT") if swapped else ([0, 1], "O")
         tokens = [["the", animal][place] for place in places]
         edits.append({"tokens": [*tokens, "ran", "home"], "ner_tags": [tag, tag, "O", "O"]})
-    for name, rows in (("questions", questions), ("names", names), ("edits", edits)):
+        praised = animal in ("fox", "cat", "dog")
+        label = "positive" if praised else "negative"
+        opinions.append({"sentence": f"the {animal} is [MASK]" + " and old" * (number % 3), "label": label})
+    for name, rows in (("questions", questions), ("names", names), ("edits", edits), ("opinions", opinions)):
         (folder / name).mkdir()
         for split, part in (("train", rows[:60]), ("validation", rows[60:])):
             pq.write_table(pa.Table.from_pylist(part), folder / name / f"{split}.parquet")
-    return [word for kind in ("question", "name", "edit") for word in (f"--{kind}_dataset", f"{folder}/{kind}s")]
+    return [word for task in MADE for word in (f"--{task}_dataset", f"{folder}/{task}s")]
 
 
 def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece, tokenizer, made_folders):
-    flags = [*made_folders, "--questions_per_group", "4", "--names_per_group", "7", "--edits_per_group", "4"]
-    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    args = parse_arguments(KINDS, words(place, "x", *made_folders, *per_group(4, 7, 4, 5)))[1]
     made = load_made_tasks(args, tokenizer, print)["train"]
     plain, _ = make_groups(place, wordpiece, 40)
     special, pad = special_tokens(wordpiece), tokenizer.pad_token_id
@@ -373,11 +385,15 @@ def test_a_group_has_rows_of_each_made_up_task_and_all_are_read(place, wordpiece
         starts = [tokenizer.decode(ids[place]).strip() for place in torch.where(labels != IGNORED)[0]]
         assert [one[0] for one in starts][::2] == ["a", "o"], "one label a word, at its first token"
         assert labels[labels != IGNORED].tolist() == [2, 1, 2, 0], "B-LOC, B-PER, O"
+    asked = pq.read_table(f"{args.opinion_dataset}/train.parquet").to_pylist()
+    wanted = sorted((tokenizer(row["sentence"])["input_ids"], row["label"] == "positive") for row in asked)
+    opinions = zip(*(batch[f"opinion_{name}"] for name in ("ids", "mask", "labels")), strict=True)
+    found = [(ids[mask.bool()].tolist(), bool(label)) for ids, mask, (label,) in opinions]
+    assert sorted(found[:60]) == wanted, "12 groups of 5 are the 60 opinions"
 
 
 def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, wordpiece, made_folders):
-    flags = [*made_folders, "--questions_per_group", "3", "--names_per_group", "3", "--edits_per_group", "3"]
-    args = parse_arguments(KINDS, words(place, "x", *flags))[1]
+    args = parse_arguments(KINDS, words(place, "x", *made_folders, *per_group(3, 3, 3, 3)))[1]
     made = load_made_tasks(args, wordpiece, print)["train"]
     plain, _ = make_groups(place, wordpiece, 40)
     groups = PairGroups(plain.pairs, special_tokens(wordpiece), 0, PairArguments(1, 4, 0), None, made)
@@ -386,14 +402,19 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
     batch = groups.__getitems__([2, 7])
     losses = model(**{key: value for key, value in batch.items() if key != "labels"})["losses"]
     for group, row in ((0, slice(0, 3)), (1, slice(3, 6))):
-        wanted: dict[str, list[torch.Tensor]] = {"question": [], "name": [], "edit": []}
+        wanted: dict[str, list[torch.Tensor]] = {task: [] for task in MADE}
         for task, found in wanted.items():
             parts = (batch[f"{task}_{name}"][row] for name in ("ids", "mask", "labels"))
             for ids, mask, labels in zip(*parts, strict=True):  # each alone, since stock heads see padding
                 length = int(mask.sum())
-                logits = model.distillation.made[task](model.base_model(ids[None, :length])[0])
+                states = model.base_model(ids[None, :length])[0]
+                logits = model.distillation.made[task](states)
                 if task == "question":
                     found.append(ForQuestionAnsweringLoss(*logits.unbind(-1), *labels[:, None]))
+                elif task == "opinion":
+                    logits = model.distillation.made[task](states.mean(1))
+                    one_of = SimpleNamespace(num_labels=2, problem_type="single_label_classification")
+                    found.append(ForSequenceClassificationLoss(labels, logits, one_of))
                 else:
                     classes = SimpleNamespace(num_labels=logits.shape[-1])
                     found.append(ForTokenClassification(logits, labels[None, :length], classes))
@@ -402,12 +423,13 @@ def test_the_loss_of_made_up_tasks_is_that_of_transformers_own_heads(place, word
 
 
 def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, tmp_path):
-    flags = [*made_folders, *SMALL_GROUPS]
+    flags = [*made_folders, *per_group(4, 4, 4, 4)]
     metrics = run(place, tmp_path / "made", *flags)
-    nothing = (f"--{task}_weight=0" for task in ("question", "name", "edit"))
+    nothing = (f"--{task}_weight=0" for task in MADE)
     before = run(place, tmp_path / "before", *flags, *nothing)
     assert metrics["eval_name_loss"] < 0.5 * before["eval_name_loss"]
     assert metrics["eval_edit_loss"] < 0.5 * before["eval_edit_loss"]
+    assert metrics["eval_opinion_loss"] < 0.6 * before["eval_opinion_loss"]
     assert metrics["eval_question_loss"] < before["eval_question_loss"]
     weights = load_file(tmp_path / "made" / "model.safetensors")
     assert weights.keys() == load_file(place / "student" / "model.safetensors").keys(), "its heads are gone"
@@ -421,7 +443,8 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
         (["--questions_per_group", "3"], "--questions_per_group: is for --question_dataset"),
         (["--name_weight", "3"], "--name_weight: is for --name_dataset"),
         (["--edits_per_group", "3"], "--edits_per_group: is for --edit_dataset"),
-        (["--max_task_tokens", "9"], "--max_task_tokens: is for --question_dataset, --name_dataset or --edit_dataset"),
+        (["--opinion_weight", "3"], "--opinion_weight: is for --opinion_dataset"),
+        (["--max_task_tokens", "9"], "--max_task_tokens: is for --question_dataset, --name_dataset, --edit_dataset"),
         (["--question_dataset", "nowhere"], "--question_dataset nowhere: no train.parquet"),
         (["QUESTIONS", "--max_task_tokens", "9"], "train has 0 rows of at most --max_task_tokens 9"),
         (["QUESTIONS", "--questions_per_group", "31"], "validation has 30 rows"),
