@@ -33,7 +33,12 @@ class LossArguments:
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """The sum over all targets, in nats, as a function of states (targets, width), weight (vocabulary, width), bias
-    (vocabulary,) and labels (targets,). `dtype` is that of the matrix products; the rest is in fp32."""
+    (vocabulary,) and labels (targets,).
+
+    Logits and their exponentials are of `dtype`, as are the matrix products; sums and gradients are in fp32. The
+    logits are passed over as seldom as can be: exponentials are never divided by their sum, the rows that they are
+    multiplied with are; and the 1 of the right word is taken from the products.
+    """
 
     @staticmethod
     def forward(
@@ -45,22 +50,26 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         chunk: int,
         dtype: torch.dtype,
     ) -> torch.Tensor:
+        low, low_bias, rows = weight.to(dtype), bias.to(dtype), states.to(dtype)
+        right, known = labels.clamp(min=0), (labels != IGNORED)[:, None].float()
         total = torch.zeros((), device=states.device)
-        low, low_bias = weight.to(dtype), bias.to(dtype)
-        of_states, of_weight, of_bias = (torch.zeros_like(x, dtype=torch.float32) for x in (states, weight, bias))
+        of_states = torch.empty_like(states, dtype=torch.float32)
+        of_weight, of_bias = (torch.zeros_like(x, dtype=torch.float32) for x in (weight, bias))
         for start in range(0, len(states), chunk):
-            some, wanted = states[start : start + chunk].to(dtype), labels[start : start + chunk]
-            known = (wanted != IGNORED)[:, None]
-            # The logits become log-probabilities, and these their gradient: probabilities less 1 for the right word.
-            scores = torch.addmm(low_bias, some, low.T).float()
-            scores -= scores.logsumexp(1, keepdim=True)
-            right = wanted.clamp(min=0)[:, None]
-            total -= (scores.gather(1, right) * known).sum()
-            scores.exp_().scatter_add_(1, right, torch.full_like(right, -1, dtype=torch.float32)).mul_(known)
-            of_bias += scores.sum(0)
-            scores = scores.to(dtype)
-            of_states[start : start + chunk] = scores @ low
-            of_weight += scores.T @ some
+            part = slice(start, start + chunk)
+            scores = torch.addmm(low_bias, rows[part], low.T)
+            top = scores.amax(1, keepdim=True)
+            wanted = scores.gather(1, right[part, None]).float() - top.float()
+            sums = scores.sub_(top).exp_().sum(1, keepdim=True, dtype=torch.float32)
+            total += ((sums.log() - wanted) * known[part]).sum()
+            share = known[part] / sums
+            of_states[part] = (scores @ low) * share
+            of_weight += scores.T @ (rows[part] * share).to(dtype)
+            of_bias += (share.T.to(dtype) @ scores)[0]
+            del scores  # before there are the next ones
+        of_states -= low[right] * known
+        of_weight.index_add_(0, right, -rows * known)
+        of_bias.index_add_(0, right, -known[:, 0])
         ctx.save_for_backward(of_states.to(states.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype))
         return total
 
