@@ -156,6 +156,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     "evaluation/RESULTS.md": {
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
         "bf16": (["evaluation/results/bf16_cpu.json"], mlm.make_table),
+        "amx": (["evaluation/results/amx_cpu.json"], mlm.make_table),
         "variants": (
             ["evaluation/results/knobs_cpu.json"],
             lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],

@@ -156,7 +156,8 @@ def say_if_bf16_pays(rows: int, width: int, inner: int) -> None:
     ratio = seconds[0] / seconds[1]
     print(
         f"--bf16: a product of {len(a)} x {width} and {width} x {inner} takes {ratio:.2f} of its time in fp32 on this "
-        f"machine: {'it pays' if ratio < 0.9 else 'it does not pay, leave the flag out'}",
+        f"machine: {'it pays' if ratio < 0.9 else 'it does not pay, leave the flag out'}"
+        + (", and more with --attn_implementation eager" if ratio < 0.3 else ""),
         flush=True,
     )
 
