@@ -37,7 +37,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     Logits and their exponentials are of `dtype`, as are the matrix products; sums and gradients are in fp32. The
     logits are passed over as seldom as can be: exponentials are never divided by their sum, the rows that they are
-    multiplied with are; and the 1 of the right word is taken from the products.
+    multiplied with are.
     """
 
     @staticmethod
@@ -62,14 +62,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             wanted = scores.gather(1, right[part, None]).float() - top.float()
             sums = scores.sub_(top).exp_().sum(1, keepdim=True, dtype=torch.float32)
             total += ((sums.log() - wanted) * known[part]).sum()
+            # What is multiplied is of the right word less the sum: its share less 1, and exact where that is near 0.
+            less = scores.gather(1, right[part, None]).float() - sums
+            scores.scatter_(1, right[part, None], less.to(dtype))
             share = known[part] / sums
             of_states[part] = (scores @ low) * share
             of_weight += scores.T @ (rows[part] * share).to(dtype)
             of_bias += (share.T.to(dtype) @ scores)[0]
             del scores  # before there are the next ones
-        of_states -= low[right] * known
-        of_weight.index_add_(0, right, -rows * known)
-        of_bias.index_add_(0, right, -known[:, 0])
         ctx.save_for_backward(of_states.to(states.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype))
         return total
 

@@ -33,6 +33,30 @@ def test_gradients_are_those_of_torch(chunk):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("sure", [0.0, 0.3])
+def test_gradients_in_bf16_are_as_close_as_those_of_torch(sure):
+    """Also where the right word has nearly all of the probability, and what is left is a small difference."""
+    generator = torch.Generator().manual_seed(0)
+    weight, states = (torch.randn(n, 64, generator=generator) for n in (2000, 128))
+    labels = torch.randint(0, 2000, (128,), generator=generator)
+    inputs = (0.3 * states + sure * weight[labels], weight, torch.zeros(2000))
+
+    def gradients(loss, dtype):
+        leaves = [x.to(dtype, copy=True).requires_grad_() for x in inputs]
+        loss(*leaves).backward()
+        return [x.grad.double() for x in leaves]
+
+    def in_bf16(*leaves):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return cross_entropy(linear(*leaves).float(), labels, reduction="sum")
+
+    exact = gradients(lambda *leaves: cross_entropy(linear(*leaves), labels, reduction="sum"), torch.float64)
+    stock = gradients(in_bf16, torch.float32)
+    found = gradients(lambda *leaves: ChunkedCrossEntropy.apply(*leaves, labels, 50, torch.bfloat16), torch.float32)
+    for one, other, wanted in zip(found, stock, exact, strict=True):
+        assert 0 < (one - wanted).norm() < 1.5 * (other - wanted).norm()
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 def test_a_model_learns_the_same_and_is_evaluated_as_before(kind):
     """With the embedding tied to the output, and rows of fewer targets than others."""
