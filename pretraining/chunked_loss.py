@@ -62,7 +62,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             wanted = scores.gather(1, right[part, None]).float() - top.float()
             sums = scores.sub_(top).exp_().sum(1, keepdim=True, dtype=torch.float32)
             total += ((sums.log() - wanted) * known[part]).sum()
-            # What is multiplied is of the right word less the sum: its share less 1, and exact where that is near 0.
+            # Divided by the sum, the right word's entry is its probability less 1. Taken from the products below, it
+            # would be a small difference of large numbers where the model is sure.
             less = scores.gather(1, right[part, None]).float() - sums
             scores.scatter_(1, right[part, None], less.to(dtype))
             share = known[part] / sums

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from shared.training.environment import hardware
+
 PHASES = ("data", "forward", "backward", "optimizer", "other")
 WARM_UP = 2  # first steps of a start, which compile and allocate, are not counted
 KEPT_EVENTS = 512
@@ -154,10 +156,12 @@ def say_if_bf16_pays(rows: int, width: int, inner: int) -> None:
     work = {dtype: functools.partial(linear, a.to(dtype), b.to(dtype)) for dtype in (torch.bfloat16, torch.float32)}
     seconds = [shortest(product, torch.device("cpu")) for product in work.values()]
     ratio = seconds[0] / seconds[1]
+    advice = "it pays" if ratio < 0.9 else "it does not pay, leave the flag out"
+    if "amx_bf16" in hardware("cpu")["cpu_instructions"]:  # fused attention makes little use of them
+        advice += "; try --attn_implementation eager with it"
     print(
         f"--bf16: a product of {len(a)} x {width} and {width} x {inner} takes {ratio:.2f} of its time in fp32 on this "
-        f"machine: {'it pays' if ratio < 0.9 else 'it does not pay, leave the flag out'}"
-        + (", and more with --attn_implementation eager" if ratio < 0.3 else ""),
+        f"machine: {advice}",
         flush=True,
     )
 
