@@ -29,7 +29,7 @@ from pretraining.distillation.made_tasks import MadeTask, check_lengths, load_ma
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
 from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
-from pretraining.distillation.student import LossArguments, add_heads, remove_heads, weighted_loss
+from pretraining.distillation.student import LossArguments, add_heads, load_heads, remove_heads, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import join_sets
@@ -161,6 +161,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}
         add_heads(model, pairs["train"].vectors.shape[1], data_args.pair_weight > 0, classes)
+        load_heads(model, model_args.model_name_or_path, record.note)
         return ExactTrainer(
             model=model,
             args=args,
@@ -190,7 +191,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_metrics("eval", evaluation)
     trainer.save_state()
     metrics |= evaluation
-    remove_heads(trainer.model)
+    remove_heads(trainer)
     trainer.save_model()
     if record.is_writer:
         write_pooling(Path(training_args.output_dir), trainer.model.config.hidden_size)

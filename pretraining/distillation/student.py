@@ -1,19 +1,23 @@
 """A masked language model that learns from a teacher: what it computes of a batch of groups, and the loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
 from pretraining.attention import FLEX
 from pretraining.distillation.made_tasks import MadeTaskArguments
 from shared.errors import InputError
+from shared.files import atomic_file
 from shared.loss import IGNORED, Count
 
+HEADS, PREFIX = "distillation_heads.safetensors", "distillation."
 TEMPERATURE = 0.05  # of the similarities in a group, as in contrastive learning (Gao et al., 2021, SimCSE)
 
 
@@ -63,9 +67,31 @@ def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True, classes
     model.forward = partial(_learn, model, model.forward, scores_pairs)
 
 
-def remove_heads(model: Any) -> None:
-    """Make the model what it was before `add_heads`, with what it has learned."""
+def load_heads(model: Any, folder: str | None, say: Callable[[str], None]) -> None:
+    """Go on with the heads that the stage before kept beside its model; one of another shape begins anew.
+
+    Without them the first steps, in which a new head learns what it is for, spoil what the encoder has learned.
+    """
+    file = Path(folder or "") / HEADS
+    if folder is None or not file.is_file():
+        return
+    own, kept = model.distillation.state_dict(), load_file(file)
+    fitting = {name: weight for name, weight in kept.items() if name in own and own[name].shape == weight.shape}
+    model.distillation.load_state_dict(fitting, strict=False)
+    new = ", ".join(sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()}))
+    say(f"{file}: the heads go on{new and f', but for {new}, which begin anew'}")
+
+
+def remove_heads(trainer: Any) -> None:
+    """Make the model what it was before `add_heads`, with what it has learned, and keep the heads in `output_dir` for
+    the next stage, in a file that no other script reads. Call it in every process."""
+    model = trainer.model
+    weights = trainer.accelerator.get_state_dict(trainer.deepspeed or model)  # whole, under ZeRO-3 too
     del model.distillation, model.forward
+    if trainer.is_world_process_zero():
+        heads = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
+        with atomic_file(Path(trainer.args.output_dir) / HEADS) as file:
+            save_file(heads, file, metadata={"format": "pt"})
 
 
 def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

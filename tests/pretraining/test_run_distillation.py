@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import ROOT, SENTENCES
 from masked_models import save_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, pipeline
 from transformers.loss.loss_utils import (
     ForQuestionAnsweringLoss,
@@ -30,7 +30,7 @@ from pretraining.distillation import teacher as teachers
 from pretraining.distillation.made_tasks import load_made_tasks
 from pretraining.distillation.pairs import PairArguments, PairGroups, make_pairs
 from pretraining.distillation.sentences import SentenceArguments, add_copies, choose_sentences
-from pretraining.distillation.student import add_heads
+from pretraining.distillation.student import HEADS, add_heads
 from pretraining.masking import MaskedBlocks, make_masker
 from pretraining.run_distillation import DataArguments, main
 from pretraining.text.mixture import Mixture
@@ -435,6 +435,22 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made_folders, 
     assert weights.keys() == load_file(place / "student" / "model.safetensors").keys(), "its heads are gone"
     cut = run(place, tmp_path / "cut", *flags, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
     assert cut["eval_name_loss"] == pytest.approx(metrics["eval_name_loss"], rel=1e-3), "a step may be split anywhere"
+
+
+def test_the_next_stage_goes_on_with_the_heads(place, made_folders, tmp_path):
+    flags = [*made_folders, *per_group(4, 4, 4, 4)]
+    metrics = run(place, tmp_path / "first", *flags)
+    idle = ["--model_name_or_path", tmp_path / "first", "--max_steps", 1, "--learning_rate", 1e-12, *flags]
+    again = run(place, tmp_path / "again", *idle)
+    losses = [name for name in metrics if name.startswith("eval") and name.endswith("_loss")]
+    assert [again[name] for name in losses] == pytest.approx([metrics[name] for name in losses])
+    kept = load_file(tmp_path / "first" / HEADS)
+    save_file({name: weight for name, weight in kept.items() if "name" not in name}, tmp_path / "first" / HEADS)
+    other = run(place, tmp_path / "other", *idle)
+    assert other["eval_edit_loss"] == pytest.approx(metrics["eval_edit_loss"])
+    assert other["eval_name_loss"] > 2 * metrics["eval_name_loss"]
+    notes = json.loads((tmp_path / "other" / "manifest.json").read_text())["notes"]
+    assert any(note.endswith("the heads go on, but for made.name, which begin anew") for note in notes)
 
 
 @pytest.mark.parametrize(
