@@ -15,6 +15,7 @@ import torch
 from shared.errors import InputError
 from shared.loss import IGNORED, cross_entropy_loss
 
+LEAST = torch.finfo(torch.float32).tiny  # a probability below it counts as it in the loss: 87 nats
 TYPES = ("bert", "roberta", "modernbert")  # whose logits are what the output embedding returns, and nothing else
 
 
@@ -35,9 +36,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """The sum over all targets, in nats, as a function of states (targets, width), weight (vocabulary, width), bias
     (vocabulary,) and labels (targets,).
 
-    Logits and their exponentials are of `dtype`, as are the matrix products; sums and gradients are in fp32. The
-    logits are passed over as seldom as can be: exponentials are never divided by their sum, the rows that they are
-    multiplied with are.
+    Logits and probabilities are of `dtype`, as are the matrix products; sums and gradients are in fp32. What is
+    written for a chunk is passed over as seldom as can be: softmax is one pass where its steps are four.
     """
 
     @staticmethod
@@ -51,26 +51,27 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> torch.Tensor:
         low, low_bias, rows = weight.to(dtype), bias.to(dtype), states.to(dtype)
-        right, known = labels.clamp(min=0), (labels != IGNORED)[:, None].float()
+        right, known = labels.clamp(min=0), (labels != IGNORED).to(dtype)
         total = torch.zeros((), device=states.device)
         of_states = torch.empty_like(states, dtype=torch.float32)
         of_weight, of_bias = (torch.zeros_like(x, dtype=torch.float32) for x in (weight, bias))
         for start in range(0, len(states), chunk):
             part = slice(start, start + chunk)
-            scores = torch.addmm(low_bias, rows[part], low.T)
-            top = scores.amax(1, keepdim=True)
-            wanted = scores.gather(1, right[part, None]).float() - top.float()
-            sums = scores.sub_(top).exp_().sum(1, keepdim=True, dtype=torch.float32)
-            total += ((sums.log() - wanted) * known[part]).sum()
-            # Divided by the sum, the right word's entry is its probability less 1. Taken from the products below, it
-            # would be a small difference of large numbers where the model is sure.
-            less = scores.gather(1, right[part, None]).float() - sums
-            scores.scatter_(1, right[part, None], less.to(dtype))
-            share = known[part] / sums
-            of_states[part] = (scores @ low) * share
-            of_weight += scores.T @ (rows[part] * share).to(dtype)
-            of_bias += (share.T.to(dtype) @ scores)[0]
-            del scores  # before there are the next ones
+            shares = torch.addmm(low_bias, rows[part], low.T).softmax(1)
+            place = torch.arange(len(shares), device=states.device), right[part]
+            of_right = shares[place].float()
+            # The gradient of the right word is its probability less 1. Where the model is sure that is a small
+            # difference of large numbers, so it is taken from what the other words have.
+            shares[place] = 0
+            others = shares.sum(1)
+            shares[place] = -others
+            sure = torch.log1p(-others.float().clamp(max=0.5))
+            nats = torch.where(of_right > 0.5, sure, of_right.clamp(min=LEAST).log())
+            total -= (nats * known[part]).sum()
+            of_states[part] = (shares @ low) * known[part, None]
+            of_weight += shares.T @ (rows[part] * known[part, None])
+            of_bias += known[part] @ shares
+            del shares  # before there are the next ones
         ctx.save_for_backward(of_states.to(states.dtype), of_weight.to(weight.dtype), of_bias.to(bias.dtype))
         return total
 

@@ -57,6 +57,15 @@ def test_gradients_in_bf16_are_as_close_as_those_of_torch(sure):
         assert 0 < (one - wanted).norm() < 1.5 * (other - wanted).norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_word_that_cannot_be_has_a_finite_loss_and_its_gradient(dtype):
+    weight, states = torch.eye(8), (200 * torch.eye(8)[[0, 0]]).requires_grad_()
+    loss = ChunkedCrossEntropy.apply(states, weight, torch.zeros(8), torch.tensor([0, 1]), 2, dtype)
+    loss.backward()
+    assert loss.item() == pytest.approx(87.3, abs=0.1), "200 nats are more than a probability in fp32 can say"
+    torch.testing.assert_close(states.grad, weight[[0, 0]] - weight[[0, 1]])
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
 def test_a_model_learns_the_same_and_is_evaluated_as_before(kind):
     """With the embedding tied to the output, and rows of fewer targets than others."""
