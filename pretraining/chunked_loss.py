@@ -57,7 +57,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         of_weight, of_bias = (torch.zeros_like(x, dtype=torch.float32) for x in (weight, bias))
         for start in range(0, len(states), chunk):
             part = slice(start, start + chunk)
-            shares = torch.addmm(low_bias, rows[part], low.T).softmax(1)
+            shares = torch.addmm(low_bias, rows[part], low.T)
+            torch.softmax(shares, 1, out=shares)  # in place, or there would be two of them
             place = torch.arange(len(shares), device=states.device), right[part]
             of_right = shares[place].float()
             # The gradient of the right word is its probability less 1. Where the model is sure that is a small
