@@ -2,10 +2,11 @@
 
     python pretraining/release_model.py --run runs/tiny --data_card data/corpus/README.md --output_dir models/tiny
 
-Copies what a user needs and leaves out checkpoints; what tells SentenceTransformer how to take the mean is that of the
-last stage that has it. Weights are rounded to bfloat16, half the bytes, and load as
-float32 (`dtype` in the configuration), so that a CPU computes with them at full speed. The card is that of the run,
-with the sources of the text and their licences behind it; recipes and manifests of earlier stages lie in stages/.
+Copies what a user needs, and what a next stage goes on with, and leaves out checkpoints; what tells
+SentenceTransformer how to take the mean is that of the last stage that has it. Weights are rounded to bfloat16, half
+the bytes, and load as float32 (`dtype` in the configuration), so that a CPU computes with them at full speed. The card
+is that of the run, with the sources of the text and their licences behind it; recipes and manifests of earlier stages
+lie in stages/.
 --onnx adds the encoder for ONNX Runtime, whose output is the last layer, and writes into the card how far its mean
 over the tokens, which compares texts, is from that of PyTorch.
 """
@@ -21,12 +22,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from pretraining.distillation.student import HEADS
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.onnx_export import FUSED, OPSETS, check_installed, export, input_names, opset_of, quantize
 
-COPIED = ("tokenizer.json", "tokenizer_config.json", "curve.png", "recipe.yaml")
+COPIED = ("tokenizer.json", "tokenizer_config.json", "curve.png", "recipe.yaml", HEADS)
 FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx", "static": "model_static.onnx"}
 STATIC = (1, 128)  # rows and tokens of the form that takes no others, for runtimes that plan memory ahead
 SOURCES = "## Sources and licences"  # the heading of a data card that is taken over, up to the next one

@@ -12,6 +12,7 @@ from conftest import ROOT
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from pretraining.distillation.pooling import write_pooling
+from pretraining.distillation.student import HEADS
 from pretraining.release_model import ReleaseArguments, main
 from pretraining.run_mlm import DataArguments
 from pretraining.run_mlm import main as pretrain
@@ -39,7 +40,9 @@ def test_a_released_model_is_the_run_in_half_the_bytes(run, tmp_path):
     shutil.copytree(run, tmp_path / "encoder")
     write_pooling(tmp_path / "encoder", 64)  # a stage that made it load as a sentence encoder
     stages = [str(tmp_path / "encoder"), str(run)]
-    main(ReleaseArguments(str(run), str(folder), stages=stages, data_card=str(tmp_path / "card.md")))
+    shutil.copytree(run, tmp_path / "last")
+    (tmp_path / "last" / HEADS).write_bytes(b"of a distillation")
+    main(ReleaseArguments(str(tmp_path / "last"), str(folder), stages=stages, data_card=str(tmp_path / "card.md")))
     assert (folder / "model.safetensors").stat().st_size < 0.55 * (run / "model.safetensors").stat().st_size
     before, after = (AutoModelForMaskedLM.from_pretrained(name).state_dict() for name in (run, folder))
     for name, weight in after.items():
@@ -50,6 +53,7 @@ def test_a_released_model_is_the_run_in_half_the_bytes(run, tmp_path):
     assert readme.startswith("---\nlicense: apache-2.0\n") and "| a blog | MIT |" in readme and "Dates" not in readme
     assert json.loads((folder / "manifest.json").read_text())["results"]
     assert (folder / "stages" / "run" / "recipe.yaml").is_file() and not list(folder.glob("checkpoint*"))
+    assert (folder / HEADS).read_bytes() == b"of a distillation"
     assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
     for name in ("modules.json", "1_Pooling/config.json"):
         assert (folder / name).read_text() == (tmp_path / "encoder" / name).read_text()
