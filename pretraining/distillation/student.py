@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, normalize, softmax
 
 from pretraining.attention import FLEX
 from pretraining.distillation.made_tasks import MadeTaskArguments
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import atomic_file
 from shared.loss import IGNORED, Count
 
@@ -70,12 +71,17 @@ def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True, classes
 def load_heads(model: Any, folder: str | None, say: Callable[[str], None]) -> None:
     """Go on with the heads that the stage before kept beside its model; one of another shape begins anew.
 
-    Without them the first steps, in which a new head learns what it is for, spoil what the encoder has learned.
+    Without them the first steps, in which a new head learns what it is for, spoil what the encoder has learned. Raises
+    InputError for a damaged file.
     """
     file = Path(folder or "") / HEADS
     if folder is None or not file.is_file():
         return
-    own, kept = model.distillation.state_dict(), load_file(file)
+    own = model.distillation.state_dict()
+    try:
+        kept = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: cannot be read ({one_line(error)}); remove it to begin with new heads") from error
     fitting = {name: weight for name, weight in kept.items() if name in own and own[name].shape == weight.shape}
     model.distillation.load_state_dict(fitting, strict=False)
     new = ", ".join(sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()}))

@@ -451,6 +451,9 @@ def test_the_next_stage_goes_on_with_the_heads(place, made_folders, tmp_path):
     assert other["eval_name_loss"] > 2 * metrics["eval_name_loss"]
     notes = json.loads((tmp_path / "other" / "manifest.json").read_text())["notes"]
     assert any(note.endswith("the heads go on, but for made.name, which begin anew") for note in notes)
+    (tmp_path / "first" / HEADS).write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"cannot be read .* remove it to begin with new heads"):
+        run(place, tmp_path / "torn", *idle)
 
 
 @pytest.mark.parametrize(
