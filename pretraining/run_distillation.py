@@ -155,8 +155,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 3. Model and Trainer.
     def build_trainer(args: RunArguments) -> ExactTrainer:
         set_seed(args.seed)
-        blocks = datasets["train"].blocks
-        model = build_model(model_args, tokenizer, length, record.note, blocks and blocks.blocks)
+        model = build_model(model_args, tokenizer, length, record.note, packed and datasets["train"].blocks.blocks)
         check_lengths(made, model.config)
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}
