@@ -169,6 +169,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "shipped_blimp": (["evaluation/results/shipped_blimp.json"], blimp_page.make_table),
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
+        "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
         "updates": (["evaluation/results/updates.json"], series_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         "compare": (["evaluation/results/compare.json"], gate_table),
