@@ -71,8 +71,7 @@ def add_heads(model: Any, teacher_width: int, scores_pairs: bool = True, classes
 def load_heads(model: Any, folder: str | None, say: Callable[[str], None]) -> None:
     """Go on with the heads that the stage before kept beside its model; one of another shape begins anew.
 
-    Without them the first steps, in which a new head learns what it is for, spoil what the encoder has learned. Raises
-    InputError for a damaged file.
+    In the first steps a new head has to learn what it is for. Raises InputError for a damaged file.
     """
     file = Path(folder or "") / HEADS
     if folder is None or not file.is_file():
