@@ -285,7 +285,7 @@ def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
         vectors = load_file(path / "model.safetensors")["embedding.weight"]
         counted = report["settings"]["dimensions"]
-        known = report["inputs"]["tokenizer"]["sha256"]
+        known = report["inputs"][0]["tokenizer"]["sha256"]  # of several sets all have the same
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
             f"--word_vectors {folder}: not a folder of data_prep/train_word_vectors.py: {error}"

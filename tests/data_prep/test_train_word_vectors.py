@@ -5,13 +5,18 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+import torch
 from conftest import SENTENCES
+from safetensors.torch import load_file
 
 from data_prep.pack_dataset import PackingArguments
 from data_prep.pack_dataset import main as pack
 from data_prep.train_word_vectors import VectorArguments, count_neighbours, main, make_vectors
+from pretraining.vocabulary.rows import build_model
 from shared.blocks import open_blocks
 from shared.errors import InputError
+from shared.model_config import ModelArguments
+from shared.tokenizer import load_tokenizer
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
@@ -66,7 +71,7 @@ def test_vectors_reproduce_the_information_and_its_weights():
     assert sizes[-1] > 1e-3, "the matrix has full rank, so that all eight directions are determined"
 
 
-def test_what_is_written_is_a_teacher_and_the_same_every_time(packed, tmp_path):
+def test_what_is_written_is_a_teacher_a_start_and_the_same_every_time(packed, tmp_path):
     for name in ("a", "b"):
         main(VectorArguments([packed], str(tmp_path / name), dimensions=16))
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
@@ -76,6 +81,15 @@ def test_what_is_written_is_a_teacher_and_the_same_every_time(packed, tmp_path):
         normalize_embeddings=True,
     )
     assert one @ same > one @ other + 0.2
+    tokenizer = load_tokenizer(open_blocks(packed).path / "tokenizer")
+    flags = {"model_type": "modernbert", "config_overrides": "hidden_size=32,intermediate_size=32"}
+    started = build_model(ModelArguments(word_vectors=str(tmp_path / "a"), **flags), tokenizer, 32)
+    rows = started.get_input_embeddings().weight[:, :16]
+    vectors = load_file(tmp_path / "a" / "model.safetensors")["embedding.weight"][:, :16]
+    has_vector = vectors.norm(dim=1) > 0
+    assert has_vector.any()
+    cosines = torch.nn.functional.cosine_similarity(rows, vectors, dim=1)[has_vector]
+    assert torch.allclose(cosines, torch.ones_like(cosines), atol=1e-5)
 
 
 def pack_half(tokenizer, folder, half):

@@ -114,7 +114,7 @@ def test_embeddings_start_from_word_vectors(wordpiece, bpe, tmp_path):
     size = len(wordpiece)
     vectors = torch.randn(size, 40, generator=torch.Generator().manual_seed(0))
     vectors[7] = 0  # a token that never occurred
-    facts = {"settings": {"dimensions": 24}, "inputs": {"tokenizer": {"sha256": tokenizer_hash(wordpiece)}}}
+    facts = {"settings": {"dimensions": 24}, "inputs": [{"tokenizer": {"sha256": tokenizer_hash(wordpiece)}}]}
     (tmp_path / "report.json").write_text(json.dumps(facts))
     save_file({"embedding.weight": vectors}, tmp_path / "model.safetensors")
     flags = {"model_type": "modernbert", "config_overrides": "hidden_size=32,intermediate_size=32"}
