@@ -122,6 +122,8 @@ def make_datasets(
         datasets[name] = PairGroups(pairs[name], special_tokens(tokenizer), pad, data_args, blocks, made[name])
         if not len(datasets[name]):
             raise InputError(f"--pairs_per_group {data_args.pairs_per_group}: more than the {name} text has pairs")
+    if data_args.max_eval_samples:
+        datasets["validation"].keep(data_args.max_eval_samples)
     return datasets
 
 

@@ -28,8 +28,11 @@ class PairArguments:
     mask_sentences: bool = field(
         default=False, metadata={"help": "Fill masks in the single sentences too, not only in the blocks."}
     )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate N groups only, of all lengths."})
 
     def __post_init__(self) -> None:
+        if self.max_eval_samples is not None and self.max_eval_samples < 1:
+            raise InputError(f"--max_eval_samples {self.max_eval_samples}: must be at least 1")
         for name, least in (("pairs_per_text", 1), ("pairs_per_group", 2), ("blocks_per_group", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
@@ -113,6 +116,11 @@ class PairGroups(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def keep(self, most: int) -> None:
+        """Leave so many groups at most, of all lengths."""
+        kept = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
+        self.groups, self.lengths = self.groups[kept], self.lengths[kept]
 
     def set_epoch(self, epoch: int) -> None:
         """Read other blocks, under other masks, from now on."""

@@ -106,6 +106,20 @@ def test_the_student_comes_closer_to_the_teacher(place, finished):
     assert metrics["eval_loss"] == pytest.approx(weighted, rel=1e-4)
 
 
+def test_part_of_the_groups_is_evaluated(place, finished, wordpiece):
+    part = run(place, place / "part", "--max_steps", 1, "--max_eval_samples", 3)
+    counts = [round(one["eval_runtime"] * one["eval_samples_per_second"]) for one in (finished[1], part)]
+    assert counts[0] > counts[1] == 3
+    with pytest.raises(InputError, match="--max_eval_samples 0: must be at least 1"):
+        run(place, place / "none", "--max_eval_samples", 0)
+    groups, _ = make_groups(place, wordpiece, 40)
+    lengths = groups.lengths
+    groups.keep(3)  # of all lengths
+    assert groups.lengths.tolist() == lengths[[0, round((len(lengths) - 1) / 2), -1]].tolist() and len(groups[2]) > 0
+    groups.keep(99)
+    assert len(groups) == 3
+
+
 def test_the_model_loads_as_masked_language_model_and_as_sentence_encoder(finished):
     folder, _ = finished
     names = set(load_file(folder / "model.safetensors"))
