@@ -42,9 +42,12 @@ BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) RATIO=$(
 	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
 
 # What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
-DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed
+DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed word-vectors
 
-.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean text corpus update
+# Where the stages of a model of CORPUS lie.
+STAGES ?= runs/$(notdir $(CORPUS:/=))
+
+.PHONY: help install demo test test-faults test-cluster bench-gpu results check format clean text corpus model update
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /: /'
@@ -117,12 +120,24 @@ endif
 	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" --output_dir "$(CORPUS)/analysis"
 
 corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a tokenizer, packed blocks
-	$(call set_aside,VOCAB_SIZE,tokenizer packed)
-	$(call set_aside,VALIDATION,packed)
+	$(call set_aside,VOCAB_SIZE,tokenizer packed word-vectors)
+	$(call set_aside,VALIDATION,packed word-vectors)
 	test -d "$(CORPUS)/tokenizer" || $(STAGE)/train_tokenizer.py --input "$(CORPUS)/corpus" \
 		--vocab_size $(VOCAB_SIZE) --output_dir "$(CORPUS)/tokenizer"
 	test -d "$(CORPUS)/packed" || $(STAGE)/pack_dataset.py --input "$(CORPUS)/corpus" \
 		--tokenizer_name "$(CORPUS)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(CORPUS)/packed"
+
+# The first two stages of pretraining/models/tiny.
+model: corpus $(VENV)/embeddings ## a model of that corpus which fills masks and compares texts: 80 minutes of a CPU core
+	test -d "$(CORPUS)/word-vectors" || $(STAGE)/train_word_vectors.py --packed_dataset "$(CORPUS)/packed" \
+		--output_dir "$(CORPUS)/word-vectors"
+	$(BIN)/accelerate launch pretraining/run_mlm.py --config pretraining/recipes/tiny_trunk.yaml \
+		--word_vectors "$(CORPUS)/word-vectors" --packed_dataset "$(CORPUS)/packed" $(FLAGS) --output_dir "$(STAGES)/trunk"
+	$(BIN)/accelerate launch pretraining/run_distillation.py --config pretraining/recipes/distil_words.yaml \
+		--model_name_or_path "$(STAGES)/trunk" --teacher_name_or_path "$(CORPUS)/word-vectors" \
+		--train_file "$(CORPUS)/corpus" --packed_dataset "$(CORPUS)/packed" $(FLAGS) --output_dir "$(STAGES)/model"
+	@echo 'The model is in $(STAGES)/model. Next:'
+	@echo '  $(BIN)/python finetuning/run_glue.py --config finetuning/recipes/stsb.yaml --model_name_or_path $(STAGES)/model'
 
 # Everything of an update lies in UPDATE, and each step goes on where it was stopped; the last one is the gate.
 update: CORPUS = $(UPDATE)
@@ -175,10 +190,11 @@ clean: ## remove the environment, so that the next command installs it anew
 # Marker files: an install is repeated when the requirements have changed. One make at a time installs; another waits for
 # the lock, which ends with the process that has it, and looks again whether there is something to do.
 $(VENV)/core: requirements.txt pyproject.toml
+$(VENV)/embeddings: requirements-embeddings.txt $(VENV)/core
 $(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
 
 ifndef ALONE
-$(VENV)/core $(VENV)/dev:
+$(VENV)/core $(VENV)/embeddings $(VENV)/dev:
 	@$(PYTHON) -c 'import fcntl, os, sys; lock = os.open("Makefile", os.O_RDWR); fcntl.flock(lock, fcntl.LOCK_EX); \
 		os.set_inheritable(lock, True); os.execvp(sys.argv[1], sys.argv[1:])' $(MAKE) --no-print-directory ALONE=yes $@
 else
@@ -188,7 +204,7 @@ $(VENV)/core:
 	$(BIN)/pip install $(TORCH_INDEX) -r requirements.txt
 	touch $@
 
-$(VENV)/dev:
-	$(BIN)/pip install $(TORCH_INDEX) -r requirements-dev.txt
+$(VENV)/embeddings $(VENV)/dev:
+	$(BIN)/pip install $(TORCH_INDEX) -r $<
 	touch $@
 endif
