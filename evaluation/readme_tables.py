@@ -171,6 +171,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
         "updates": (["evaluation/results/updates.json"], series_table),
+        "updates_longer": (["evaluation/results/updates_longer.json"], series_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         "compare": (["evaluation/results/compare.json"], gate_table),
         "update_of_tiny": (["evaluation/results/update_of_tiny.json"], gate_table),
