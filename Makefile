@@ -128,7 +128,7 @@ corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a token
 		--tokenizer_name "$(CORPUS)/tokenizer" --validation_fraction $(VALIDATION) --output_dir "$(CORPUS)/packed"
 
 # The first two stages of pretraining/models/tiny.
-model: corpus $(VENV)/embeddings ## a model of that corpus which fills masks and compares texts: 80 minutes of a CPU core
+model: corpus $(VENV)/embeddings ## a model of that corpus which fills masks and compares texts: 80 minutes of training on a CPU core
 	test -d "$(CORPUS)/word-vectors" || $(STAGE)/train_word_vectors.py --packed_dataset "$(CORPUS)/packed" \
 		--output_dir "$(CORPUS)/word-vectors"
 	$(BIN)/accelerate launch pretraining/run_mlm.py --config pretraining/recipes/tiny_trunk.yaml \
