@@ -79,6 +79,9 @@ class ExactTrainer(Trainer):
         """Train as Trainer does. `metrics` of the result counts `skipped_steps`. Raises RunError, or SystemExit
         after a signal."""
         with self.signals.catching():
+            if self.args.bf16 and self.args.device.type == "cpu" and self.is_world_process_zero():
+                say_if_bf16_pays(self)
+                self.clock = StepClock(self.args.device)
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
             self._read_late_flags()
         signal = self._any_process(self.stop_signal or self.signals.caught)
@@ -170,10 +173,6 @@ class ExactTrainer(Trainer):
         return result
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        if self.args.bf16 and self.args.device.type == "cpu" and self.is_world_process_zero() and not self.clock.steps:
-            width, inner = (getattr(self.model.config, name, None) for name in ("hidden_size", "intermediate_size"))
-            if width and inner and "input_ids" in inputs:
-                say_if_bf16_pays(inputs["input_ids"].numel(), width, inner)
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.clock.mark("backward")
         self.step_loss = self.step_loss + loss
