@@ -33,6 +33,7 @@ def test_prose_is_kept_and_code_is_not():
     ]
 
 
+@pytest.mark.faults
 def test_same_versions_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "LIBRARIES", {"networkx": "networkx"})
     manifest = script.collect_docstrings(tmp_path / "a", quiet=True)

@@ -568,6 +568,7 @@ def files_of(folder):
     }
 
 
+@pytest.mark.faults
 def test_the_number_of_workers_changes_no_byte(tmp_path):
     inputs = [
         write(tmp_path / "a.warc.gz", members(numbered(20))),

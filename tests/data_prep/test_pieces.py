@@ -78,6 +78,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
 def test_memory_does_not_grow_with_the_tokens_of_a_document(tmp_path, wordpiece):
     wordpiece.save_pretrained(tmp_path / "t")

@@ -93,7 +93,7 @@ def test_any_number_of_workers_writes_the_same_bytes(corpus, whole, tmp_path):
         assert content(tmp_path / str(workers)) == content(whole)
 
 
-@pytest.mark.parametrize("executor", ["datatrove", "ray"])
+@pytest.mark.parametrize("executor", ["datatrove", pytest.param("ray", marks=pytest.mark.faults)])
 def test_datatroves_executors_write_the_same_bytes(executor, corpus, whole, tmp_path):
     subprocess.run(
         command(corpus, tmp_path / "out", "--executor", executor, "--workers", 2, "--part_records", 50),
@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_is_refused(corpus, tmp_path, folder):
         run(corpus, tmp_path / folder)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_a_full_disk_is_told_in_one_line_and_loses_nothing(corpus, whole, tmp_path, workers):
     """A limit on the size of files stands for the disk: the write fails in the same place."""
     words = command(corpus, tmp_path / "out", "--workers", workers, "--part_records", 50)

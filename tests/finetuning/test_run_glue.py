@@ -364,6 +364,7 @@ def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(checkpoint, tm
     assert found["eval_accuracy"] >= 0.9
 
 
+@pytest.mark.faults
 def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, compiled_op, tmp_path):
     alone, metrics = finished
     flags = ["--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint, "--do_predict"]
@@ -379,6 +380,7 @@ def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, fi
     assert [row["prediction"] for row in predictions(folder)] == [row["prediction"] for row in predictions(alone)]
 
 
+@pytest.mark.faults
 def test_evaluation_takes_no_more_memory_for_more_rows(finished, tmp_path):
     (tmp_path / "run.py").write_text(
         "import sys\n"

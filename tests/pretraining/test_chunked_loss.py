@@ -116,6 +116,7 @@ for chunk in (512, None):
 """
 
 
+@pytest.mark.faults
 def test_memory_is_that_of_a_chunk():
     """4,096 targets and 30,522 words: logits of 477 MiB in fp32, and as much again for gradients. One process, the
     smaller peak first."""

@@ -83,18 +83,18 @@ assert "torch" not in sys.modules
 FILES = ("model.onnx", "model_static.onnx", "model_int8.onnx")
 
 
-def test_onnx_files_load_without_torch_and_agree_with_it(run, tmp_path):
-    """Opset 17 and 24, for any shape and for one, and the int8 files of the models that we ship."""
-    folders = {opset: tmp_path / str(opset) for opset in (24, 17)}
-    for opset, folder in folders.items():
-        more = {} if opset == 24 else {"onnx_opset": opset}
-        main(ReleaseArguments(str(run), str(folder), onnx=["fp32", "static", "int8"], **more))
+@pytest.mark.parametrize("opset", [17, pytest.param(24, marks=pytest.mark.faults)])
+def test_onnx_files_load_without_torch_and_agree_with_it(run, tmp_path, opset):
+    """For any shape and for one, and the int8 files of the models that we ship."""
+    released = tmp_path / "released"
+    more = {} if opset == 24 else {"onnx_opset": opset}
+    main(ReleaseArguments(str(run), str(released), onnx=["fp32", "static", "int8"], **more))
     shipped = [path.parent.parent for path in (ROOT / "pretraining" / "models").glob("*/onnx/model_int8.onnx")]
-    paths = [folder / "onnx" / name for folder in folders.values() for name in FILES]
+    paths = [released / "onnx" / name for name in FILES]
     paths += [folder / "onnx" / "model_int8.onnx" for folder in shipped]
     command = [sys.executable, "-c", PLAIN, *map(str, paths)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(lines) == len(paths) == 8
+    assert len(lines) == len(paths) == 5
     for path, line in zip(paths, map(json.loads, lines), strict=True):
         folder, found = path.parent.parent, torch.tensor(line["found"])
         inputs = AutoTokenizer.from_pretrained(folder)("the red cat was afraid of the dog", return_tensors="pt")
@@ -105,13 +105,12 @@ def test_onnx_files_load_without_torch_and_agree_with_it(run, tmp_path):
         else:
             torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
         assert (line["shape"] == [1, 128]) == ("static" in path.name)
-    for opset, folder in folders.items():
-        onnx, readme = folder / "onnx", (folder / "README.md").read_text()
-        assert {opset_of(path) for path in onnx.iterdir()} == {opset} and f"Operator set {opset}." in readme
-        assert (onnx / "model_int8.onnx").stat().st_size < 0.6 * (onnx / "model.onnx").stat().st_size
-        for form, least in (("", 0.9999), ("_int8", 0.98), ("_static", 0.9999)):
-            said = re.search(rf"`onnx/model{form}.onnx` \(\w+\): cosine with PyTorch at least ([01][.]\d+)", readme)
-            assert least < float(said[1]) <= 1
+    onnx, readme = released / "onnx", (released / "README.md").read_text()
+    assert {opset_of(path) for path in onnx.iterdir()} == {opset} and f"Operator set {opset}." in readme
+    assert (onnx / "model_int8.onnx").stat().st_size < 0.6 * (onnx / "model.onnx").stat().st_size
+    for form, least in (("", 0.9999), ("_int8", 0.98), ("_static", 0.9999)):
+        said = re.search(rf"`onnx/model{form}.onnx` \(\w+\): cosine with PyTorch at least ([01][.]\d+)", readme)
+        assert least < float(said[1]) <= 1
 
 
 def test_wrong_input_is_refused(run, tmp_path):

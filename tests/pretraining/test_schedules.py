@@ -19,6 +19,7 @@ def words(folder, *flags):
     return ["--config", SMOKE, "--output_dir", folder, "--disable_tqdm", "true", *flags]
 
 
+@pytest.mark.faults
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     run(tmp_path / "whole", *FLAGS)
     killed = tmp_path / "killed"

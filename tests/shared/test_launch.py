@@ -44,8 +44,6 @@ def test_one_and_two_processes_train_the_same(tmp_path):
 def test_wrong_input_exits_with_2_and_one_line(tmp_path):
     for script, flags in [
         ("pretraining/run_mlm.py", ["--train_file", "nowhere.txt", "--use_cpu", "--output_dir", tmp_path]),
-        ("pretraining/run_mlm.py", ["--evaluation_strategy", "steps"]),
-        ("data_prep/train_tokenizer.py", ["--output_dir", "x", "--input", "nowhere.txt"]),
         ("data_prep/pack_dataset.py", ["--output_dir", "x", "--input", "LICENSE", "--tokenizer_name", "x"]),
     ]:
         done = launch("python", script, *flags)
@@ -54,6 +52,7 @@ def test_wrong_input_exits_with_2_and_one_line(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.faults
 def test_each_script_of_data_prep_reads_what_the_one_before_wrote(tmp_path):
     code = "from data_prep import collect_docstrings as s; s.LIBRARIES = {'networkx': 'networkx'}; "
     code += f"s.main(s.DocstringArguments({str(tmp_path / 'text')!r}))"

@@ -20,10 +20,12 @@ SIZES |= {"intermediate_size": 64, "max_position_embeddings": 64, "pad_token_id"
     [
         ("bert", 24, 2, 0),
         ("modernbert", 24, 2, 4),  # queries and keys of two layers
-        ("modernbert", 20, 0, 0),  # these operators are newer
-        ("nomic_bert", 24, 2, 4),
-        ("roformer", 24, 0, 0),  # turns its heads in pairs, and leaves no room for another attention
-        ("deberta-v2", 24, 0, 0),
+        pytest.param("modernbert", 20, 0, 0, marks=pytest.mark.faults),  # these operators are newer
+        pytest.param("nomic_bert", 24, 2, 4, marks=pytest.mark.faults),
+        pytest.param(
+            "roformer", 24, 0, 0, marks=pytest.mark.faults
+        ),  # turns its heads in pairs, so another attention has no room
+        pytest.param("deberta-v2", 24, 0, 0, marks=pytest.mark.faults),
     ],
 )
 def test_attention_and_rotary_positions_are_one_operator(tmp_path, model_type, opset, attentions, rotations):

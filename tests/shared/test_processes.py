@@ -165,6 +165,7 @@ def test_a_signal_to_the_run_saves_and_ends_it(tmp_path, number, code):
         assert "Saved checkpoint-" in run.output() and "Traceback" not in run.output()
 
 
+@pytest.mark.faults
 def test_a_signal_to_the_launcher_saves_on_all_processes(tmp_path):
     with launch(TORCHRUN, tmp_path / "run", *LONG) as run:
         run.training().processes[0].send_signal(signal.SIGTERM)
@@ -204,12 +205,13 @@ def test_a_stale_lock_of_the_compiled_op_is_named(tmp_path):
         assert f"{lock} (" in run.output() and "has left this lock behind; remove it" in " ".join(run.output().split())
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "launcher",
     [
         ["accelerate", "launch", "--cpu", "--num_processes", 2],
-        pytest.param(["accelerate", "launch", "--num_processes", 2], marks=LONG_FORM),
-        pytest.param([*ZERO[:2], "--cpu", *ZERO[2:]], marks=LONG_FORM),
+        ["accelerate", "launch", "--num_processes", 2],
+        [*ZERO[:2], "--cpu", *ZERO[2:]],
     ],
 )
 def test_several_processes_that_are_one_are_refused(tmp_path, launcher):

@@ -19,6 +19,7 @@ print(faults[-1] - faults[-21])
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no mallopt in this C library")
 def test_memory_stays_with_the_process():
     def faults_of_20_steps(wish, **variables):

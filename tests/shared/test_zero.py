@@ -59,10 +59,14 @@ def one_process(tmp_path_factory):
 LONG_FORM = pytest.mark.faults
 
 
-@pytest.fixture(scope="module", params=[pytest.param(1, marks=LONG_FORM), 2, pytest.param(3, marks=LONG_FORM)])
+STAGES = [2, *(pytest.param(one, marks=LONG_FORM) for one in (1, 3, "2, launched"))]
+
+
+@pytest.fixture(scope="module", params=STAGES)
 def zero(request, compiled_op, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zero") / "run"
-    return request.param, launch(folder) if request.param == 2 else train(request.param, folder)
+    is_launched = request.param == "2, launched"
+    return (2, launch(folder)) if is_launched else (request.param, train(request.param, folder))
 
 
 def test_the_losses_are_those_of_one_process(zero, one_process):
