@@ -151,6 +151,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         **{name: ([f"evaluation/results/{name}.json"], benchmark_table) for name in BENCHMARKS},
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
+        "speed_amx": (["evaluation/results/finetuning_amx.json"], glue.make_table),
         "answers": (["finetuning/results/answers.json"], answers.make_table),
     },
     "evaluation/RESULTS.md": {

@@ -136,7 +136,8 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     settings = f"batch {first['batch_size']}, learning rate {first['learning_rate']:g}, epochs {first['epochs']:g}"
     settings += f" of the first {first['max_train_samples']:,} rows" if first["max_train_samples"] else ""
     table = markdown_table(head, found, "|---" * len(head) + "|")
-    return f"{table}\n\n{first['device']}; {settings}; {len(first['seeds'])} rounds; {versions_of(first)}.\n"
+    device = "; ".join(first[name] for name in ("device", "products") if name in first)
+    return f"{table}\n\n{device}; {settings}; {len(first['seeds'])} rounds; {versions_of(first)}.\n"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:
