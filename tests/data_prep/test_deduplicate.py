@@ -349,6 +349,7 @@ def corpus(tmp_path_factory):
     return folder
 
 
+@pytest.mark.faults
 def test_workers_and_memory_change_no_byte(corpus, tmp_path):
     run(tmp_path, str(corpus / "in"), remove=["line", "near", "exact"], part_records=150, workers=2, memory_mb=256)
     assert bytes_of(tmp_path / "out") == bytes_of(corpus / "out")

@@ -104,6 +104,7 @@ def test_datatroves_executors_write_the_same_bytes(executor, corpus, whole, tmp_
     assert content(tmp_path / "out") == content(whole)
 
 
+@pytest.mark.faults
 def test_killed_runs_go_on_and_lose_little(corpus, whole, tmp_path):
     """SIGKILL of the parent alone, at random moments, until a run ends by itself."""
     chance = random.Random(0)

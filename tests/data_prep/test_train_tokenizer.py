@@ -17,7 +17,7 @@ from shared.errors import InputError
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+@pytest.mark.parametrize("kind", ["wordpiece", pytest.param("bpe", marks=pytest.mark.faults)])
 def test_same_bytes_whatever_the_number_of_threads(tmp_path, kind):
     # The licence is hard on chance: most of its pairs are equally frequent.
     digests = set()

@@ -191,6 +191,7 @@ def test_seeds_give_mean_and_deviation(checkpoint, tmp_path):
     assert summary["eval_before_spearman_std"] == 0
 
 
+@pytest.mark.faults
 def test_the_best_epoch_is_kept(checkpoint, tmp_path):
     flags = ("--save_strategy", "epoch", "--load_best_model_at_end", "--early_stopping_patience", 1)
     found = run(checkpoint, tmp_path, *flags, "--learning_rate", 1e-12, "--num_train_epochs", 5)
@@ -210,6 +211,7 @@ def test_a_dry_run_says_what_it_would_be(checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.faults
 def test_a_search_looks_at_training_data_alone(checkpoint, tmp_path):
     pytest.importorskip("optuna")
     flags = ("--search_trials", 2, "--search_space", "learning_rate=1e-9,3e-3", "--num_train_epochs", 1)

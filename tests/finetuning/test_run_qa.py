@@ -370,6 +370,7 @@ def test_seeds(checkpoint, tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "seed-2" / "recipe.yaml").read_text())["seed"] == 2
 
 
+@pytest.mark.faults
 def test_a_search(checkpoint, tmp_path):
     pytest.importorskip("optuna")
     flags = ["--search_trials", 2, "--search_space", "learning_rate=1e-5,3e-3", "--max_steps", 30]

@@ -30,15 +30,19 @@ def command(tmp_path_factory):
     return ["make", *INSTALLED, "corpus", *flags]
 
 
-def test_one_command_makes_a_corpus_and_goes_on_where_it_stopped(command, tmp_path):
-    corpus = tmp_path / "my corpus"
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return tmp_path_factory.mktemp("make") / "my corpus"
 
-    def run():
-        made = subprocess.run([*command, f"CORPUS={corpus}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert made.returncode == 0, made.stderr[-3000:]
-        return made.stdout
 
-    run()
+def make_corpus(command, corpus):
+    made = subprocess.run([*command, f"CORPUS={corpus}"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert made.returncode == 0, made.stderr[-3000:]
+    return made.stdout
+
+
+def test_one_command_makes_a_corpus(command, corpus):
+    make_corpus(command, corpus)
     counts = {
         name: json.loads((corpus / name / "manifest.json").read_text())["counts"]
         for name in ("web", "web_filtered", "wikipedia", "wikipedia_filtered", "deduplicated", "corpus")
@@ -60,8 +64,12 @@ def test_one_command_makes_a_corpus_and_goes_on_where_it_stopped(command, tmp_pa
     assert {row["source"] for row in rows} == {"CC-MAIN-2026-43", "enwiki-20261101"}
     assert len(np.load(corpus / "packed" / "train.npy", mmap_mode="r")) > 100
 
+
+@pytest.mark.faults
+def test_it_does_nothing_twice(command, corpus):
+    make_corpus(command, corpus)
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.parquet")}
-    again = run()
+    again = make_corpus(command, corpus)
     assert again.count("already complete") >= 7
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*.parquet")} == before
 

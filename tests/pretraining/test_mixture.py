@@ -110,6 +110,7 @@ def test_whole_numbers_by_weights(total, weights, expected):
     assert all(abs(n - total * w / sum(weights)) < 1 for n, w in zip(found, weights, strict=True))
 
 
+@pytest.mark.faults
 def test_a_run_reads_the_sets_by_their_weights_and_resumes_exactly(packed, tmp_path):
     sets = [packed / name for name in ("month", "year", "old")]
     flags = ["--packed_dataset", *sets, "--mixture_weights", 0.5, 0.3, 0.2, "--max_steps", 15, "--save_steps", 7]

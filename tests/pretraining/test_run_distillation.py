@@ -450,8 +450,13 @@ def test_made_up_tasks_are_learned_and_leave_a_plain_model(place, made, tmp_path
     assert metrics["eval_question_loss"] < before["eval_question_loss"]
     weights = load_file(folder / "model.safetensors")
     assert weights.keys() == load_file(place / "student" / "model.safetensors").keys(), "its heads are gone"
+
+
+@pytest.mark.faults
+def test_a_step_with_made_up_tasks_may_be_split_anywhere(place, made, tmp_path):
+    flags, _, metrics = made
     cut = run(place, tmp_path / "cut", *flags, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)
-    assert cut["eval_name_loss"] == pytest.approx(metrics["eval_name_loss"], rel=1e-3), "a step may be split anywhere"
+    assert cut["eval_name_loss"] == pytest.approx(metrics["eval_name_loss"], rel=1e-3)
 
 
 def test_the_next_stage_goes_on_with_the_heads(place, made, tmp_path):

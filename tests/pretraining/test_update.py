@@ -65,6 +65,7 @@ def test_the_trunk_is_the_model_before_the_decay(first):
     assert len(AutoTokenizer.from_pretrained(first / "trunk")) == 200
 
 
+@pytest.mark.faults
 def test_the_trunk_of_a_resumed_run_has_the_same_bytes(first, packed, tmp_path, monkeypatch):
     flags = [*SCHEDULE, "--packed_dataset", packed / "old", "--save_total_limit", 1]
     for step in (5, 8, 10):  # before the trunk, at its step with the copy not made, after it

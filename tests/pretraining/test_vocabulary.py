@@ -225,6 +225,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(tmp_path, bpe):
         ModelArguments(least_shared_vocabulary=80.0)
 
 
+@pytest.mark.faults
 def test_a_run_goes_on_with_new_words_and_resumes_to_the_same_bytes(tmp_path):
     tokenizer = reserved_tokenizer("wordpiece", 2)
     tokenizer.save_pretrained(tmp_path / "tokenizer")

@@ -133,7 +133,8 @@ def test_a_process_that_dies(tmp_path, rank):
         )
 
 
-@pytest.mark.parametrize("launcher", [["accelerate", "launch"], pytest.param(TORCHRUN, marks=LONG_FORM)])
+@pytest.mark.faults
+@pytest.mark.parametrize("launcher", [["accelerate", "launch"], TORCHRUN])
 def test_no_process_outlives_its_launcher(tmp_path, launcher):
     with launch(launcher, tmp_path / "run", *LONG) as run:
         _, *workers = run.training().family()
@@ -195,6 +196,7 @@ def test_a_port_in_use_is_a_clear_error(tmp_path):
             assert "EADDRINUSE" in run.output() or f":{port} within {WAIT} s" in run.output()
 
 
+@pytest.mark.faults
 def test_a_stale_lock_of_the_compiled_op_is_named(tmp_path):
     lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
     lock.parent.mkdir(parents=True)
