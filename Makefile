@@ -188,7 +188,8 @@ clean: ## remove the environment, so that the next command installs it anew
 	rm -rf $(VENV) *.egg-info
 
 # Marker files: an install is repeated when the requirements have changed. One make at a time installs; another waits for
-# the lock, which ends with the process that has it, and looks again whether there is something to do.
+# the lock, which ends with the process that has it, and looks again whether there is something to do. Python compiles what
+# it imports, when it does; pip would compile all that it installs, in more than half of its time.
 $(VENV)/core: requirements.txt pyproject.toml
 $(VENV)/embeddings: requirements-embeddings.txt $(VENV)/core
 $(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
@@ -201,10 +202,10 @@ else
 $(VENV)/core:
 	$(PYTHON) -m venv $(VENV)
 	@echo 'torch: $(if $(TORCH),the build $(TORCH),as pip finds it; with TORCH=cpu on Linux without 2.5 GB of CUDA)'
-	$(BIN)/pip install $(TORCH_INDEX) -r requirements.txt
+	$(BIN)/pip install --no-compile $(TORCH_INDEX) -r requirements.txt
 	touch $@
 
 $(VENV)/embeddings $(VENV)/dev:
-	$(BIN)/pip install $(TORCH_INDEX) -r $<
+	$(BIN)/pip install --no-compile $(TORCH_INDEX) -r $<
 	touch $@
 endif
