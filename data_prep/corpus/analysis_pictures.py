@@ -5,17 +5,14 @@ from typing import Any
 
 from data_prep.corpus.analysis_page import MANY, greatest_similarity, similarity
 from data_prep.corpus.counts import bin_start
-from shared.files import atomic_file
+from shared.figures import new_figure, save_figure
 
 SHOWN_REASONS = 12
 
 
 def draw_pictures(folder: Path, analysis: dict[str, Any]) -> list[str]:
     """Draw each table that has something to show; returns the names of the files."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import rc_context
 
     drawn = []
     for name, draw in (
@@ -27,22 +24,21 @@ def draw_pictures(folder: Path, analysis: dict[str, Any]) -> list[str]:
         ("lengths", draw_lengths),
         ("stages", draw_stages),
     ):
-        with pyplot.rc_context({"text.parse_math": False, "font.size": 9}):  # a term may hold a dollar sign
-            figure = draw(pyplot, analysis)
+        with rc_context({"text.parse_math": False, "font.size": 9}):  # a term may hold a dollar sign
+            figure = draw(analysis)
         if figure is not None:
-            with atomic_file(folder / f"{name}.png") as temporary:
-                figure.savefig(temporary, dpi=130)
-            pyplot.close(figure)
+            save_figure(figure, folder / f"{name}.png")
             drawn.append(f"{name}.png")
     return drawn
 
 
-def draw_terms(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_terms(analysis: dict[str, Any]) -> Any:
     """The share of documents with each term, over snapshots."""
     if not analysis["terms"]:
         return None
     totals = analysis["snapshots"]
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = new_figure(9, 4.5)
+    axes = figure.subplots()
     for term, counts in analysis["terms"].items():
         shares = [100 * counts[name]["term_documents"] / total["documents"] for name, total in totals.items()]
         axes.plot(range(len(totals)), shares, "o-", markersize=4, label=term)
@@ -53,12 +49,13 @@ def draw_terms(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_rises(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_rises(analysis: dict[str, Any]) -> Any:
     """The greatest risers and fallers of each pair of snapshots."""
     entries = [entry for entry in analysis["rises"] if entry["risers"]][:3]
     if not entries:
         return None
-    figure, grid = pyplot.subplots(1, len(entries), figsize=(6 * len(entries), 7), layout="constrained", squeeze=False)
+    figure = new_figure(6 * len(entries), 7)
+    grid = figure.subplots(1, len(entries), squeeze=False)
     for axes, entry in zip(grid[0], entries, strict=True):
         rows = [row for row in entry["risers"][:25] if row["z"] > 0][::-1]
         fallers = [row for row in entry["fallers"][:15] if row["z"] < 0]
@@ -79,12 +76,13 @@ def draw_rises(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_dates(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_dates(analysis: dict[str, Any]) -> Any:
     """Documents by month or year of their dates."""
     kinds = {kind: facts for kind, facts in analysis["dates"].items() if any(f["months"] for f in facts.values())}
     if not kinds:
         return None
-    figure, grid = pyplot.subplots(len(kinds), 1, figsize=(9, 3.5 * len(kinds)), layout="constrained", squeeze=False)
+    figure = new_figure(9, 3.5 * len(kinds))
+    grid = figure.subplots(len(kinds), 1, squeeze=False)
     for axes, (kind, facts) in zip(grid[:, 0], kinds.items(), strict=True):
         months = _all_months(sorted({month for fact in facts.values() for month in fact["months"]}))
         groups = {name: fact["months"] for name, fact in facts.items() if fact["months"]}
@@ -106,7 +104,7 @@ def draw_dates(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_domains(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_domains(analysis: dict[str, Any]) -> Any:
     """The largest domains, and the correlation of their counts between snapshots."""
     top = analysis["domains"]["top"][:25][::-1]
     if not top:
@@ -115,7 +113,8 @@ def draw_domains(pyplot: Any, analysis: dict[str, Any]) -> Any:
     correlation = analysis["domains"]["correlation"]["pearson"]
     both = len(names) > 1 and any(value is not None for row in correlation for value in row)
     size = (12, 5.5) if both else (7, 1.5 + 0.17 * len(top))
-    figure, axes = pyplot.subplots(1, 1 + both, figsize=size, layout="constrained", squeeze=False)
+    figure = new_figure(*size)
+    axes = figure.subplots(1, 1 + both, squeeze=False)
     axes[0][0].barh([row["domain"][:40] for row in top], [sum(row["documents"].values()) for row in top])
     axes[0][0].set(xlabel="documents", title="largest domains", xscale="log")
     if both:
@@ -123,13 +122,14 @@ def draw_domains(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_duplicates(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_duplicates(analysis: dict[str, Any]) -> Any:
     """Which share of a snapshot's URLs and texts another snapshot has too."""
     names = list(analysis["snapshots"])
     shown = {kind: facts for kind, facts in analysis["duplicates"].items() if greatest_similarity(facts)}
     if not shown:
         return None
-    figure, grid = pyplot.subplots(1, len(shown), figsize=(6 * len(shown), 5), layout="constrained", squeeze=False)
+    figure = new_figure(6 * len(shown), 5)
+    grid = figure.subplots(1, len(shown), squeeze=False)
     for axes, (kind, facts) in zip(grid[0], shown.items(), strict=True):
         values = similarity(facts, "containment")
         for index in range(len(names)):
@@ -138,12 +138,13 @@ def draw_duplicates(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_lengths(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_lengths(analysis: dict[str, Any]) -> Any:
     """How long documents are, in words."""
     histograms = analysis["length_histogram"]
     if len(histograms) > MANY // 2:
         histograms = {f"all {len(histograms)} snapshots": _sum(histograms.values())}
-    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
+    figure = new_figure(9, 4.5)
+    axes = figure.subplots()
     for name, counts in histograms.items():
         total = sum(counts.values())
         bins: dict[int, int] = {}  # three of the fine bins together, or short documents would look like a comb
@@ -162,22 +163,25 @@ def draw_lengths(pyplot: Any, analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def draw_stages(pyplot: Any, analysis: dict[str, Any]) -> Any:
+def draw_stages(analysis: dict[str, Any]) -> Any:
     """What each stage kept, and why it dropped the rest."""
     stages = [step for step in analysis["stages"] if step["counts"]["in"]]
     if not stages:
         return None
+    from matplotlib import colormaps
+
     totals: dict[str, int] = {}
     for step in stages:
         for reason, count in (*step["counts"]["dropped"].items(), *step["counts"]["bad"].items()):
             totals[reason] = totals.get(reason, 0) + count
     reasons = sorted(totals, key=lambda reason: (-totals[reason], reason))[:SHOWN_REASONS]
-    figure, axes = pyplot.subplots(figsize=(10, 1.5 + 0.6 * len(stages)), layout="constrained")
+    figure = new_figure(10, 1.5 + 0.6 * len(stages))
+    axes = figure.subplots()
     labels = [f"{number + 1}. {step['stage']}" for number, step in enumerate(stages)]
     left = [0.0] * len(stages)
     colours = [
         "#55a868",
-        *[c for i, c in enumerate(pyplot.cm.tab20.colors) if i not in (4, 5)][: len(reasons)],
+        *[c for i, c in enumerate(colormaps["tab20"].colors) if i not in (4, 5)][: len(reasons)],
         "#bbbbbb",
     ]
     for name, colour in zip(["kept", *reasons, "other reasons"], colours, strict=True):

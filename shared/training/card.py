@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from shared.files import atomic_file, write_text
+from shared.figures import new_figure, save_figure
+from shared.files import write_text
 
 PIPELINE = """from transformers import pipeline
 
@@ -34,12 +35,8 @@ def readable(value: float) -> str:
 
 def draw_curve(log_history: list[dict[str, Any]], path: Path, unit: str) -> None:
     """Draw training and evaluation loss, in `unit`, over steps; writes nothing when neither was logged."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure = new_figure(8, 4.5)
+    axes = figure.subplots()
     for key, label, marker in (("loss", "training", ""), ("eval_loss", "evaluation", "o")):
         points = [(row["step"], row[key]) for row in log_history if key in row]
         if points:
@@ -49,9 +46,7 @@ def draw_curve(log_history: list[dict[str, Any]], path: Path, unit: str) -> None
         axes.set(xlabel="step", ylabel=unit)
         axes.grid(alpha=0.3)
         axes.legend()
-        with atomic_file(path) as file:
-            figure.savefig(file, dpi=150)
-    pyplot.close(figure)
+        save_figure(figure, path)
 
 
 def write_model_card(
