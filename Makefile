@@ -7,6 +7,9 @@ TORCH ?=
 TORCH_INDEX = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORCH))
 BIN := $(VENV)/bin
 
+# Packages are compiled when they are first imported (see below), which has to last.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A month's corpus, from the web and from Wikipedia, then a tokenizer and packed blocks for pretraining/run_mlm.py.
 # Each stage goes on where it was stopped. CRAWL_URL and WIKI_URL may name a mirror or a folder. The Wikipedia dump comes
 # whole, whatever RATIO is (enwiki: 25 GB; its size is said first); WIKI= leaves it out.
