@@ -68,7 +68,7 @@ demo: $(VENV)/core ## train a model in 3 minutes on two CPU cores
 test: $(VENV)/dev ## the tests
 	$(BIN)/python -m pytest -n 2
 
-test-faults: $(VENV)/dev ## the long form of the resume tests: most of an hour
+test-faults: $(VENV)/dev ## the long form of the tests: most of an hour
 	$(BIN)/python -m pytest -m faults
 	$(BIN)/python tests/faults/training.py
 

@@ -158,11 +158,13 @@ def say_if_bf16_pays(trainer: Any) -> None:
     slower by more than that, so attention by plain products is timed as well. A copy of the model does the work.
     """
     key = (type(trainer.model), trainer.model.num_parameters())
-    loader = trainer.get_train_dataloader()
-    inputs = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
-    if key in _SAID or "input_ids" not in inputs or trainer.is_deepspeed_enabled:
+    if key in _SAID or trainer.is_deepspeed_enabled:  # its weights are in bf16 themselves
         return
     _SAID.add(key)
+    loader = trainer.get_train_dataloader()
+    inputs = loader.dataset.__getitems__(next(iter(loader.batch_sampler)))
+    if "input_ids" not in inputs:  # groups of distillation
+        return
     model, cpu = copy.deepcopy(trainer.model).train(), torch.device("cpu")
 
     def work(is_bf16: bool) -> None:
