@@ -5,13 +5,15 @@ from typing import Any
 
 from shared.files import atomic_file
 
+LAYOUT = "constrained"  # of the layouts of matplotlib; it takes half the time of a picture
+
 
 def new_figure(width: float, height: float) -> Any:
     """An empty figure of `width` x `height` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: only the process that writes needs it
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=LAYOUT)
     FigureCanvasAgg(figure)
     return figure
 

@@ -41,7 +41,9 @@ TWO_PROCESSES = ("test_zero.py", "test_processes.py", "test_launch.py", "test_sp
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in TWO_PROCESSES)
+    """Folders backwards: the longest files are in the last ones, and no process shall be left with one at the end."""
+    folders = {folder: -place for place, folder in enumerate(sorted({item.path.parent for item in items}))}
+    items.sort(key=lambda item: (item.path.name not in TWO_PROCESSES, folders[item.path.parent]))
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -93,6 +95,14 @@ def cache(tmp_path_factory):
         ):
             patch.setattr(f"{module}.CACHE", folder)
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_pictures():
+    """Every fine-tuning draws two, which take a fifth of a test, half of it for the layout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shared.figures.LAYOUT", None)
+        yield
 
 
 def extensions_folder():

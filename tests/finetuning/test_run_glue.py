@@ -1,8 +1,6 @@
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -352,10 +350,8 @@ def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(checkpoint, tm
     flags += ["--num_train_epochs", "6", "--save_steps", "5", "--eval_strategy", "no", "--save_total_limit", "2"]
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     main(*parse_arguments(KINDS, [*flags, "--output_dir", whole]))
-    process = subprocess.Popen(
-        [sys.executable, "finetuning/run_glue.py", *flags, "--output_dir", killed], stdout=subprocess.DEVNULL
-    )
-    while process.poll() is None and not list(Path(killed).glob("checkpoint-[3-9][05]")):
+    process = Forked(tmp_path / "log", "finetuning/run_glue.py", *flags, "--output_dir", killed)
+    while process.exitcode is None and not list(Path(killed).glob("checkpoint-[3-9][05]")):
         time.sleep(0.01)
     process.kill()
     assert process.wait() != 0, "it was not killed in time"
