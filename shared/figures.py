@@ -1,11 +1,11 @@
 """Pictures as PNG files, drawn by matplotlib without a screen."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shared.files import atomic_file
 
-LAYOUT = "constrained"  # of the layouts of matplotlib; it takes half the time of a picture
+LAYOUT: Literal["constrained"] | None = "constrained"  # it takes half the time of a picture
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -54,7 +54,13 @@ def resume(folder, step, target, task, model_type, dropout=0.1, callbacks=(), **
     return trainer
 
 
-@pytest.mark.parametrize(("task", "model_type"), CASES)
+@pytest.mark.parametrize(
+    ("task", "model_type"),
+    [
+        pytest.param(task, model, marks=() if task == "masked_lm" or model == "bert" else pytest.mark.faults)
+        for task, model in CASES
+    ],
+)
 def test_resume_is_exact_from_every_step(tmp_path, task, model_type):
     whole = make_trainer(make_arguments(tmp_path / "whole", **SAVING), task, model_type, dropout=0.1)
     start = weights(whole)
