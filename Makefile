@@ -120,7 +120,7 @@ endif
 		--output_dir "$(CORPUS)/deduplicated"
 	$(STAGE)/build_corpus.py --input "$(CORPUS)/deduplicated" $(if $(LAST),--documents_after $(LAST)) \
 		--output_dir "$(CORPUS)/corpus"
-	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" --output_dir "$(CORPUS)/analysis"
+	$(STAGE)/analyse_corpus.py --input "$(CORPUS)/corpus" $(if $(INPUT),--by year) --output_dir "$(CORPUS)/analysis"
 
 corpus: text ## a month's text from the web and Wikipedia (or of INPUT), a tokenizer, packed blocks
 	$(call set_aside,VOCAB_SIZE,tokenizer packed word-vectors)

@@ -25,6 +25,7 @@ def make_model(*words):
 
 def test_the_second_stage_starts_from_the_first():
     commands = make_model("-n", "INPUT=texts", "CORPUS=data/mine", "FLAGS=--bf16")
+    assert "--by year" in commands  # documents of one's own may name a source each
     assert '--packed_dataset "data/mine/packed" --bf16 --output_dir "runs/mine/trunk"\n' in commands
     second = " ".join(commands[commands.index("distil_words.yaml") :].replace("\\\n", " ").split())
     assert '--model_name_or_path "runs/mine/trunk" --teacher_name_or_path "data/mine/word-vectors"' in second
