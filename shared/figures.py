@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from shared.files import atomic_file
 
-LAYOUT: Literal["constrained"] | None = "constrained"  # it takes half the time of a picture
+LAYOUT: Literal["constrained"] | None = "constrained"  # half the time of a picture; tests do without
 
 
 def new_figure(width: float, height: float) -> Any:
