@@ -37,12 +37,15 @@ UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
 WEIGHTS ?= 0.7 0.3
 AVERAGE ?=
-PERIOD ?= quarter
+PERIOD ?= month
 TASKS ?=
 TASK_FLAGS ?=
 FLAGS ?=
 BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) RATIO=$(RATIO) LANGUAGES=$(LANGUAGES) \
 	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
+# What the gate measures of both models, looked at before there is the new one.
+MEASURED = --cutoff $(LAST) $(MONTH) --input $(OLD_TEXT) "$(UPDATE)/corpus" --held_out $(VALIDATION) --period $(PERIOD) \
+	--new_words none --output_dir "$(UPDATE)/results"
 
 # What depends on RATIO; with a higher one the sample of the web grows, and this is set aside and made anew.
 DERIVED = web web_filtered deduplicated corpus analysis tokenizer packed word-vectors
@@ -153,6 +156,8 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 		test "$$(cat "$(UPDATE)/begun")" = '$(BEGUN)' || { echo 'make update: $(UPDATE) was begun with' \
 		"$$(cat "$(UPDATE)/begun"); give these again, or name another folder, UPDATE=runs/..." >&2; exit 2; }
 	@$(MAKE) --no-print-directory -o "$(VENV)/core" text CORPUS="$(UPDATE)"  # what it needs is installed
+	test -d "$(UPDATE)/$(NAME)" || $(BIN)/python evaluation/run_freshness.py --dry_run \
+		--models "$(MODEL)" "$(NAME)=$(MODEL)" $(MEASURED)
 	$(call set_aside,VALIDATION,tokenizer packed packed_old)
 	test -d "$(UPDATE)/tokenizer" || $(STAGE)/extend_tokenizer.py --tokenizer_name "$(MODEL)" \
 		--input "$(UPDATE)/corpus" --grow --validation_fraction $(VALIDATION) --output_dir "$(UPDATE)/tokenizer"
@@ -164,9 +169,7 @@ update: $(VENV)/core ## last month's MODEL learns this month's text: better on i
 		--model_name_or_path "$(MODEL)" $(if $(AVERAGE),--average_with "$(MODEL):$(AVERAGE)") \
 		--packed_dataset "$(UPDATE)/packed" "$(UPDATE)/packed_old" --mixture_weights $(WEIGHTS) $(FLAGS) \
 		--output_dir "$(UPDATE)/$(NAME)"
-	$(BIN)/python evaluation/run_freshness.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --cutoff $(LAST) $(MONTH) \
-		--input $(OLD_TEXT) "$(UPDATE)/corpus" --held_out $(VALIDATION) --period $(PERIOD) --new_words none \
-		--output_dir "$(UPDATE)/results"
+	$(BIN)/python evaluation/run_freshness.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" $(MEASURED)
 ifneq ($(TASKS),)
 	$(BIN)/python evaluation/run_benchmark.py --models "$(MODEL)" "$(UPDATE)/$(NAME)" --tasks $(TASKS) \
 		$(TASK_FLAGS) --output_dir "$(UPDATE)/results"

@@ -14,6 +14,7 @@ from shared.early import answer_early
 
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,7 @@ class FreshnessArguments:
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block; no block holds two documents."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
+    dry_run: bool = field(default=False, metadata={"help": "Count documents, look at dates and cutoffs, and stop."})
 
     def __post_init__(self) -> None:
         for name in ("max_samples", "min_documents", "max_characters", "per_device_eval_batch_size"):
@@ -171,7 +173,11 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
         limits = (args.max_samples, args.min_documents, args.max_characters)
         documents, no_documents = choose_documents(args.input, args.period, args.held_out, *limits)
         print(f"{len(documents):,} held-out documents; left out: {no_documents}", flush=True)
-    plan_gains(sorted({document.bucket for document in documents}), args.cutoffs if documents else [])
+    periods = Counter(document.bucket for document in documents)
+    plan_gains(sorted(periods), args.cutoffs if documents else [])
+    if args.dry_run:
+        print(f"Held-out documents of each {args.period}: {dict(sorted(periods.items()))}. Nothing was measured.")
+        return {}
     keep_memory()
 
     text_scores, rated = [], {}

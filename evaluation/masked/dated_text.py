@@ -37,6 +37,10 @@ class Days(NamedTuple):
     last: datetime.date
 
 
+class RoughDate(ValueError):
+    """A date that does not say in which period it lies."""
+
+
 class Document(NamedTuple):
     bucket: str
     key: int  # from the hash of the text: decides its masks
@@ -73,12 +77,12 @@ def parse_date(text: str) -> Days:
 def period_of(text: str, period: str) -> str:
     """The year, quarter or month that a date falls into: 2022, 2022-Q3, 2022-07.
 
-    Raises ValueError for a date that does not parse or is rougher than the period.
+    Raises ValueError for a date that does not parse, RoughDate for one that is rougher than the period.
     """
     days = parse_date(text)
     first, last = (_period(day, period) for day in days)
     if first != last:
-        raise ValueError(f"{text!r} does not say in which {period}")
+        raise RoughDate(f"{text!r} does not say in which {period}")
     return first
 
 
@@ -163,8 +167,11 @@ def choose_documents(
             except UnicodeEncodeError:
                 left_out["lone surrogate in text"] += 1
                 continue
+            except RoughDate:
+                left_out[f"date without a {period}"] += 1
+                continue
             except ValueError as error:
-                raise InputError(f"--input {source.path}, row {number}: {error}; see also --period") from error
+                raise InputError(f"--input {source.path}, row {number}: {error}") from error
             key = int.from_bytes(digest, "big")
             if not is_held_out(text, held_out):
                 left_out["not held out"] += 1
@@ -182,7 +189,10 @@ def choose_documents(
     for name in [name for name, heap in buckets.items() if len(heap) < least]:
         left_out[f"fewer than {least} documents in the period"] += len(buckets.pop(name))
     if not buckets:
-        raise InputError(f"--input: no period has {least} held-out documents ({dict(left_out)}); see --held_out")
+        raise InputError(
+            f"--input: no period has {least} held-out documents ({dict(left_out)}); see --held_out, --period and "
+            "--min_documents"
+        )
     # The lower half of the hash: the upper one is small for all held-out documents.
     chosen = [Document(n, -key & (2**62 - 1), text) for n in sorted(buckets) for key, text in sorted(buckets[n])[::-1]]
     return chosen, dict(sorted(left_out.items()))

@@ -214,6 +214,7 @@ def test_the_list_of_new_words_holds_to_its_rules():
 
 def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
     dates = write_lines(tmp_path / "dates.jsonl", [{"text": "a", "date": "2020"}, {"text": "b", "date": "yesterday"}])
+    years = write_lines(tmp_path / "years.jsonl", [{"text": "a", "date": "2020"}] * 9)
     no_date = write_lines(tmp_path / "no_date.jsonl", [{"text": "a"}])
     broken = str(tmp_path / "broken.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"text": "a", "date": "2020"}\n{"te')
@@ -223,7 +224,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
     cases = [
         ({}, "give at least one of them"),
         ({"input": [dates], "held_out": 1.0}, r"dates\.jsonl, row 2: 'yesterday'"),
-        ({"input": [dates], "held_out": 1.0, "period": "month"}, "row 1: '2020' does not say in which month"),
+        ({"input": [years], "held_out": 1.0, "period": "month"}, r"no period .*'date without a month': 9.*--period"),
         ({"input": [no_date]}, r"no_date\.jsonl, line 1: needs the fields"),
         ({"input": [broken]}, r"broken\.jsonl, line 2: not a JSON"),
         ({"input": ["nowhere.parquet"]}, r"nowhere\.parquet"),

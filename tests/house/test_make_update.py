@@ -52,7 +52,7 @@ def test_a_model_learns_a_month_and_the_gate_opens(tmp_path):
     write(tmp_path / "new", [*news(150), *prose()[:5]], "2026-11")
     flags = "--max_steps 40 --per_device_train_batch_size 8 --save_steps 20 --logging_steps 10 --use_cpu"
     words = ["update", f"INPUT={tmp_path / 'new'}", f"OLD_TEXT={tmp_path / 'old'}", f"UPDATE={tmp_path / 'update'}"]
-    words += ["LAST=2026-09-30", "MONTH=2026-11", "NAME=new", "VALIDATION=0.2", "WEIGHTS=.7 .3", f"FLAGS={flags}"]
+    words += ["LAST=2026-10-31", "MONTH=2026-11", "NAME=new", "VALIDATION=0.2", "WEIGHTS=.7 .3", f"FLAGS={flags}"]
     done = make(*words)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     update = tmp_path / "update"
@@ -62,14 +62,14 @@ def test_a_model_learns_a_month_and_the_gate_opens(tmp_path):
         *WORDS
     }
     gate = {row["name"]: row for row in json.loads((update / "gate" / "comparison.json").read_text())["rows"]}
-    assert gate["freshness gain"]["verdict"] == "better" and gate["text 2026-Q4"]["change"] < -0.1
+    assert gate["freshness gain"]["verdict"] == "better" and gate["text 2026-11"]["change"] < -0.1
     assert "## Months" in (update / "report" / "README.md").read_text()
 
     # Again: nothing is done twice. With other text: refused.
     weights = (update / "new" / "model.safetensors").stat().st_mtime_ns
     again = make(*words)
     assert again.returncode == 0 and (update / "new" / "model.safetensors").stat().st_mtime_ns == weights
-    other = make(*words, "LAST=2026-10-31")
+    other = make(*words, "LAST=2026-10-30")
     assert other.returncode == 2 and "was begun with" in other.stderr
 
 
@@ -88,4 +88,14 @@ def test_the_text_of_an_update_is_all_newer_than_the_model(tmp_path):
     words = [f"INPUT={tmp_path / 'new'}", f"OLD_TEXT={tmp_path / 'old'}", f"UPDATE={tmp_path / 'update'}"]
     done = make("update", *words, "LAST=2026-09-30", f"MODEL={MODEL}")
     assert done.returncode == 2 and "no document is left for training (not after --documents_after" in done.stderr
+    assert not (tmp_path / "update" / "tokenizer").exists()
+
+
+def test_what_the_gate_cannot_measure_is_said_before_training(tmp_path):
+    write(tmp_path / "old", prose()[:40], "2026-08")
+    write(tmp_path / "new", prose()[40:80], "2026-11")
+    words = [f"INPUT={tmp_path / 'new'}", f"OLD_TEXT={tmp_path / 'old'}", f"UPDATE={tmp_path / 'update'}"]
+    words += ["LAST=2026-10-31", "MONTH=2026-11", f"MODEL={MODEL}", "VALIDATION=0.9"]
+    done = make("update", *words, "PERIOD=quarter")  # the fourth one began before the model's last day
+    assert done.returncode == 2 and "no period with enough documents began after 2026-10-31" in done.stderr
     assert not (tmp_path / "update" / "tokenizer").exists()
