@@ -118,11 +118,12 @@ def _count_flops(config: Any, length: int, projected: float) -> float:
     return float(6 * (body + projected * (width * narrow + narrow * words)))
 
 
+@functools.cache
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
     """The floating-point operations a second that one square matrix product reaches here: the best of several.
 
     On a CPU the size is doubled while a product is quick: small ones do not fill matrix units (AMX), and without any
-    for its dtype a large one would take minutes.
+    for its dtype a large one would take minutes. A process measures once: it takes a second or more.
     """
     best = 0.0
     for size in [8192] if device.type == "cuda" else CPU_SIZES:

@@ -176,7 +176,7 @@ def test_nothing_to_do_and_more_than_one_process(monkeypatch):
 def test_a_fine_tuned_checkpoint_is_refused_unless_it_is_meant(finished, tmp_path):
     folder, report, _ = finished
     trained = folder / "runs/opinions/tiny/seed-1"
-    command = [*SMOKE, "--models", f"twice={trained}", "--output_dir", tmp_path / "out"]
+    command = [*SMOKE, "--models", f"twice={trained}", "--output_dir", tmp_path / "out", "--overrides", *FAST]
     with pytest.raises(InputError, match=r"is fine-tuned already .* or add --fine_tuned"):
         benchmark(*command)
     found = benchmark(*command, "--seeds", 1, "--fine_tuned")["results"]["twice"]["opinions"]

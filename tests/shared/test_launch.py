@@ -28,12 +28,12 @@ def losses(folder):
 def test_one_and_two_processes_train_the_same(tmp_path):
     one = launch(
         "accelerate", "launch", "--config_file", "shared/launch/cpu.yaml", "pretraining/run_mlm.py",
-        "--config", *SMOKE, "--max_steps", 50, "--output_dir", tmp_path / "one",
+        "--config", *SMOKE, "--max_steps", 20, "--output_dir", tmp_path / "one",
         "--mask_examples", "The <mask> was cold.",
     )  # fmt: skip
     assert one.returncode == 0, one.stderr[-2000:]
     assert "The <mask> was cold.  ->" in one.stdout
-    flags = ["--config", *SMOKE, "--max_steps", 50, "--per_device_train_batch_size", 8]
+    flags = ["--config", *SMOKE, "--max_steps", 20, "--per_device_train_batch_size", 8]
     flags += ["--output_dir", tmp_path / "two"]
     two = fork_group(tmp_path / "two", 2, "pretraining/run_mlm.py", *flags)
     assert [process.wait(900) for process in two] == [0, 0], two[0].output()[-2000:]
