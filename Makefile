@@ -198,20 +198,21 @@ clean: ## remove the environment, so that the next command installs it anew
 # it imports, when it does; pip would compile all that it installs, in more than half of its time.
 $(VENV)/core: requirements.txt pyproject.toml
 $(VENV)/embeddings: requirements-embeddings.txt $(VENV)/core
-$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt $(VENV)/core
+$(VENV)/dev: requirements-dev.txt requirements-cluster.txt requirements-evaluation.txt requirements-embeddings.txt \
+	requirements.txt pyproject.toml
 
 ifndef ALONE
 $(VENV)/core $(VENV)/embeddings $(VENV)/dev:
 	@$(PYTHON) -c 'import fcntl, os, sys; lock = os.open("Makefile", os.O_RDWR); fcntl.flock(lock, fcntl.LOCK_EX); \
 		os.set_inheritable(lock, True); os.execvp(sys.argv[1], sys.argv[1:])' $(MAKE) --no-print-directory ALONE=yes $@
 else
-$(VENV)/core:
+$(VENV)/core $(VENV)/dev:
 	$(PYTHON) -m venv $(VENV)
 	@echo 'torch: $(if $(TORCH),the build $(TORCH),as pip finds it; with TORCH=cpu on Linux without 2.5 GB of CUDA)'
-	$(BIN)/pip install --no-compile $(TORCH_INDEX) -r requirements.txt
-	touch $@
+	$(BIN)/pip install --no-compile $(TORCH_INDEX) -r $<
+	touch $(VENV)/core $@  # the core is among what the tests need
 
-$(VENV)/embeddings $(VENV)/dev:
+$(VENV)/embeddings:
 	$(BIN)/pip install --no-compile $(TORCH_INDEX) -r $<
 	touch $@
 endif
