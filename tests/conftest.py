@@ -2,19 +2,12 @@
 
 import gc
 import os
-import platform
 import signal
-import subprocess
-import sys
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
-from forked import Forked
-
-from shared.files import CACHE, content_hash
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ROOT / "tests" / "data" / "sentences.txt"
@@ -84,7 +77,6 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINY_OLM_CACHE", str(folder))
-        patch.setenv("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
         for module in (
             "shared.files",
             "data_prep.collect_docstrings",
@@ -103,43 +95,6 @@ def plain_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shared.figures.LAYOUT", None)
         yield
-
-
-def extensions_folder():
-    """Where DeepSpeed's op stays once it is compiled, which takes half a minute: below the user's cache, under a name
-    for all that it is compiled with and for. Removes locks that no process holds: every run would wait for them."""
-    compiler = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True, check=True)
-    processor = (
-        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else [platform.node()]
-    )
-    processor = sorted({line for line in processor if line.startswith(("flags", "Features"))}) or processor
-    versions = [version("torch"), version("deepspeed"), sys.version, compiler.stdout]
-    folder = CACHE / "test_extensions" / content_hash(versions, processor)
-    for lock in folder.rglob("lock"):
-        if not any(is_open(lock, process) for process in psutil.process_iter()):
-            lock.unlink(missing_ok=True)
-    return folder
-
-
-def is_open(path, process):
-    with suppress(psutil.Error):
-        return str(path) in [file.path for file in process.open_files()]
-    return False
-
-
-COMPILE = """
-from deepspeed.accelerator import get_accelerator
-get_accelerator().create_op_builder("ShareMemCommBuilder").load()
-"""
-
-
-@pytest.fixture(scope="session")
-def compiled_op(cache, tmp_path_factory):
-    """Compiles DeepSpeed's op if it is not there yet, or waits for another session that does."""
-    folder = tmp_path_factory.mktemp("compile")
-    (folder / "compile.py").write_text(COMPILE)
-    process = Forked(folder / "log", folder / "compile.py")
-    assert process.wait(900) == 0, process.output()[-3000:]
 
 
 @pytest.fixture(scope="session")

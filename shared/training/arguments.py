@@ -119,8 +119,14 @@ class RunArguments(TrainingArguments):
                     f"{name}={os.environ[name]}: precision and compilation change results and belong into the recipe "
                     "(bf16, fp16, torch_compile); take them out of accelerate's configuration"
                 )
-        deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
-        if deepspeed and not is_torch_cuda_available():
+        has_deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+        if has_deepspeed:
+            import deepspeed.ops  # type: ignore[import-untyped]
+
+            # Its start would compile an op that inference alone calls: for half a minute, with a compiler, and after a
+            # build that was killed every later start would wait for its lock.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if has_deepspeed and not is_torch_cuda_available():
             # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
             # Trainer would take the world for one process.
             self.use_cpu, self.ddp_backend = False, self.ddp_backend or "gloo"

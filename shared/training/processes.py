@@ -8,26 +8,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
-import psutil  # type: ignore[import-untyped]
 import torch.distributed as dist
 
 from shared.errors import InputError
 
 BEAT = 1.0  # seconds between two signs of life
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals after which a run saves and ends
-COMPILERS = {"ninja", "nvcc", "g++", "c++", "cc1plus", "x86_64-linux-gnu-g++"}
 _watch: "_Watch | None" = None
 
 
 def watch_start(timeout: float) -> None:
     """End this process with a reason unless all processes of the run have met within `timeout` seconds.
 
-    To be called before anything that waits for another process. Time in which an extension is compiled is not
-    counted. After the meeting (`meet`) the same thread sees to it that no process waits for one that has died or
-    hangs, for longer than `timeout`, and that no process outlives its launcher.
+    To be called before anything that waits for another process. After the meeting (`meet`) the same thread sees to
+    it that no process waits for one that has died or hangs, for longer than `timeout`, and that no process outlives
+    its launcher.
     """
     global _watch
     if _watch is None:
@@ -147,9 +144,7 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         deadline = time.monotonic() + self.timeout
         while not self.met and not self.ended:
-            if self._compiling():
-                deadline = time.monotonic() + self.timeout
-            elif time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 self._die(self._why_stuck())
             self.left.wait(0.2)
         last = {rank: ("", time.monotonic()) for rank in (range(1, self.world) if self.rank == 0 else [0])}
@@ -196,21 +191,7 @@ class _Watch(threading.Thread):
             with suppress(dist.DistError, RuntimeError):
                 self.store.set(f"tiny-olm/alive/{self.rank}", f"failed: {reason}" if reason else "done")
 
-    def _compiling(self) -> bool:
-        with suppress(psutil.Error):
-            family = psutil.Process(self.parent) if self.launched else psutil.Process()
-            return any(child.name() in COMPILERS for child in family.children(recursive=True))
-        return False
-
     def _why_stuck(self) -> str:
-        folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser()
-        locks = [path for path in folder.rglob("lock") if path.is_file()]
-        if locks and "deepspeed" in sys.modules:
-            held = ", ".join(f"{path} ({time.time() - path.stat().st_mtime:.0f} s old)" for path in locks)
-            return (
-                f"DeepSpeed waits until another process has compiled its extension: {held}. No compiler runs: a build "
-                "that was killed has left this lock behind; remove it"
-            )
         missing = ""
         if self.waiting_for is not None:
             ranks = [r for r in range(self.world) if not self.waiting_for.check([f"tiny-olm/met/{r}"])]

@@ -110,7 +110,7 @@ def send(number, folder):
 STEPS = ["--max_steps", 300, "--save_steps", 20, "--save_total_limit", 2, "--start_timeout", 600]
 
 
-def test_a_run_whose_time_is_up_goes_on_by_itself_to_the_same_bits(cluster, compiled_op, tmp_path):
+def test_a_run_whose_time_is_up_goes_on_by_itself_to_the_same_bits(cluster, tmp_path):
     job = train(cluster, tmp_path / "cut", *STEPS, time=60)
     log = tmp_path / "cut.log"
     cluster.until(lambda: checkpoints(tmp_path / "cut") or cluster.is_idle(), PATIENCE)

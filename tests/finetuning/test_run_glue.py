@@ -362,7 +362,7 @@ def test_killed_in_the_second_epoch_it_ends_with_the_same_weights(checkpoint, tm
 
 
 @pytest.mark.faults
-def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, compiled_op, tmp_path):
+def test_two_processes_under_zero_2_score_and_predict_as_one_does(checkpoint, finished, tmp_path):
     alone, metrics = finished
     flags = ["--config", "finetuning/recipes/glue_smoke.yaml", "--model_name_or_path", checkpoint, "--do_predict"]
     flags += ["--test_file", VALIDATION, "--use_cpu", "false", "--per_device_train_batch_size", 8]

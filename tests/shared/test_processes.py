@@ -197,17 +197,6 @@ def test_a_port_in_use_is_a_clear_error(tmp_path):
 
 
 @pytest.mark.faults
-def test_a_stale_lock_of_the_compiled_op_is_named(tmp_path):
-    lock = tmp_path / "extensions" / "deepspeed_shm_comm" / "lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    environment = deepspeed(stage=2) | {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions")}
-    with start(tmp_path / "run", *LONG, "--start_timeout", WAIT, processes=2, **environment) as run:
-        assert run.end(300) != 0
-        assert f"{lock} (" in run.output() and "has left this lock behind; remove it" in " ".join(run.output().split())
-
-
-@pytest.mark.faults
 @pytest.mark.parametrize(
     "launcher",
     [

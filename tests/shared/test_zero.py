@@ -63,7 +63,7 @@ STAGES = [2, *(pytest.param(one, marks=LONG_FORM) for one in (1, 3, "2, launched
 
 
 @pytest.fixture(scope="module", params=STAGES)
-def zero(request, compiled_op, tmp_path_factory):
+def zero(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zero") / "run"
     is_launched = request.param == "2, launched"
     return (2, launch(folder)) if is_launched else (request.param, train(request.param, folder))
