@@ -25,9 +25,15 @@ class CheckpointArguments:
         default=False, metadata={"help": "Replace the head of a checkpoint that was fine-tuned for other labels."}
     )
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
+    dropout: float | None = field(
+        default=None,
+        metadata={"help": "Dropout of the model's activations, not of its attention. Default: the checkpoint's."},
+    )
     new_head: bool = field(init=False, default=False)  # set by load_config, where labels are no longer the same
 
     def __post_init__(self) -> None:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: is a probability, from 0 up to, but not, 1")
         if self.attn_implementation == "flex_attention":
             raise InputError(
                 "--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa"

@@ -96,7 +96,25 @@ def load_config(
     config.id2label, config.label2id = dict(enumerate(names)), {label: i for i, label in enumerate(names)}
     if problem_type is not None:
         config.problem_type = problem_type
+    if args.dropout is not None:
+        set_dropout(config, args.dropout)
     return plain_outputs(config)
+
+
+def set_dropout(config: Any, probability: float) -> None:
+    """Set all dropouts of a configuration but that of attention, which has no fused kernel with it on a CPU.
+
+    Raises InputError for an architecture without any.
+    """
+    names = [
+        name
+        for name, value in config.to_dict().items()
+        if "dropout" in name and "attention" not in name and isinstance(value, int | float)
+    ]
+    if not names:
+        raise InputError(f"--dropout {probability}: {config.model_type} has none that could be set; remove the flag")
+    for name in names:
+        setattr(config, name, probability)
 
 
 def _names_of_head(before: list[str], names: list[str], are_ordered: bool, may_be_new: bool) -> list[str] | None:

@@ -36,6 +36,7 @@ def check_arguments(model_args: CheckpointArguments, training_args: FineTuningAr
     for wrong, why in (
         (training_args.torch_compile, "--torch_compile: not for sentence encoders"),
         (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
+        (model_args.dropout is not None, "--dropout: not for sentence encoders"),
         (training_args.label_smoothing_factor, "--label_smoothing_factor: similarities are no classes"),
         (training_args.dry_run and not training_args.do_train, "--no_do_train: --dry_run says what training would be"),
     ):

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.checkpoint import set_dropout
 from finetuning.run_glue import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
@@ -280,3 +281,34 @@ def test_the_best_epoch_by_an_error_is_the_one_with_the_lowest(encoder, tmp_path
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     errors = {row["step"]: row["eval_mean_squared_error"] for row in state["log_history"] if "eval_loss" in row}
     assert len(errors) == 3 and state["best_global_step"] == min(errors, key=errors.get)
+
+
+def test_dropout_of_fine_tuning_is_not_that_of_the_checkpoint(encoder, tmp_path):
+    file = opinions(tmp_path / "rows.csv")
+    found = {}
+    for share in (0, 0.5):
+        folder = tmp_path / str(share)
+        flags = ("--train_file", file, "--max_steps", 1, "--logging_steps", 1, "--no_do_eval", "--dropout", share)
+        run(encoder, folder, *flags)
+        config = AutoConfig.from_pretrained(folder)
+        assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (share, 0.1)
+        found[share] = json.loads((folder / "trainer_state.json").read_text())["log_history"][0]["loss"]
+    assert found[0] != found[0.5]
+    with pytest.raises(InputError, match=r"--dropout 1\.0: is a probability"):
+        run(encoder, tmp_path / "out", "--train_file", file, "--dropout", 1)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        ("modernbert", {"embedding_dropout", "mlp_dropout", "classifier_dropout"}),
+        ("distilbert", {"dropout", "qa_dropout", "seq_classif_dropout"}),
+        ("albert", {"hidden_dropout_prob", "classifier_dropout_prob"}),
+    ],
+)
+def test_dropout_by_the_names_of_an_architecture(model_type, names):
+    config = AutoConfig.for_model(model_type)
+    set_dropout(config, 0.25)
+    assert {name for name, value in config.to_dict().items() if value == 0.25} == names
+    with pytest.raises(InputError, match=r"eurobert has none"):
+        set_dropout(AutoConfig.for_model("eurobert"), 0.25)
