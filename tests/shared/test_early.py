@@ -55,16 +55,24 @@ def test_the_early_answer_comes_before_other_imports(script):
     assert first[0].startswith("from shared.early import answer_early\n\n" + CALL)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_flags_read_from_source_are_those_of_the_dataclasses(script):
-    """A transformers that writes TrainingArguments in a way that shared/early.py cannot read fails here."""
+@pytest.fixture(scope="module")
+def read_from_source():
+    """What the flags of each script are by its source, in a process that has imported none of them."""
     code = "import sys, json; sys.path += ['tests', 'tests/shared']; from test_early import describe, early\n"
-    code += "classes = early.read_dataclasses(sys.argv[1])\n"
-    code += "print(json.dumps([[c.__name__ for c in classes], describe(classes), 'torch' in sys.modules]))"
-    process, _, _ = run("-c", code, script)
+    code += "read = {script: early.read_dataclasses(script) for script in sys.argv[1:]}\n"
+    code += "found = {script: [[c.__name__ for c in read[script]], describe(read[script])] for script in read}\n"
+    code += "print(json.dumps([found, 'torch' in sys.modules]))"
+    process, _, _ = run("-c", code, *SCRIPTS)
     assert process.returncode == 0, process.stderr
-    names, found, slow = json.loads(process.stdout)
+    found, slow = json.loads(process.stdout)
     assert not slow
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_flags_read_from_source_are_those_of_the_dataclasses(script, read_from_source):
+    """A transformers that writes TrainingArguments in a way that shared/early.py cannot read fails here."""
+    names, found = read_from_source[script]
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     wanted = json.loads(json.dumps(describe([getattr(module, name) for name in names])))
     assert list(found) == list(wanted)  # in the order of --help, too
