@@ -121,11 +121,7 @@ class RunArguments(TrainingArguments):
                 )
         has_deepspeed = self.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
         if has_deepspeed:
-            import deepspeed.ops  # type: ignore[import-untyped]
-
-            # Its start would compile an op that inference alone calls: for half a minute, with a compiler, and after a
-            # build that was killed every later start would wait for its lock.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            leave_out_unused_op()
         if has_deepspeed and not is_torch_cuda_available():
             # DeepSpeed finds the CPU itself; accelerate's flag for it would turn DeepSpeed off, and without a backend
             # Trainer would take the world for one process.
@@ -230,3 +226,11 @@ def choose_best_by(args: RunArguments, names: Collection[str] | None, default: s
     args.metric_for_best_model = name
     if args.given["greater_is_better"] is None:
         args.greater_is_better = not name.endswith(LOWER_IS_BETTER)
+
+
+def leave_out_unused_op() -> None:
+    """Keep DeepSpeed's start from compiling an op that inference alone calls: for half a minute, with a compiler, and
+    after a build that was killed every later start would wait for its lock."""
+    import deepspeed.ops  # type: ignore[import-untyped]
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
