@@ -36,7 +36,7 @@ NAME ?= $(notdir $(MODEL:/=))-$(MONTH)
 UPDATE ?= runs/$(NAME)
 RECIPE ?= pretraining/recipes/update.yaml
 WEIGHTS ?= 0.7 0.3
-AVERAGE ?=
+AVERAGE ?= 0.5
 PERIOD ?= month
 TASKS ?=
 TASK_FLAGS ?=

@@ -136,6 +136,7 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", *AFTER, "published_model")
+DATED = ("freshness", "update_freshness")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
     "pretraining/RESULTS.md": {
@@ -162,12 +163,11 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
             ["evaluation/results/knobs_cpu.json"],
             lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],
         ),
-        "glue": (["evaluation/results/glue.json"], benchmark_table),
+        **{name: ([f"evaluation/results/{name}.json"], benchmark_table) for name in ("glue", "update_tasks")},
         "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
         "shipped_mlm_eval": (["evaluation/results/shipped_mlm_eval.json"], eval_page.make_table),
-        "freshness": (["evaluation/results/freshness.json"], freshness_page.make_table),
-        "blimp": (["evaluation/results/blimp.json"], blimp_page.make_table),
-        "shipped_blimp": (["evaluation/results/shipped_blimp.json"], blimp_page.make_table),
+        **{name: ([f"evaluation/results/{name}.json"], freshness_page.make_table) for name in DATED},
+        **{f"{of}blimp": ([f"evaluation/results/{of}blimp.json"], blimp_page.make_table) for of in ("", "shipped_")},
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
