@@ -135,7 +135,7 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
-BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", *AFTER, "published_model")
+BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", "shipped_wikiann", *AFTER, "published_model")
 DATED = ("freshness", "update_freshness")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
