@@ -33,7 +33,7 @@ class CheckpointArguments:
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: is a probability, from 0 up to, but not, 1")
+            raise InputError(f"--dropout {self.dropout}: is a probability, at least 0 and below 1")
         if self.attn_implementation == "flex_attention":
             raise InputError(
                 "--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa"

@@ -240,4 +240,5 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models):
             run(tmp_path / "out", models[:2], max_seq_length=32, **flags)
     with pytest.raises(InputError, match="two models or more"):
         run(tmp_path / "out", models[:1], input=[good], cutoff=["2021"])
+    assert run(tmp_path / "out", models[:2], input=[good], held_out=1.0, max_seq_length=32, dry_run=True) == {}
     assert not (tmp_path / "out").exists()
