@@ -59,6 +59,7 @@ class SeriesArguments:
         default_factory=lambda: [0.7, 0.05, 0.25], metadata={"help": "Of the new year, the years before, old text."}
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of training; a series for each."})
+    train_flags: str = field(default="", metadata={"help": "More flags of run_mlm.py for all models: '--bf16'."})
     update_flags: str = field(
         default="", metadata={"help": "More flags of run_mlm.py for updates; BEFORE is the model before."}
     )
@@ -163,6 +164,7 @@ class Series:
         flags += ["--lr_scheduler_type", "warmup_stable_decay", "--warmup_steps", 200, "--eval_strategy", "no"]
         flags += ["--packed_dataset", both, *(self.packed(one) for one in self.args.years[1:] if one <= year)]
         flags += ["--max_tokens", self.args.max_tokens, "--max_steps", -1, "--max_eval_samples", 200, "--seed", seed]
+        flags += shlex.split(self.args.train_flags)
         flags += ["--keep_trunk"] if year == self.first else []  # for a variant: --model_name_or_path BEFORE/trunk
         return self.run("pretraining/run_mlm.py", output, *flags)
 
@@ -175,7 +177,8 @@ class Series:
         flags += ["--tokenizer_name", self.tokenizer(words), "--packed_dataset", *packed]
         flags += ["--mixture_weights", new, *(round(middle / len(past), 4) for _ in past), old]
         flags += ["--max_tokens", round(self.args.update_share * self.args.max_tokens), "--max_steps", -1]
-        flags += ["--max_eval_samples", 200, "--seed", seed, *shlex.split(more.replace("BEFORE", str(before)))]
+        flags += ["--max_eval_samples", 200, "--seed", seed, *shlex.split(self.args.train_flags)]
+        flags += shlex.split(more.replace("BEFORE", str(before)))
         return self.run("pretraining/run_mlm.py", output, *flags)
 
     def models(self, seed: int) -> dict[Path, int]:

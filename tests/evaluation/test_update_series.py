@@ -57,6 +57,21 @@ def test_wrong_settings_are_refused(flags, message):
         SeriesArguments("out", **flags)
 
 
+def test_flags_for_all_models_reach_those_from_scratch_and_the_updates(tmp_path, monkeypatch):
+    calls = []
+
+    def run(self, script, output, *flags):
+        calls.append([script, *map(str, flags)])
+        return output
+
+    monkeypatch.setattr(Series, "run", run)
+    Series(SeriesArguments(str(tmp_path), train_flags="--learning_rate 1e-3", update_flags="--min_lr 0")).models(1)
+    trained = [words for words in calls if words[0] == "pretraining/run_mlm.py"]
+    assert len(trained) == 7 and all(words[words.index("--learning_rate") + 1] == "1e-3" for words in trained)
+    updates = [words for words in trained if "pretraining/recipes/update.yaml" in words]
+    assert [words[-2:] for words in updates] == [["--min_lr", "0"]] * 3
+
+
 def test_years_without_text_are_named(tmp_path):
     save_documents(tmp_path / "in")
     series = Series(SeriesArguments(str(tmp_path / "out"), [str(tmp_path / "in")], years=[2024, 2025, 2026]))
