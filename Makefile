@@ -19,7 +19,7 @@ RATIO ?= 0.0001
 LANGUAGES ?= en
 VOCAB_SIZE ?= 30522
 VALIDATION ?= 0.01
-CORPUS ?= data/$(SNAPSHOT)$(if $(WIKI),-$(WIKI))
+CORPUS ?= data/$(if $(INPUT),$(notdir $(firstword $(INPUT:/=)))_corpus,$(SNAPSHOT)$(if $(WIKI),-$(WIKI)))
 CRAWL_URL ?= https://data.commoncrawl.org
 WIKI_URL ?= https://dumps.wikimedia.org
 STAGE = $(BIN)/python data_prep

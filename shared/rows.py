@@ -37,11 +37,14 @@ SCHEMA = pa.schema(
 )
 NAMES = tuple(SCHEMA.names)
 STATE = ".state"  # in a stage's output folder: what is done; see data_prep/engine/stage.py
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
+TEXT_SUFFIXES = (".txt", ".txt.gz")  # blank lines separate documents
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", *TEXT_SUFFIXES)
 NAMED_ONLY = (".json", ".json.gz")  # in a folder these are more often manifests
 MAX_LINE_BYTES = 64 * 2**20
+MAX_DOCUMENT_BYTES = 256 * 2**20  # of a text file
 MAX_TEXT_CHARACTERS = 32 * 2**20  # of a document; a stage holds it and its words, and counts longer ones
 BATCH_BYTES = 16 * 2**20  # of a parquet file, read at once
+DAMAGED = "damaged gzip file: the rest is lost"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -67,23 +70,22 @@ def find_sources(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES + NAM
     """
     if not inputs:
         raise InputError("--input: name files or folders")
-    files: list[Path] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            found = files_of(path, suffixes)
-            if not found:
-                raise InputError(f"--input {name}: no file in this folder ends in {', '.join(suffixes)}")
-            files += found
-        elif not path.is_file():
-            raise InputError(f"--input {name}: no such file or folder")
-        elif not path.name.endswith(tuple(suffixes)):
-            raise InputError(f"--input {name}: unknown kind of file; the ones read here end in {', '.join(suffixes)}")
-        else:
-            files.append(path)
+    files = [file for name in inputs for file in find_files(name, suffixes, f"--input {name}")]
     if len({file.resolve() for file in files}) < len(files):
         raise InputError("--input: a file is named twice")
     return [Source(index, str(file.absolute()), file.stat().st_size) for index, file in enumerate(files)]
+
+
+def find_files(name: str, suffixes: Sequence[str], shown: str) -> list[Path]:
+    """A file, or the files of a folder as `files_of` gives them. Raises InputError, which begins with `shown`."""
+    path = Path(name)
+    if not path.exists():
+        raise InputError(f"{shown}: no such file or folder")
+    if not path.is_dir() and not path.name.endswith(tuple(suffixes)):
+        raise InputError(f"{shown}: unknown kind of file; the ones read here end in {', '.join(suffixes)}")
+    if not (found := files_of(path, suffixes) if path.is_dir() else [path]):
+        raise InputError(f"{shown}: no file in this folder ends in {', '.join(suffixes)}")
+    return found
 
 
 def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -116,11 +118,22 @@ def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict
     `start` is such a position. Columns that SCHEMA does not know go into `metadata`. Raises InputError for a file that
     cannot be read at all, or whose first row has no `text`.
     """
-    reader = _read_parquet if source.path.endswith(".parquet") else _read_json_lines
-    for position, share, row, problem in reader(source, start):
+    for position, share, row, problem in read_raw(source, start):
         if row is not None:
             row, problem = _as_document(row, f"{Path(source.path).name}:{position - 1}")
         yield position, share, row, problem
+
+
+def read_raw(
+    source: Source, start: int = 0, columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+    """What `read_rows` gives, of rows as they stand in the file: a row may lack any column, and text may be bytes.
+
+    Of a parquet file `columns` alone are read.
+    """
+    if source.path.endswith(".parquet"):
+        return _read_parquet(source, start, columns)
+    return _read_text(source, start) if source.path.endswith(TEXT_SUFFIXES) else _read_json_lines(source, start)
 
 
 def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] | None, str]:
@@ -164,7 +177,9 @@ def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] |
     return document, ""
 
 
-def _read_parquet(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+def _read_parquet(
+    source: Source, start: int, columns: Sequence[str] | None
+) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
     try:
         file = pq.ParquetFile(source.path)
     except (pa.ArrowException, OSError) as error:
@@ -182,18 +197,14 @@ def _read_parquet(source: Source, start: int) -> Iterator[tuple[int, float, dict
             try:
                 average = file.metadata.row_group(group).total_byte_size // max(size, 1) + 1
                 rows_at_once = max(min(256, BATCH_BYTES // average), 1)
-                for batch in file.iter_batches(batch_size=rows_at_once, row_groups=[group]):
+                for batch in file.iter_batches(batch_size=rows_at_once, row_groups=[group], columns=columns):
                     if position + len(batch) <= start:
                         position += len(batch)
                         continue
                     for row in _batch_rows(batch):
                         position += 1
                         if position > start:
-                            yield (
-                                (position, position / rows, row, "")
-                                if row is not None
-                                else (position, position / rows, None, "not valid UTF-8")
-                            )
+                            yield position, position / rows, row, "" if row is not None else "not valid UTF-8"
             except (pa.ArrowException, OSError) as error:
                 raise InputError(f"{source.path}: damaged parquet file: {error}") from error
 
@@ -223,7 +234,7 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 while too_long and not line.endswith(b"\n") and line:
                     line = lines.readline(MAX_LINE_BYTES)
             except (EOFError, OSError, zlib.error):
-                yield number + 1, 1.0, None, "damaged gzip file: the rest is lost"
+                yield number + 1, 1.0, None, DAMAGED
                 return
             if not line:
                 return
@@ -238,12 +249,12 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 if number == 1:
-                    raise not_json_lines(source.path, line, error) from error
+                    raise _not_json_lines(source.path, line, error) from error
                 yield number, share, None, "line is not JSON"
                 continue
             if not isinstance(row, dict):
                 if number == 1:
-                    raise not_json_lines(source.path, line, type(row).__name__)
+                    raise _not_json_lines(source.path, line, type(row).__name__)
                 yield number, share, None, "line is not an object"
             else:
                 if number == 1 and "text" not in row:
@@ -251,7 +262,35 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 yield number, share, row, ""
 
 
-def not_json_lines(path: str | Path, line: bytes, found: object) -> InputError:
+def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+    """The position is the number of the document, a run of lines between blank ones."""
+    number, document = 0, bytearray()
+    with open(source.path, "rb") as raw:
+        lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if source.path.endswith(".gz") else raw
+        while True:
+            try:
+                line = lines.readline(MAX_DOCUMENT_BYTES + 1)
+            except (EOFError, OSError, zlib.error):
+                yield number + 1, 1.0, None, DAMAGED
+                return
+            if line and not line.isspace():
+                document += line
+                if len(document) > MAX_DOCUMENT_BYTES:
+                    raise InputError(
+                        f"{source.path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; blank lines separate "
+                        "documents in a text file: put some in, or give JSON lines or parquet with a `text`"
+                    )
+            elif document:
+                number += 1
+                text, document = bytes(document).strip(), bytearray()
+                if number > start:
+                    yield number, raw.tell() / max(source.bytes, 1), {"text": text}, ""
+            if not line:
+                return
+            del line  # it may be all of the file
+
+
+def _not_json_lines(path: str | Path, line: bytes, found: object) -> InputError:
     """What is wrong with a file that should be JSON lines, by its first line, and the way out where it is known."""
     way_out = ""
     if line[:2] in (b"\xff\xfe", b"\xfe\xff"):

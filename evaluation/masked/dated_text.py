@@ -1,12 +1,10 @@
 """Text with dates: held-out documents by quarter or year, what models score on them, and which one is fresher."""
 
 import datetime
-import gzip
 import hashlib
 import heapq
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from evaluation.masked.scores import Checkpoint, cut_documents, score_blocks
@@ -24,7 +20,7 @@ from pretraining.masking import EVALUATION, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import sha256_of
-from shared.rows import find_sources
+from shared.rows import Source, find_sources, read_raw
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson")
 _DATE = re.compile(r"(\d{4})(?:[-/](\d{1,2})(?:[-/](\d{1,2})(?:[T ]\d.*)?)?)?")
@@ -101,39 +97,15 @@ def _period(day: datetime.date, period: str) -> str:
     return f"{day.year}-{day.month:02}" if period == "month" else str(day.year)
 
 
-def read_dated(file: str) -> Iterator[tuple[int, Any, Any]]:
+def read_dated(source: Source) -> Iterator[tuple[int, Any, Any]]:
     """Yield (number of the row, text, date) as they stand in the file, so that the hash of a text is that of packing.
 
     Raises InputError for a file that cannot be read or has no `text` and `date`.
     """
-    if file.endswith(".parquet"):
-        try:
-            with pq.ParquetFile(file) as table:
-                missing = {"text", "date"} - set(table.schema_arrow.names)
-                if missing:
-                    raise InputError(f"--input {file}: no column {' and '.join(sorted(missing))}")
-                number = 0
-                for batch in table.iter_batches(batch_size=256, columns=["text", "date"]):
-                    for row in batch.to_pylist():
-                        number += 1
-                        yield number, row["text"], row["date"]
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--input {file}: not a readable parquet file: {error}") from error
-        return
-    opened = gzip.open if file.endswith(".gz") else open
-    try:
-        with opened(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line)
-                    except (ValueError, RecursionError) as error:
-                        raise InputError(f"--input {file}, line {number}: not a JSON object: {error}") from error
-                    if not isinstance(row, dict) or not {"text", "date"} <= row.keys():
-                        raise InputError(f"--input {file}, line {number}: needs the fields text and date")
-                    yield number, row["text"], row["date"]
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"--input {file}: not readable: {error}") from error
+    for number, _, row, problem in read_raw(source, columns=["text", "date"]):
+        if row is None or not {"text", "date"} <= row.keys():
+            raise InputError(f"--input {source.path}, row {number}: {problem or 'needs the fields text and date'}")
+        yield number, row["text"], row["date"]
 
 
 def choose_documents(
@@ -154,7 +126,7 @@ def choose_documents(
     left_out: Counter[str] = Counter()
     seen: set[int] = set()
     for source in find_sources(inputs, SUFFIXES):
-        for number, text, date in tqdm(read_dated(source.path), desc="Reading dated text", unit=" documents"):
+        for number, text, date in tqdm(read_dated(source), desc="Reading dated text", unit=" documents"):
             if not isinstance(text, str) or not text.strip():
                 left_out["no text"] += 1
                 continue

@@ -89,7 +89,7 @@ def test_memory_does_not_grow_with_the_tokens_of_a_document(tmp_path, wordpiece)
 
 
 def test_a_document_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("shared.documents.MAX_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("shared.rows.MAX_DOCUMENT_BYTES", 1000)
     (tmp_path / "a.txt").write_text("word\n" * 199 + "\n" + "word\n" * 250)
     with pytest.raises(InputError, match="blank lines separate documents"):
         list(Documents([str(tmp_path / "a.txt")]))

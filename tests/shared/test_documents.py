@@ -38,6 +38,21 @@ def test_bad_records_are_skipped_and_counted(tmp_path):
     }
 
 
+def test_damage_to_parquet_is_named_or_costs_the_row(tmp_path):
+    bad = pa.array([b"fine", b"\xff", b"also fine"]).view(pa.string())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    documents = Documents([str(tmp_path)])
+    assert list(documents) == ["fine", "also fine"] and documents.skipped == {"not valid UTF-8": 1}
+
+    path = tmp_path / "b.parquet"
+    pq.write_table(pa.table({"text": [f"document {i}" for i in range(5000)]}), path, compression="none")
+    whole = bytearray(path.read_bytes())
+    whole[4:40] = bytes(36)  # the header of the first page
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match=r"b\.parquet: damaged parquet file"):
+        list(Documents([str(path)]))
+
+
 def test_unusable_inputs_are_named(tmp_path):
     pq.write_table(pa.table({"body": ["x"], "title": ["y"]}), tmp_path / "a.parquet")
     (tmp_path / "b.json").write_text('[{"text": "x"}]\n')

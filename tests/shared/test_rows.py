@@ -36,7 +36,8 @@ def test_reading_goes_on_from_every_position(tmp_path):
     lines = "".join(json.dumps(row) + "\n" for row in content)
     (tmp_path / "a.jsonl").write_text(lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    for name in ("a.parquet", "a.jsonl", "b.jsonl.gz"):
+    (tmp_path / "c.txt").write_text("\n \n\n".join(row["text"] for row in content))
+    for name in ("a.parquet", "a.jsonl", "b.jsonl.gz", "c.txt"):
         whole = read(tmp_path / name)
         assert [document["text"] for *_, document, _ in whole] == [row["text"] for row in content]
         for index in (0, 1, 149, 150, 255, 256, 699, 700):
@@ -72,6 +73,10 @@ def test_a_cut_gzip_file_keeps_what_can_be_read(tmp_path):
     assert len(found) > 500
     assert found[-1][3] == "damaged gzip file: the rest is lost"
     assert all(problem == "" for *_, problem in found[:-2])  # the line before may be cut
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(lines.replace("\n", "\n\n").encode())[:20_000])
+    *whole, last = read(tmp_path / "a.txt.gz")
+    assert len(whole) > 500 and last[3] == "damaged gzip file: the rest is lost"
+    assert [row["text"] for *_, row, _ in whole] == lines.splitlines()[: len(whole)]
 
 
 def test_parquet_that_is_not_utf_8_costs_the_row_only(tmp_path):
