@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ RENAMED = {
     "logging_dir": None,
 }
 
+DATASET = ("dataset_name", "dataset_config_name")
+FILES = ("train_file", "validation_file", "test_file", "input")
+INSTEAD = dict.fromkeys(FILES, DATASET) | {"dataset_name": FILES}  # of a recipe, not used beside such a flag
+
 LIMITS = "max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
 SEEDS = "(.*_)?seeds?"
 
@@ -67,8 +71,9 @@ def unknown_flag(where: str, name: str, known: Sequence[str]) -> InputError:
     return InputError(f"{where}: unknown key {name!r}; {hint}")
 
 
-def read_recipe(path: str, known: Sequence[str]) -> list[str]:
-    """Turn a YAML recipe into command-line words. Values stay text (`1e-4`, `no`): argparse alone gives them types."""
+def read_recipe(path: str, known: Sequence[str], unused: Collection[str] = ()) -> list[str]:
+    """Turn a YAML recipe into command-line words, but for `unused` keys. Values stay text (`1e-4`, `no`): argparse
+    alone gives them types."""
     try:
         recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
     except OSError as error:
@@ -86,6 +91,8 @@ def read_recipe(path: str, known: Sequence[str]) -> list[str]:
             raise InputError(
                 f"{path}: {name} needs a value or a list of values (write a mapping as one quoted string)"
             )
+        if name in unused:
+            continue
         # `--name=value` keeps a value that starts with a dash from being read as a flag.
         words += [f"--{name}", *values] if len(values) > 1 else [f"--{name}={values[0]}"]
     return words
@@ -125,7 +132,8 @@ def parse_arguments(
     default_recipe: str | Path | None = None,
     on_read: Callable[[argparse.Namespace], None] | None = None,
 ) -> tuple[Any, ...]:
-    """Parse flags, with recipes (`--config A.yaml B.yaml`, later ones win) in front of them.
+    """Parse flags, with recipes (`--config A.yaml B.yaml`, later ones win) in front of them. Files given as flags take
+    the place of the dataset of a recipe, and a dataset that of its files.
 
     Returns one instance of each dataclass. With no flag at all, `default_recipe` is read and the first line printed
     says so. Raises InputError for an unknown key or a value that the dataclass refuses; argparse exits 2 for a value
@@ -145,7 +153,9 @@ def parse_arguments(
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, parents=[configs])
     shorten_help(parser, dataclass_types, "--help_all" in argv)
     paths, flags = configs.parse_known_args(argv)
-    words = [word for path in paths.config for word in read_recipe(path, known)]
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")}
+    unused = {other for name in given for other in INSTEAD.get(name, ())}
+    words = [word for path in paths.config for word in read_recipe(path, known, unused)]
     if on_read:
         on_read(parser.parse_known_args(words + flags)[0])
     try:

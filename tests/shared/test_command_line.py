@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import importlib
 import json
 import re
@@ -42,6 +43,17 @@ def test_later_recipes_win_and_flags_win_over_recipes(tmp_path):
     two = write(tmp_path / "two.yaml", "offset: 2\nfiles: [c]\n")
     (args,) = parse_arguments([Arguments], ["--config", one, two, "--learning_rate", "3", "--no_prefetch"])
     assert (args.offset, args.learning_rate, args.files, args.prefetch) == (2, 3.0, ["c"], False)
+
+
+def test_a_file_given_as_a_flag_takes_the_place_of_the_dataset_of_a_recipe(tmp_path):
+    fields = [(name, str, None) for name in ("dataset_name", "dataset_config_name", "train_file", "test_file")]
+    kind = dataclasses.make_dataclass("Data", [*fields, ("offset", int, 0)])
+    recipe = ["--config", write(tmp_path / "r.yaml", "dataset_name: d\ndataset_config_name: c\noffset: 3\n")]
+    files = ["--config", write(tmp_path / "f.yaml", "train_file: a\ntest_file: b\n")]
+    found = [parse_arguments([kind], words)[0] for words in (recipe, [*recipe, "--train-file=x"])]
+    assert found == [kind("d", "c", offset=3), kind(None, None, "x", offset=3)]
+    assert parse_arguments([kind], [*files, "--dataset_name", "mine"])[0] == kind("mine")
+    assert parse_arguments([kind], [*recipe, *files[1:]])[0] == kind("d", "c", "a", "b", 3)  # not of another recipe
 
 
 @pytest.mark.parametrize(
