@@ -60,11 +60,14 @@ def read_json(path: Path) -> Any:
 
 
 def read_inputs(args: Any) -> Inputs:
-    """All result files. Raises InputError for a path that is not there; a folder may lack the file."""
+    """All result files; what is not there is named, and left out. Raises InputError if nothing is there."""
     found = Inputs()
-    for name in ("pretraining", "data", *RESULTS):
-        if (path := getattr(args, name)) and not Path(path).exists():
-            raise InputError(f"--{name} {path}: there is no such file or folder")
+    given = {name: path for name in ("pretraining", "data", *RESULTS) if (path := getattr(args, name))}
+    missing = [f"--{name} {path}" for name, path in given.items() if not Path(path).exists()]
+    if missing and len(missing) == len(given):
+        raise InputError(f"{', '.join(missing)}: there is no such file or folder")
+    for flag in missing:
+        print(f"Not measured: {flag} is not there.", flush=True)
     for name in RESULTS:
         if path := getattr(args, name):
             file = Path(path, f"{name}.json") if Path(path).is_dir() else Path(path)

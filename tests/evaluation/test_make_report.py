@@ -238,7 +238,8 @@ def test_wrong_input_is_refused(flags, tmp_path):
         with pytest.raises(InputError, match=message):
             make(flags, **more)
 
-    refused("--blimp .*nowhere: there is no such", blimp=str(tmp_path / "nowhere"))
+    nowhere = {name: str(tmp_path / "nowhere") for name in ("pretraining", "blimp", "cpu_benchmark")}
+    refused("--pretraining .*nowhere, --blimp .*: there is no such", **nowhere)
     refused("--model_name other: the results are of mine, another", model_name="other")
     refused("--device_watts", device_watts=-1.0)
     refused("--power_usage_effectiveness 0.5", power_usage_effectiveness=0.5)
@@ -257,6 +258,12 @@ def test_probes_stand_behind_grammar_and_those_without_input_are_not_measured(fl
     assert "copy gain +3.1 (+1.0 to +5.0)" in page.text and "dated cloze not measured" in page.text
     assert card.index("## Grammar") < card.index("## Probes") < card.index("## On a CPU")
     assert "copy_text" in page.text
+
+
+def test_a_path_that_is_not_there_is_named_and_not_measured(flags, tmp_path, capsys):
+    page, card, _ = make(flags, blimp=str(tmp_path / "nowhere"), pretraining=str(tmp_path / "no_run"))
+    assert f"Not measured: --blimp {tmp_path / 'nowhere'} is not there." in capsys.readouterr().out
+    assert "## Grammar\n\nNot measured." in card and "12,345" not in page.text and "3.00 ms" in page.text
 
 
 def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
