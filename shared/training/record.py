@@ -22,7 +22,7 @@ from shared.cores import start_method, use_all_cores
 from shared.errors import InputError
 from shared.files import must_be_writable, sha256_of, write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
-from shared.training.checkpoints import checkpoints, newest_good, sweep, verify
+from shared.training.checkpoints import MANIFEST, checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
 from shared.training.memory import keep_memory
 from shared.training.processes import check_launch, engine_name, meet
@@ -36,6 +36,11 @@ FREE = (
     *("dataloader_num", "dataloader_pin", "dataloader_pre", "dataloader_per", "eval_", "per_device_eval", "log_"),
     *("logging_", "save_", "ddp_", "start_timeout", "accept_changes", "per_device_train_batch_size"),
     "gradient_accumulation_steps",
+)
+# What a run writes, but over the files of runs alone: .lock or the manifest says that a folder is one's.
+WRITTEN = (
+    *("README.md", "config.json", "manifest.json", "recipe.yaml", "trainer_state.json", "tokenizer*", "checkpoint-*"),
+    *("*.safetensors", "*_results.json"),
 )
 
 
@@ -167,9 +172,9 @@ class RunRecord:
     def _open(self, may_have_finished: bool) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
         """Look into the folder: the checkpoint, the manifest if finished, and the identity of the run in it."""
         wish = self.args.resume_from_checkpoint
-        manifest = self.folder / "manifest.json"
-        if wish is None and manifest.is_file() and may_have_finished:
-            content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        self._refuse_foreign_files()
+        content = self._written_manifest()
+        if wish is None and content and may_have_finished:
             published = content.get("published") or not self.args.push_to_hub
             if "results" in content and published and not self._refuse_changes(content, self.identity):
                 self._check_model(content)
@@ -203,10 +208,35 @@ class RunRecord:
             self._refuse_changes(before, self.identity)
         self.manifest["resumed_from"] = checkpoint
         if "wandb" in self.args.report_to:
-            self._name_wandb_run(manifest if checkpoint else None)
+            self._name_wandb_run(content if checkpoint else {})
         write_text(self.folder / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
         self._write_manifest()
         return checkpoint, {}, before
+
+    def _refuse_foreign_files(self) -> None:
+        """Raise InputError where a run would write over files that no run has written, or go on from them."""
+        if (self.folder / ".lock").is_file() or "hardware" in self._written_manifest():
+            return
+        found = sorted({path.name for pattern in WRITTEN for path in self.folder.glob(pattern)})
+        found = [name for name in found if not (self.folder / name / MANIFEST).is_file()]  # a checkpoint may be moved
+        if found:
+            raise InputError(
+                f"--output_dir {self.folder}: holds files of something else ({', '.join(found[:5])}), and a run would "
+                "write over them; name a new folder"
+            )
+
+    def _written_manifest(self) -> dict[str, Any]:
+        """The manifest that is in the folder, empty if there is none. Raises InputError where it is not whole."""
+        path = self.folder / "manifest.json"
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged ({error}); remove it, and the run goes on from its checkpoint"
+            ) from error
+        return content
 
     def _check_model(self, manifest: dict[str, Any]) -> None:
         """Raise InputError unless the model of a finished run is in the folder as it was written."""
@@ -222,9 +252,8 @@ class RunRecord:
                     "or from the start if it has none"
                 )
 
-    def _name_wandb_run(self, manifest: Path | None) -> None:
-        """Let W&B go on in the run of this `manifest`, unless WANDB_RUN_ID is the user's."""
-        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest and manifest.is_file() else {}
+    def _name_wandb_run(self, before: dict[str, Any]) -> None:
+        """Let W&B go on in the run of the manifest `before`, unless WANDB_RUN_ID is the user's."""
         given = os.environ.get("WANDB_RUN_ID")
         if not given or given == os.environ.get(OWN_WANDB_RUN):  # ours, of another run of this process
             given = os.environ[OWN_WANDB_RUN] = before.get("wandb_run_id") or secrets.token_hex(4)

@@ -72,6 +72,31 @@ def test_checkpoints_that_are_not_there_are_refused(tmp_path):
             RunRecord(args[2], *args[:2])
 
 
+def test_files_of_something_else_are_not_written_over(tmp_path):
+    def begin(folder):
+        args = parse_arguments(TYPES, ["--use_cpu", "--output_dir", str(folder)])
+        return RunRecord(args[2], *args[:2])
+
+    for name in ("README.md", "config.json", "checkpoint-7", "manifest.json"):
+        folder = tmp_path / name.partition(".")[0]
+        (folder / name).mkdir(parents=True) if name == "checkpoint-7" else folder.mkdir()
+        if "." in name:
+            (folder / name).write_text("{}")
+        with pytest.raises(InputError, match=rf"--output_dir .*: holds files of something else \({name}\)"):
+            begin(folder)
+        assert [path.name for path in folder.iterdir()] == [name]
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.txt").write_text("a log is not written over")
+    begin(run)
+    (run / ".lock").unlink()  # a copy of a run may lack it
+    begin(run)
+    (run / "manifest.json").write_text('{"hardware": ')
+    with pytest.raises(InputError, match=r"manifest\.json: damaged .*; remove it"):
+        begin(run)
+
+
 @pytest.mark.parametrize(
     ("flags", "answer"),
     [
