@@ -71,14 +71,27 @@ def unknown_flag(where: str, name: str, known: Sequence[str]) -> InputError:
     return InputError(f"{where}: unknown key {name!r}; {hint}")
 
 
+class _Loader(yaml.BaseLoader):
+    """Leaves values as text, and refuses a key that stands there twice, of which YAML's own takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise yaml.YAMLError(
+                    f"{key} is given twice, the second time in line {node.value[place][0].start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: str, known: Sequence[str], unused: Collection[str] = ()) -> list[str]:
     """Turn a YAML recipe into command-line words, but for `unused` keys. Values stay text (`1e-4`, `no`): argparse
     alone gives them types."""
     try:
-        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader) or {}
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path}: not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
         raise InputError(f"--config {path}: a recipe is a mapping of flags to values")

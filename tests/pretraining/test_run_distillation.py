@@ -573,7 +573,8 @@ def test_a_plain_encoder_is_a_teacher_too(place, tmp_path, wordpiece):
         (["--min_words", "30", "--max_words", "36"], "0 sentences of 30 to 36 words"),
         (["--pair_weight", "-1"], "weights: 0 or above"),
         (["--blocks_per_group", "0"], "--mlm_weight: masks need --packed_dataset and --blocks_per_group"),
-        (["--dataset_name", "some/text"], "one source of text"),
+        (["--dataset_name", "some/text"], "--dataset_name some/text: not found"),  # in place of the recipe's file
+        (["--dataset_name", "some/text", "--train_file", "a"], "one source of text"),
         (["--max_sentences", "10"], "10 sentences"),
         (["--pairs_per_group", "10000"], "--pairs_per_group 10000: more than the train text has pairs"),
     ],

@@ -79,6 +79,14 @@ def test_malformed_recipes_are_refused(tmp_path, recipe):
         parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", recipe)])
 
 
+def test_a_key_given_twice_and_bytes_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"r\.yaml: .*offset is given twice, the second time in line 3"):
+        parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", "offset: 1\nfiles: [a]\noffset: 2\n")])
+    (tmp_path / "r.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"r\.yaml: not valid YAML"):
+        parse_arguments([Arguments], ["--config", str(tmp_path / "r.yaml")])
+
+
 def test_wrong_types_exit_with_2(tmp_path):
     with pytest.raises(SystemExit) as exit:
         parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", "offset: many")])
