@@ -157,6 +157,11 @@ def build_model(args: ModelArguments, tokenizer: Any, max_seq_length: int, say: 
             config = AutoConfig.from_pretrained(args.model_name_or_path)
         except (OSError, ValueError) as error:
             raise InputError(f"--model_name_or_path {args.model_name_or_path}: {error}") from error
+        if type(config) not in AutoModelForMaskedLM._model_mapping:
+            raise InputError(
+                f"--model_name_or_path {args.model_name_or_path}: {config.model_type} has no head that fills masks; "
+                "take an encoder, for example of type bert, roberta or modernbert"
+            )
         refuse_contradictions(args, config.to_dict())  # of a Hub id, of which no file was there before
         check_vocabulary(config, tokenizer, args.model_name_or_path)
         ways = (OWN_TOKENIZER, SHORTER)

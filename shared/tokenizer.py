@@ -29,19 +29,19 @@ def load_tokenizer(name: str | Path) -> Any:
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).is_file() for file in FILES):  # the library would make one up
         raise InputError(
-            f"--tokenizer_name {name}: the folder has no tokenizer (no {FILES[0]}); save into it the one that belongs "
+            f"tokenizer {name}: the folder has no tokenizer (no {FILES[0]}); save into it the one that belongs "
             "there, or name another"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
     except Exception as error:
-        raise InputError(f"--tokenizer_name {name}: no tokenizer could be loaded: {one_line(error)}") from error
+        raise InputError(f"tokenizer {name}: could not be loaded: {one_line(error)}") from error
     if not tokenizer.is_fast:
-        raise InputError(f"--tokenizer_name {name}: only fast tokenizers (a tokenizer.json) are supported")
+        raise InputError(f"tokenizer {name}: only fast tokenizers (a tokenizer.json) are supported")
     for role in ("mask_token", "pad_token", "cls_token", "sep_token"):
         if getattr(tokenizer, role) is None:
             raise InputError(
-                f"--tokenizer_name {name}: the tokenizer has no {role}, which masked-language modelling needs; "
+                f"tokenizer {name}: has no {role}, which masked-language modelling needs; "
                 "use one that has it, or train one with data_prep/train_tokenizer.py"
             )
     return tokenizer

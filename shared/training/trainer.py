@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +326,9 @@ class ExactTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 self.state.stateful_callbacks = self._callback_states(losses)
-                self.state.save_to_json(str(staging / "trainer_state.json"))
+                # As the flag has it: the guard may have lowered it, and Trainer compares the two when a run goes on.
+                state = replace(self.state, logging_steps=self.args.logging_steps)
+                state.save_to_json(str(staging / "trainer_state.json"))
                 seal(staging, folder, self.identity)
                 rotate(output, self.args.save_total_limit, self.state.best_model_checkpoint)
         self.saved_step = self.state.global_step

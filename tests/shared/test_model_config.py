@@ -84,6 +84,9 @@ def test_vocabulary_must_fit_the_embedding(tmp_path, wordpiece, bpe):
         build_model(ModelArguments(model_name_or_path=str(tmp_path), config_overrides="hidden_size=2"), wordpiece, 16)
     with pytest.raises(InputError, match="nowhere"):
         build_model(ModelArguments(model_name_or_path="nowhere/at-all"), wordpiece, 16)
+    AutoConfig.for_model("gpt2", n_embd=8, n_head=2, n_layer=1).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="gpt2 has no head that fills masks; take an encoder"):
+        build_model(ModelArguments(model_name_or_path=str(tmp_path)), wordpiece, 16)
 
 
 def test_attention_implementation(tmp_path, wordpiece):

@@ -461,6 +461,8 @@ def test_the_mean_loss_of_a_resumed_run_is_that_of_all_its_steps(tmp_path, loggi
     for step in (5, 20, 21):  # between two logs, at one, and when there is nothing left to do
         folder = tmp_path / f"from-{step}"
         shutil.copytree(tmp_path / "whole" / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+        state = json.loads((folder / f"checkpoint-{step}" / "trainer_state.json").read_text())
+        assert state["logging_steps"] == logging_steps  # the flag, or Trainer would warn of a change
         trainer = make_trainer(make_arguments(folder, **changes), "single_label", "bert")
         metrics = trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}")).metrics
         assert metrics["train_loss"] == pytest.approx(np.mean(losses), rel=1e-6)
