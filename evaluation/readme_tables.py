@@ -137,6 +137,7 @@ Table = tuple[list[str], Callable[..., str]]  # result files, and what shows the
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", "shipped_wikiann", *AFTER, "published_model")
 DATED = ("freshness", "update_freshness")
+GATES = ("compare", "update_of_tiny", "update_gate")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
     "pretraining/RESULTS.md": {
@@ -174,8 +175,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "updates": (["evaluation/results/updates.json"], series_table),
         "updates_longer": (["evaluation/results/updates_longer.json"], series_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
-        "compare": (["evaluation/results/compare.json"], gate_table),
-        "update_of_tiny": (["evaluation/results/update_of_tiny.json"], gate_table),
+        **{name: ([f"evaluation/results/{name}.json"], gate_table) for name in GATES},
     },
 }
 
