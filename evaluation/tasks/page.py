@@ -262,7 +262,9 @@ def _time(report: dict[str, Any]) -> str:
 def _changes(settings: dict[str, Any]) -> str:
     """What makes these runs others than those of the tasks' recipes on all of their data."""
     parts = [f"only the first {settings['max_samples']:,} rows"] if settings["max_samples"] else []
-    parts += [f"`{' '.join(settings['overrides'])}`"] if settings["overrides"] else []
+    others = [task for task in TASKS if task not in settings["tasks"]]
+    overrides = [one for one in settings["overrides"] if not one.startswith(tuple(f"{task}." for task in others))]
+    parts += [f"`{' '.join(overrides)}`"] if overrides else []
     return f"Runs with {' and '.join(parts)}." if parts else ""
 
 
