@@ -53,6 +53,7 @@ PROBED = 20  # rows that a separator must cut as it cuts the header
 BATCH = 10_000  # rows that are Python's at once; those before them are Arrow's
 WHOLE = re.compile(r"\s*[+-]?(0|[1-9][0-9]{0,17})\s*")  # no 007, which is a name, and at most an int64
 NUMBER = re.compile(r"\s*[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.IGNORECASE)  # as programs write numbers that are none
 DECIMAL_COMMA = re.compile(r"\s*[+-]?[0-9]+,[0-9]+\s*")
 
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from datasets import ClassLabel, Features, List, Value, concatenate_datasets
 
-from finetuning.common.checkpoint import MULTI
+from finetuning.common.checkpoint import MULTI, REGRESSION
 from finetuning.common.classes import ClassArguments
 from finetuning.common.data import Split, check_columns, check_there
-from finetuning.common.tables import DECIMAL_COMMA, number_kind, say
+from finetuning.common.tables import DECIMAL_COMMA, NOT_FINITE, number_kind, say
 from shared.errors import InputError
 
 MARKS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}  # of --label_columns
@@ -63,7 +63,7 @@ def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
     splits = {name: _settle(split, args, may_lack_labels=name.startswith("test")) for name, split in splits.items()}
     if args.both_orders and "train" in splits:
         splits["train"] = _in_both_orders(splits["train"], args.text_columns)
-    return _as_numbers(splits, args.label_column) if not args.label_separator else splits
+    return splits if args.label_separator else _as_numbers(splits, args.label_column, args.problem_type)
 
 
 def _in_both_orders(split: Split, columns: Sequence[str]) -> Split:
@@ -161,8 +161,9 @@ def _with_column(rows: Any, split: Split, column: str, labels: list[Any], kind: 
     return replace(split, rows=rows.add_column(column, labels, feature=Features({column: List(kind)})[column]))
 
 
-def _as_numbers(splits: dict[str, Split], column: str) -> dict[str, Split]:
-    """The splits with the text of a CSV file's column as numbers, if it is numbers in all rows of all splits."""
+def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None) -> dict[str, Split]:
+    """The splits with the text of a CSV file's column as numbers, if it is numbers in all rows of all splits. Raises
+    InputError for a decimal comma, and for nan or inf, among such numbers."""
     columns = {
         name: [value and value.strip() for value in split.rows[column][:]]
         for name, split in splits.items()
@@ -172,6 +173,8 @@ def _as_numbers(splits: dict[str, Split], column: str) -> dict[str, Split]:
     if kind == "null":
         return splits
     if kind == "string":
+        if problem_type in (None, REGRESSION):
+            _refuse_no_numbers(splits, columns, column)
         for name, values in columns.items():
             commas = [i for i, value in enumerate(values) if value and DECIMAL_COMMA.fullmatch(value)]
             if commas and number_kind(value and value.replace(",", ".") for value in values) != "string":
@@ -187,6 +190,19 @@ def _as_numbers(splits: dict[str, Split], column: str) -> dict[str, Split]:
         typed = [value if value is None else number(value) for value in values]
         settled[name] = replace(splits[name], rows=rows.add_column(column, typed, feature=Value(kind)))
     return splits | settled
+
+
+def _refuse_no_numbers(splits: dict[str, Split], columns: dict[str, list[str | None]], column: str) -> None:
+    """Raise InputError for nan or inf where all other values are numbers, and not all of them whole ones. Beside names
+    and whole numbers, which may be classes, they may be classes too; nobody calls classes 0.5 and nan."""
+    known = [(name, i, value) for name, values in columns.items() for i, value in enumerate(values) if value]
+    found = [(name, i, value) for name, i, value in known if NOT_FINITE.fullmatch(value)]
+    if found and number_kind(value for _, _, value in known if not NOT_FINITE.fullmatch(value)) == "float64":
+        name, i, value = found[0]
+        raise InputError(
+            f"{splits[name].name(i)}: column {column} holds {value}, not a number; correct it, or empty the field and "
+            "leave the row out by --drop_incomplete_rows"
+        )
 
 
 def _is_text(split: Split, column: str) -> bool:

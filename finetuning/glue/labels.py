@@ -7,6 +7,7 @@ from datasets import ClassLabel, Value
 
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, problem_type_of, stock_name
 from finetuning.common.data import Split
+from finetuning.common.tables import NUMBER
 from shared.errors import InputError
 
 RENAME = (  # the way out where nothing is trained
@@ -78,6 +79,8 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
                 )
             labels.append(list(map(name_of, value)))
         elif problem_type == REGRESSION and value is not None:
+            if isinstance(value, str) and NUMBER.fullmatch(value):  # the value that made the column text is another
+                value = float(value)
             if isinstance(value, (str, bool)) or not float("-inf") < value < float("inf"):
                 raise InputError(f"{where} holds {value!r}, not a number")
             labels.append(float(value))

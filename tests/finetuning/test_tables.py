@@ -12,7 +12,7 @@ from finetuning.common.data import LabelledDataArguments, load_splits
 from finetuning.common.held_out import hold_out
 from finetuning.common.tables import TextFormat, read_rows
 from finetuning.glue.columns import settle_columns
-from finetuning.glue.labels import MULTI, SINGLE, find_names, find_problem_type, read_labels
+from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, find_names, find_problem_type, read_labels
 from finetuning.run_glue import DataArguments
 from shared.errors import InputError
 
@@ -165,6 +165,28 @@ def test_a_column_is_numbers_if_every_row_is_one(values, kind, tmp_path):
     assert split.rows.features["label"].dtype == kind
     as_pandas = pd.read_csv(io.StringIO("\n".join(["label", *rows])), dtype=str)["label"].tolist()
     assert split.rows["label"][:] == [v if kind == "string" else float(v) for v in as_pandas]
+
+
+@pytest.mark.parametrize("value", ["NaN", "inf", " -Infinity"])
+def test_what_is_no_number_among_scores_is_named(value, tmp_path):
+    good, bad = "sentence,label\na,0.5\nb,2\n", f"sentence,label\na,1\nb,2.5\nc,{value}\n"
+    for train, validation, name in ((bad, good, "file"), (good, bad, "v")):
+        args = DataArguments(train_file=write(tmp_path, train), validation_file=write(tmp_path, validation, "v.csv"))
+        with pytest.raises(InputError, match=rf"{name}.csv: row 3: column label holds {value.strip()}, not a number"):
+            settle_columns(load_splits(args)[0], args)
+    classes = {"problem_type": "single_label_classification"}
+    for others, flags in (("x", {}), ("1", {}), ("0.5", classes)):  # names of classes
+        split = settle(write(tmp_path, f"sentence,label\na,{others}\nb,{value}\n"), **flags)["train"]
+        assert split.rows["label"][:] == [others, value.strip()]
+
+
+def test_among_whole_numbers_the_row_that_is_no_score_is_named(tmp_path):
+    path, bad = write(tmp_path, "sentence,label\na,1\nb,2\n"), write(tmp_path, "sentence,label\na,3\nb,nan\n", "v.csv")
+    args = DataArguments(train_file=path, validation_file=bad, problem_type=REGRESSION)
+    splits = settle_columns(load_splits(args)[0], args)
+    assert read_labels(splits["train"], "label", REGRESSION) == [1.0, 2.0]
+    with pytest.raises(InputError, match=r"v\.csv: row 2: column label holds 'nan', not a number"):
+        read_labels(splits["validation"], "label", REGRESSION)
 
 
 def test_numbers_in_one_split_and_names_in_another_are_names(tmp_path):
