@@ -165,7 +165,7 @@ def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None)
     """The splits with the text of a CSV file's column as numbers, if it is numbers in all rows of all splits. Raises
     InputError for a decimal comma, and for nan or inf, among such numbers."""
     columns = {
-        name: [value and value.strip() for value in split.rows[column][:]]
+        name: split.rows[column][:]
         for name, split in splits.items()
         if column in split.rows.column_names and split.rows.info.builder_name == "csv" and _is_text(split, column)
     }
@@ -183,7 +183,8 @@ def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None)
                     f"{where}: column {column} holds {value!r}: write a decimal point, or say "
                     "--label_separator , if these are several labels"
                 )
-    number = {"int64": int, "float64": float}.get(kind, str)
+        return splits
+    number = int if kind == "int64" else float
     settled = {}
     for name, values in columns.items():
         rows = splits[name].rows.remove_columns(column)
@@ -200,8 +201,8 @@ def _refuse_no_numbers(splits: dict[str, Split], columns: dict[str, list[str | N
     if found and number_kind(value for _, _, value in known if not NOT_FINITE.fullmatch(value)) == "float64":
         name, i, value = found[0]
         raise InputError(
-            f"{splits[name].name(i)}: column {column} holds {value}, not a number; correct it, or empty the field and "
-            "leave the row out by --drop_incomplete_rows"
+            f"{splits[name].name(i)}: column {column} holds {value.strip()}, not a number; correct it, or empty the "
+            "field and leave the row out by --drop_incomplete_rows"
         )
 
 

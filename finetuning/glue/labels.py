@@ -66,7 +66,7 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
     def name_of(value: Any) -> str | None:
         if names and value is not None:
             return names[value]
-        return None if value in (None, "") else plain_number(str(value))
+        return None if value is None else plain_number(str(value)) or None
 
     labels: list[Any] = []
     for index, value in enumerate(split.rows[column][:]):
@@ -78,6 +78,8 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
                     "what separates labels by --label_separator"
                 )
             labels.append(list(map(name_of, value)))
+            if None in labels[-1]:
+                raise InputError(f"{where} holds {value!r}, with an empty label")
         elif problem_type == REGRESSION and value is not None:
             if isinstance(value, str) and NUMBER.fullmatch(value):  # the value that made the column text is another
                 value = float(value)
@@ -133,6 +135,6 @@ def encode_labels(
 
 
 def plain_number(name: str) -> str:
-    """The name, or a whole number without the zeros behind its point, which tables add to a column with gaps: "1.0"
-    is "1"."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", name)
+    """The name without white space around it, and a whole number without the zeros behind its point, which tables add
+    to a column with gaps: "1.0" is "1"."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", name.strip())

@@ -29,11 +29,13 @@ Entity = tuple[str, int, int]  # its type, its first word and the word behind it
 
 def is_label(label: str, scheme: str) -> bool:
     """Whether data of a scheme may hold this label."""
-    return bool(label.strip()) if scheme in BARE else bool(TAG.fullmatch(label))
+    return bool(label.strip() if scheme in BARE else TAG.fullmatch(label.strip()))
 
 
 def as_tag(label: str, scheme: str | None) -> str:
-    """The tag that a label of data or of a model means. Data may also have prefixes where the model has none (IO)."""
+    """The tag that a label of data or of a model means, without white space around it. Data may also have prefixes
+    where the model has none (IO)."""
+    label = label.strip()
     if scheme not in BARE or (scheme == "IO" and TAG.fullmatch(label)):
         return label
     return f"{BARE[scheme]}-{label}"

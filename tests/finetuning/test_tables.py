@@ -12,7 +12,7 @@ from finetuning.common.data import LabelledDataArguments, load_splits
 from finetuning.common.held_out import hold_out
 from finetuning.common.tables import TextFormat, read_rows
 from finetuning.glue.columns import settle_columns
-from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, find_names, find_problem_type, read_labels
+from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, encode_labels, find_names, find_problem_type, read_labels
 from finetuning.run_glue import DataArguments
 from shared.errors import InputError
 
@@ -177,7 +177,7 @@ def test_what_is_no_number_among_scores_is_named(value, tmp_path):
     classes = {"problem_type": "single_label_classification"}
     for others, flags in (("x", {}), ("1", {}), ("0.5", classes)):  # names of classes
         split = settle(write(tmp_path, f"sentence,label\na,{others}\nb,{value}\n"), **flags)["train"]
-        assert split.rows["label"][:] == [others, value.strip()]
+        assert read_labels(split, "label", SINGLE) == [others, value.strip()]
 
 
 def test_among_whole_numbers_the_row_that_is_no_score_is_named(tmp_path):
@@ -207,6 +207,28 @@ def test_folders_of_tables_are_read_like_files(tmp_path):
     assert split.rows[-1] == {"sentence": "b", "id": "A1", "label": "other"} and split.rows["id"][10] == "10"
     with pytest.raises(InputError, match="--column_names: are for files"):
         load_splits(DataArguments(dataset_name="nobody/nothing", column_names=["a"]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_white_space_around_a_label_is_none_of_it(suffix, tmp_path):
+    labels, path = ["neg", " neg", "pos\t"], str(tmp_path / f"file{suffix}")
+    frame = pd.DataFrame({"sentence": list("abc"), "label": labels})
+    if suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    found = read_labels(settle(path)["train"], "label", SINGLE)
+    assert found == ["neg", "neg", "pos"]
+    assert encode_labels(found, {"pos": 0, " neg": 1}, None, SINGLE) == [1, 1, 0]  # of a checkpoint that has it
+    if suffix != ".csv":
+        frame["label"] = [["neg", " pos"], [" neg"], [" "]]
+        frame.to_json(path, orient="records", lines=True) if suffix == ".jsonl" else frame.to_parquet(path)
+        split = settle(path)["train"]
+        assert read_labels(split.take([0, 1]), "label", MULTI) == [["neg", "pos"], ["neg"]]
+        with pytest.raises(InputError, match=r"row 3: column label holds \[' '\], with an empty label"):
+            read_labels(split, "label", MULTI)
 
 
 def test_minus_one_is_a_class_of_whole_numbers(tmp_path):

@@ -318,6 +318,17 @@ def test_labels_without_prefixes():
     assert some.tags == prefixed["tags"]
 
 
+@pytest.mark.parametrize(("scheme", "tags"), [("IOB2", ["B-X", "I-X"]), ("IO", ["X", "X"]), ("POS", ["X", "Y"])])
+def test_white_space_around_a_tag_is_none_of_it(scheme, tags, tmp_path):
+    spaced = [f" {tags[0]}", f"{tags[1]} "]
+    split = Split(Dataset.from_dict({"tokens": [["a", "b"]] * 2, "tags": [tags, spaced]}), "data.json")
+    (tmp_path / "file.conll").write_text("".join(f"{w}\t{tag}\n" for w, tag in zip("ab", spaced, strict=True)))
+    lines = Split(read_columns(str(tmp_path / "file.conll"), scheme=scheme), "file.conll")
+    plain, other = read_sentences(split, "tokens", "tags", False, scheme).tags
+    assert [other] == [plain] == read_sentences(lines, "tokens", "tags", False, scheme).tags
+    assert find_types(split, "tags", scheme) == sorted({tag.removeprefix("B-").removeprefix("I-") for tag in tags})
+
+
 def test_parts_of_speech_of_universal_dependencies(tmp_path):
     """The example of https://universaldependencies.org/format.html: contracted and empty words are no words."""
     rows = [
