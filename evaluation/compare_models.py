@@ -16,7 +16,7 @@ freshness gain over the model before must have an interval above zero. The exit 
 
 import sys
 from dataclasses import asdict, dataclass, field
-from math import hypot
+from math import hypot, inf
 from statistics import NormalDist
 from typing import Any
 
@@ -56,7 +56,7 @@ class CompareArguments:
         for entry in self.allow:
             name, _, value = entry.partition("=")
             try:
-                if not name or float(value) < 0:
+                if not name or not 0 <= float(value) < inf:
                     raise ValueError
             except ValueError as error:
                 raise InputError(f"--allow {entry}: write NAME=value, a number from 0") from error

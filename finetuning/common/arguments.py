@@ -1,5 +1,6 @@
 """What the fine-tuning scripts add to Trainer's arguments, and the checkpoint that they begin from."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,9 +114,12 @@ def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float]
     try:
         if ".." in text:
             low, high = map(float, text.split(".."))
-            if not 0 < low < high:
+            if not 0 < low < high < math.inf:
                 raise ValueError
             return name, None, (low, high)
-        return name, [float(value) for value in text.split(",")], None
+        choices = [float(value) for value in text.split(",")]
+        if not all(map(math.isfinite, choices)):
+            raise ValueError
+        return name, choices, None
     except ValueError as error:
         raise InputError(f"--search_space {entry}: write NAME=1e-4,3e-4 or NAME=1e-5..1e-3") from error

@@ -223,7 +223,8 @@ def test_wrong_input(tmp_path):
         main(CompareArguments(f"{good}:tiny", other, output_dir=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
     main(CompareArguments(f"{good}:tiny", other, accept_changes=True))
-    for flags in ({"max_drop": -1}, {"confidence": 1.0}, {"allow": ["mrpc"]}, {"allow": ["mrpc=-1"]}):
+    allowances = [{"allow": [entry]} for entry in ("mrpc", "mrpc=-1", "mrpc=nan", "mrpc=inf")]
+    for flags in ({"max_drop": -1}, {"confidence": 1.0}, *allowances):
         with pytest.raises(InputError):
             CompareArguments("a", "b", **flags)
 

@@ -13,7 +13,7 @@ from forked import Forked, deepspeed, train_group
 from sklearn.metrics import f1_score
 from transformers import AutoConfig, AutoModelForMaskedLM, pipeline, set_seed
 
-from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
+from finetuning.common.arguments import CheckpointArguments, FineTuningArguments, read_space
 from finetuning.common.data import read_rows
 from finetuning.run_glue import DataArguments, main
 from shared.command_line import parse_arguments
@@ -291,6 +291,13 @@ def test_a_search_looks_at_training_data_alone(checkpoint, tmp_path):
     report = json.loads((tmp_path / "out" / "search.json").read_text())
     assert len(report["trials"]) == 2 and report["value"] == max(t["eval_accuracy"] for t in report["trials"])
     assert found["eval_accuracy"] < 1  # of two wrong labels
+
+
+@pytest.mark.parametrize("space", ["nan", "1e-4,inf", "1e-5..inf", "nan..1", "2..1", "a,b"])
+def test_a_space_of_no_numbers_is_refused(space):
+    with pytest.raises(InputError, match=f"--search_space learning_rate={space}: write NAME="):
+        read_space(f"learning_rate={space}")
+    assert read_space("learning_rate=1e-4,0") == ("learning_rate", [1e-4, 0.0], None)
 
 
 BAD = {
