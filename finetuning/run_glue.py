@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, load_config, load_model, read_head, tokenizer_of
 from finetuning.common.classes import choose_loss
-from finetuning.common.data import Split, choose_splits, load_splits, split_off
+from finetuning.common.data import Split, check_roles, choose_splits, load_splits, split_off
 from finetuning.common.held_out import hold_out
 from finetuning.common.length_order import as_before, longest_first
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
@@ -69,11 +69,14 @@ class DataArguments(LabelArguments):
         if self.task_name is not None:
             if self.task_name not in PAIRS:
                 raise InputError(f"--task_name {self.task_name}: must be one of {', '.join(PAIRS)}")
-            if self.text_columns == ["sentence"]:
+            if (self.text_column, self.text_pair_column) == ("sentence", None):
                 self.text_column, self.text_pair_column = PAIRS[self.task_name]
             refuse_flags(self, {"problem_type": "--task_name says what the labels are"})
             self.problem_type = REGRESSION if self.task_name == "stsb" else SINGLE
         super().__post_init__()
+        texts = [("text_column", self.text_column), ("text_pair_column", self.text_pair_column)]
+        check_roles(*texts, ("label_column", self.label_column))
+        check_roles(*texts, *(("label_columns", name) for name in self.label_columns))
 
     @property
     def text_flags(self) -> dict[str, str]:

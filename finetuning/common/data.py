@@ -195,6 +195,17 @@ def check_there(split: Split, names: Sequence[str] | Mapping[str, str]) -> None:
             raise InputError(f"{split.where}: has no column {name}; there are {shown}{way_out}")
 
 
+def check_roles(*roles: tuple[str, str | None]) -> None:
+    """Raise InputError where one column has two roles. A role is a flag and the column that it names."""
+    flags: dict[str, str] = {}
+    for flag, column in roles:
+        if column in flags:
+            shown = ", ".join(dict.fromkeys((f"--{flags[column]}", f"--{flag}")))
+            raise InputError(f"{shown}: column {column} is taken twice; each needs one of its own")
+        if column is not None:
+            flags[column] = flag
+
+
 def choose_splits(splits: dict[str, Split], data_args: LabelledDataArguments, training_args: Any) -> dict[str, Split]:
     """The splits that --do_train, --do_eval and --do_predict ask for, as far as the --max_..._samples allow.
 

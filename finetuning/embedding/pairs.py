@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from finetuning.common.data import Split, check_columns, check_there
+from finetuning.common.data import Split, check_columns, check_roles, check_there
 from shared.errors import InputError
 
 SCORES, PAIRS, TRIPLETS, NLI = "scores", "pairs", "triplets", "nli"
@@ -68,7 +68,10 @@ def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> F
     if name in (SCORES, NLI) and label is None:
         raise InputError(f"{split.where}: has no column {' or '.join(LABELS)}; name it by --label_column")
     texts = (first, second, negative) if name == TRIPLETS and negative else (first, second)
-    return Form(name, texts, label if name in (SCORES, NLI) else None)
+    form = Form(name, texts, label if name in (SCORES, NLI) else None)
+    flags = ("text_column", "text_pair_column", "negative_column")
+    check_roles(*zip(flags, form.texts, strict=False), ("label_column", form.label))
+    return form
 
 
 def _has_names(split: Split, label: str) -> bool:

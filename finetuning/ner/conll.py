@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from finetuning.common.data import check_roles
 from finetuning.common.tables import format_of, read_text, say
 from finetuning.ner.tags import BARE, NO_TAG, TAG, as_label, find_entities, is_label, write_tags
 from shared.errors import InputError
@@ -39,6 +40,8 @@ def read_columns(
     if is_conll_u and not word_column and not tag_column:
         word_at, tag_at = 2, 4
         say(f"{path}: read as CoNLL-U, words and universal parts of speech; --text_column, --label_column: others")
+    if 1 < (tag_at or width) <= width:  # there are tags
+        check_roles(("text_column", str(word_at or 1)), ("label_column", str(tag_at or width)))
     at_start = True
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, LargeList, List
 
 from finetuning.common.classes import ClassArguments
-from finetuning.common.data import Split
+from finetuning.common.data import Split, check_roles
 from finetuning.common.tables import TextFormat, format_of, read_rows, read_text
 from finetuning.ner.conll import is_column_file, read_columns
 from finetuning.ner.tags import (
@@ -115,6 +115,7 @@ def find_columns(
                 f"with --{flag}_column"
             )
         found.append(name)
+    check_roles(("text_column", found[0]), ("label_column", found[1]))
     return found[0], found[1]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetuning.common.data import Split, check_there
+from finetuning.common.data import Split, check_roles, check_there
 from shared.errors import InputError
 
 # What these columns are called, in any case.
@@ -41,6 +41,7 @@ def group_words(
     tag = find_name(names, tag_column, TAG_NAMES)
     check_there(split, {words or " or ".join(WORD_NAMES[:2]): "text_column"})
     check_there(split, {sentence or " or ".join(SENTENCE_NAMES[:2]): "sentence_column"})
+    check_roles(("text_column", words), ("sentence_column", sentence), ("label_column", tag))
     tags = rows[tag][:] if tag in names else []
     if not any(tags):
         tags = []

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
-from finetuning.common.data import LabelledDataArguments, Split, check_columns, check_there
+from finetuning.common.data import LabelledDataArguments, Split, check_columns, check_roles, check_there
 from finetuning.common.tables import PLAIN, TextFormat, format_of, read_rows, read_text
 from shared.errors import InputError
 
 ANSWERS = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
 COLUMNS = ("id", "question", "context")
+FLAGS = ("id_column", "question_column", "context_column", "answer_column")
 SHOWN = 5  # misplaced answers in an error message
 
 
@@ -30,13 +31,18 @@ class QuestionArguments(LabelledDataArguments):
         default=False, metadata={"help": "Leave out answers that do not stand at their answer_start, and list them."}
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_roles(*((name, getattr(self, name)) for name in FLAGS))
+
     def rename_columns(self, split: Split, needs_answers: bool) -> Split:
         """The split with the columns called as in SQuAD. Raises InputError for one that is missing."""
-        flags = {getattr(self, f"{name}_column"): f"{name}_column" for name in ("id", "question", "context")}
+        flags = {getattr(self, flag): flag for flag in FLAGS[:3]}
         check_there(split, flags | ({self.answer_column: "answer_column"} if needs_answers else {}))
         wanted = dict(zip((*flags, self.answer_column), (*COLUMNS, "answers"), strict=True))
         renamed = {name: new for name, new in wanted.items() if name != new and name in split.rows.column_names}
-        rows = split.rows.remove_columns([new for new in renamed.values() if new in split.rows.column_names])
+        others = set(split.rows.column_names) - set(renamed)  # of which some have the names that are wanted
+        rows = split.rows.remove_columns([new for new in renamed.values() if new in others])
         return replace(split, rows=rows.rename_columns(renamed))
 
 

@@ -16,7 +16,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, set_seed
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
-from finetuning.common.data import read_rows
+from finetuning.common.data import Split, read_rows
+from finetuning.embedding.pairs import find_form
 from finetuning.run_embedding import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
@@ -312,6 +313,32 @@ def test_bad_training_data_is_refused_before_the_model_loads(case, tmp_path):
     with pytest.raises(InputError) as error:
         run("no/such/model", tmp_path / "out", "--train_file", path, "--score_scale", 0, 5)
     assert str(path) in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "wish", "flags"),
+    [
+        (
+            "sentence1,sentence2,score",
+            ("sentence2", None, None, None),
+            "--text_column, --text_pair_column: column sentence2",
+        ),
+        (
+            "anchor,positive,negative",
+            (None, "negative", None, None),
+            "--text_pair_column, --negative_column: column neg",
+        ),
+        ("anchor,positive,x", ("x", "anchor", "anchor", None), "--text_pair_column, --negative_column: column anchor"),
+        ("a,score", ("a", "score", None, None), "--text_pair_column, --label_column: column score"),
+    ],
+)
+def test_a_column_has_one_role(columns, wish, flags):
+    split = Split(Dataset.from_dict({name: ["1"] for name in columns.split(",")}), "data")
+    with pytest.raises(InputError, match=f"^{flags}.* is taken twice"):
+        find_form(split, None, wish)
+    texts = ["anchor", "negative", None, None]  # in pairs there is no third text
+    if "negative" in columns:
+        assert find_form(split, "pairs", texts).texts == ("anchor", "negative")
 
 
 def test_other_errors_name_what_is_wrong(checkpoint, tmp_path, wordpiece):

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from finetuning.common.data import Split
-from finetuning.qa.squad import as_answers, check_questions, has_answers, read_questions
+from finetuning.qa.squad import QuestionArguments, as_answers, check_questions, has_answers, read_questions
 from shared.errors import InputError
 
 CONTEXT = "The baker lives in Oslo. His horse lives in Rome."
@@ -214,6 +214,20 @@ def test_damaged_json_is_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_questions(str(path))
+
+
+@pytest.mark.parametrize("name", ["id", "question", "context", "answer"])
+def test_a_column_has_one_role(name):
+    flag, other = f"{name}_column", "question_column" if name == "id" else "id_column"
+    with pytest.raises(InputError, match=rf"--{flag}.*: column x is taken twice; each needs one of its own"):
+        QuestionArguments(**{flag: "x", other: "x"})
+
+
+def test_columns_with_the_names_of_others_are_renamed():
+    args = QuestionArguments(question_column="context", context_column="question", id_column="key")
+    rows = [{"key": "1", "id": "2", "question": "The sky is blue.", "context": "What is blue?"}]
+    split = args.rename_columns(Split(Dataset.from_list(rows), "data"), needs_answers=False)
+    assert split.rows[0] == {"id": "1", "question": "What is blue?", "context": "The sky is blue."}
 
 
 def test_impossible_with_answers_is_refused(tmp_path):

@@ -269,6 +269,24 @@ def test_pairs_are_trained_on_in_both_orders(tmp_path):
         settle(path, both_orders=True, text_column="a")
 
 
+@pytest.mark.parametrize(
+    ("columns", "flags"),
+    [
+        ({"text_column": "a", "text_pair_column": "a"}, "--text_column, --text_pair_column"),
+        ({"text_column": "a", "label_column": "a"}, "--text_column, --label_column"),
+        (
+            {"text_column": "x", "text_pair_column": "a", "label_columns": ["b", "a"]},
+            "--text_pair_column, --label_columns",
+        ),
+        ({"label_columns": ["a", "b", "a"]}, "--label_columns"),
+        ({"task_name": "mrpc", "text_column": "a", "text_pair_column": "a"}, "--text_column, --text_pair_column"),
+    ],
+)
+def test_a_column_has_one_role(columns, flags):
+    with pytest.raises(InputError, match=f"^{flags}: column a is taken twice; each needs one of its own"):
+        DataArguments(**columns)
+
+
 def test_several_labels_in_a_row(tmp_path):
     """The same labels as pandas' get_dummies has of the lists, by both flags."""
     lists = pd.Series(["b; a", "", "c", "a"])
@@ -282,7 +300,7 @@ def test_several_labels_in_a_row(tmp_path):
         assert names == list(dummies)
         assert [[int(name in row) for name in names] for row in labels] == dummies.to_numpy().tolist()
     with pytest.raises(InputError, match=r"row 1: column sentence holds 'p', which is neither 0 nor 1"):
-        settle(path, label_columns=["a", "sentence"])
+        settle(path, text_column="a", label_columns=["b", "sentence"])
     with pytest.raises(InputError, match=r"has no column d; .*name it by --label_columns"):
         settle(path, label_columns=["a", "d"])
     with pytest.raises(InputError, match="give one of the two"):

@@ -304,6 +304,23 @@ def test_damaged_tables_of_words(text, message, tmp_path):
         read_table(tmp_path, text)
 
 
+def test_a_column_has_one_role(tmp_path):
+    (tmp_path / "file.conll").write_text("1 a X\n")
+    for read_it, flags in (
+        (
+            lambda: find_columns(Split(Dataset.from_dict({"tokens": [["a"]]}), "d"), None, "tokens", True),
+            "label_column",
+        ),
+        (lambda: read_columns(str(tmp_path / "file.conll"), "3", None, "POS"), "label_column"),
+        (lambda: read_table(tmp_path, TABLE, "Word", "Word", scheme="POS"), "label_column"),
+        (lambda: read_table(tmp_path, TABLE, "Word", "Tag", "Word"), "sentence_column"),
+    ):
+        with pytest.raises(InputError, match=f"^--text_column, --{flags}: column .* is taken twice"):
+            read_it()
+    words = read_columns(str(tmp_path / "file.conll"), "3", "4", "POS")  # a number behind the last: there are no tags
+    assert words["tokens"][:] == [["X"]] and "tags" not in words.column_names
+
+
 def test_labels_without_prefixes():
     """In IO a run of equal labels is an entity, by hand; prefixes in the data are read as such."""
     labels = ["BOOK", "BOOK", "O", "PER", "EVENT", "EVENT"]
