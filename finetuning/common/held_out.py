@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datasets import ClassLabel, Value
+
 from finetuning.common.data import LabelledDataArguments, Split, check_there
 from finetuning.common.tables import say
 from shared.errors import InputError
@@ -48,6 +50,10 @@ def hold_out(
         )
     train = splits["train"]
     check_there(train, columns)
+    for name in columns:  # whose empty ones are for the reader to refuse or to drop
+        kind = train.rows.features[name]
+        if isinstance(kind, (ClassLabel, Value)) and kind.dtype not in ("string", "large_string", "null"):
+            raise InputError(f"{train.where}: column {name} holds {kind.dtype}, not text")
     places = [place_of(texts) for texts in zip(*(train.rows[name][:] for name in columns), strict=True)]
     held = {place for place in places if place < args.validation_fraction}
     of_label: dict[Any, set[float]] = {}

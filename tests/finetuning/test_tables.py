@@ -336,6 +336,9 @@ def test_a_row_stays_on_its_side_of_the_held_out_part(tmp_path):
     splits = settle(path, validation_fraction=0.5)  # pairs of rows with a label, and labels of one row
     labels = [splits[name].rows["label"][:] for name in ("train", "validation")]
     assert len(labels[0]) == 40 and len(set(labels[0])) == 40 and len(set(labels[1])) == 20
+    numbers = write(tmp_path, '{"sentence": 1, "label": "x"}\n{"sentence": null, "label": "y"}\n', "n.jsonl")
+    with pytest.raises(InputError, match=r"n\.jsonl: column sentence holds int64, not text"):
+        settle(numbers, validation_fraction=0.5)
     path = write(tmp_path, "sentence,label\na,x\nA.,y\n")
     with pytest.raises(InputError, match="has too few texts"):
         settle(path, validation_fraction=0.5)
