@@ -246,6 +246,11 @@ def _read_json(path: str, form: TextFormat) -> Dataset:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(f"{path}: row {number}: is {type(row).__name__}, not an object")
+    return rows_of_objects(path, rows)
+
+
+def rows_of_objects(path: str, rows: Sequence[dict[str, Any]]) -> Dataset:
+    """Objects of JSON as rows, null where one lacks a key of others; values of several types become text."""
     names = dict.fromkeys(name for row in rows for name in row)
     return Dataset(pa.table({name: _as_column(path, name, [row.get(name) for row in rows]) for name in names}))
 

@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from finetuning.common.data import LabelledDataArguments, Split, check_columns, check_roles, check_there
-from finetuning.common.tables import PLAIN, TextFormat, format_of, read_rows, read_text
+from finetuning.common.tables import PLAIN, TextFormat, format_of, read_rows, read_text, rows_of_objects
 from shared.errors import InputError
 
 ANSWERS = {"text": List(Value("string")), "answer_start": List(Value("int32"))}
@@ -59,7 +59,7 @@ def read_questions(path: str, form: TextFormat = PLAIN) -> Dataset:
         return read_rows(path, form)
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
         return read_rows(path, form)
-    return Dataset.from_list(list(_flatten(content["data"], path)))
+    return rows_of_objects(path, list(_flatten(content["data"], path)))
 
 
 def _flatten(data: list[Any], path: str) -> Iterator[dict[str, Any]]:
@@ -75,6 +75,9 @@ def _flatten(data: list[Any], path: str) -> Iterator[dict[str, Any]]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     row = {"id": question["id"], "question": question["question"], "context": paragraph["context"]}
+                    for name, value in row.items():
+                        if not isinstance(value, (str, int) if name == "id" else str):
+                            raise InputError(f"{where}: question {row['id']}: its {name} is {value!r:.80}, not text")
                     if "answers" in question:
                         row["answers"] = as_answers(question["answers"], f"{where}: question {question['id']}")
                         if question.get("is_impossible", False) and row["answers"]["text"]:

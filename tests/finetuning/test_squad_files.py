@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -228,6 +229,25 @@ def test_columns_with_the_names_of_others_are_renamed():
     rows = [{"key": "1", "id": "2", "question": "The sky is blue.", "context": "What is blue?"}]
     split = args.rename_columns(Split(Dataset.from_list(rows), "data"), needs_answers=False)
     assert split.rows[0] == {"id": "1", "question": "What is blue?", "context": "The sky is blue."}
+
+
+@pytest.mark.parametrize(("name", "value"), [("id", [1]), ("question", 7), ("context", {"a": 1}), ("context", None)])
+def test_entries_that_are_no_text_are_named(tmp_path, name, value):
+    nested = json.loads(json.dumps(NESTED))
+    paragraph = nested["data"][-1]["paragraphs"][-1]
+    (paragraph if name == "context" else paragraph["qas"][-1])[name] = value
+    message = (
+        rf"a\.json: data, entry {len(nested['data'])}: question .*: its {name} is {re.escape(str(value))}, not text"
+    )
+    with pytest.raises(InputError, match=message):
+        read_questions(write(tmp_path / "a.json", nested))
+
+
+def test_ids_of_several_types_are_text(tmp_path):
+    nested = json.loads(json.dumps(NESTED))
+    nested["data"][0]["paragraphs"][0]["qas"][0]["id"] = 7
+    for content in (nested, {"data": [ROWS[0] | {"id": 7}, *ROWS[1:]]}):
+        assert check(read_questions(write(tmp_path / "a.json", content))).rows["id"][0] == "7"
 
 
 def test_impossible_with_answers_is_refused(tmp_path):
