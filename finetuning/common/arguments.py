@@ -82,7 +82,9 @@ class FineTuningArguments(RunArguments):
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"--early_stopping_patience {self.early_stopping_patience}: must be at least 1")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
-            raise InputError("--early_stopping_patience: needs --load_best_model_at_end, to keep the best epoch")
+            raise InputError(
+                "--early_stopping_patience: needs --load_best_model_at_end --eval_strategy epoch --save_strategy epoch"
+            )
         if bool(self.search_trials) != bool(self.search_space):
             raise InputError("--search_trials and --search_space: give both or none")
         if not self.search_trials:

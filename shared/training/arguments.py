@@ -129,6 +129,7 @@ class RunArguments(TrainingArguments):
         elif (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
             self.use_cpu = True  # Trainer would speak of a GPU that is not there
         self._check_numbers()
+        self._check_best()
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to make faster
@@ -146,12 +147,6 @@ class RunArguments(TrainingArguments):
             )
         if self.fp16 and self.device.type == "cpu":
             raise InputError("--fp16: CPUs have none, and Trainer would train in fp32 without a word; remove the flag")
-        by_steps = self.load_best_model_at_end and self.eval_strategy == "steps" == self.save_strategy
-        if by_steps and self.eval_steps != self.save_steps:
-            raise InputError(
-                f"--load_best_model_at_end, --eval_steps {self.eval_steps:g}, --save_steps {self.save_steps:g}: the "
-                "best step may have no checkpoint; make these numbers equal, or set --save_strategy best"
-            )
         refuse_flags(self, REFUSED)
         if self.only_trains:
             evaluate = "evaluation/run_mlm_eval.py evaluates a checkpoint"
@@ -178,6 +173,23 @@ class RunArguments(TrainingArguments):
             value = float(self.given[name])
             if not 0 <= value < (1 if name in BELOW_1 else float("inf")):
                 raise InputError(f"--{name} {value:g}: must be 0 or more{', and below 1' * (name in BELOW_1)}")
+
+    def _check_best(self) -> None:
+        """Raise InputError where the best evaluation may have no checkpoint."""
+        if not self.load_best_model_at_end:
+            return
+        evaluates, saves = (str(getattr(s, "value", s)) for s in (self.eval_strategy, self.save_strategy))
+        if saves not in ("best", evaluates) or (evaluates == "no" and self.do_train):
+            raise InputError(
+                f"--load_best_model_at_end, --eval_strategy {evaluates}, --save_strategy {saves}: the best may lack a "
+                "checkpoint; say --eval_strategy epoch --save_strategy epoch, or --load_best_model_at_end false"
+            )
+        steps = self.eval_steps or self.logging_steps  # as Trainer chooses
+        if evaluates == "steps" == saves and steps != self.save_steps:
+            raise InputError(
+                f"--load_best_model_at_end, --eval_steps {steps:g}, --save_steps {self.save_steps:g}: the "
+                "best step may have no checkpoint; make these numbers equal, or set --save_strategy best"
+            )
 
     def _check_packages(self) -> None:
         """Raise InputError for an optimizer that cannot be made here, or a reporter whose package is missing."""

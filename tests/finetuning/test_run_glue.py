@@ -20,6 +20,7 @@ from shared.command_line import parse_arguments
 from shared.errors import InputError
 
 KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)
+BEST = ("--load_best_model_at_end", "--eval_strategy", "epoch", "--save_strategy", "epoch")
 TRAIN, VALIDATION = "tests/data/opinions_train.csv", "tests/data/opinions_validation.csv"
 
 
@@ -262,8 +263,9 @@ def test_a_finished_run_on_other_data_or_from_other_weights_is_refused(checkpoin
 
 
 def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):
-    flags = ("--save_strategy", "epoch", "--load_best_model_at_end", "--early_stopping_patience", 1)
-    found = run(checkpoint, tmp_path, *flags, "--learning_rate", 1e-12, "--num_train_epochs", 5)
+    files = ("--train_file", TRAIN, "--validation_file", VALIDATION)  # and no recipe
+    flags = (*files, *BEST, "--early_stopping_patience", 1, "--learning_rate", 1e-12, "--num_train_epochs", 5)
+    found = run(checkpoint, tmp_path, *flags, recipe=None)
     assert found["epoch"] == 2  # the second epoch was no better than the first
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     assert state["best_metric"] == found["eval_accuracy"] and state["best_global_step"] == state["global_step"] // 2
@@ -335,7 +337,7 @@ def test_other_errors_name_what_is_wrong(finished, checkpoint, tmp_path):
         (("--task_name", "sst3"), checkpoint, "must be one of"),
         (("--no_do_train",), checkpoint, "has no head for this task"),
         (("--max_seq_length", 100), checkpoint, "the model has only 64 positions"),
-        (("--early_stopping_patience", 2), checkpoint, "needs --load_best_model_at_end"),
+        (("--early_stopping_patience", 2), checkpoint, f"needs {' '.join(BEST)}"),
     ):
         with pytest.raises(InputError, match=message):
             run(model, tmp_path / "out", *flags)

@@ -161,6 +161,9 @@ def test_a_signal_keeps_the_newest_checkpoint_beside_the_best(tmp_path):
         ({"train_sampling_strategy": "batch_rebalance"}, "not in this repository"),
         ({"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1,
           "save_steps": 2}, "the best step may have no checkpoint"),
+        *(({"load_best_model_at_end": True, "eval_strategy": evaluates, "save_strategy": saves},
+           f"--eval_strategy {evaluates}, --save_strategy {saves}: .*say --eval_strategy epoch --save_strategy epoch")
+          for evaluates, saves in (("no", "steps"), ("no", "no"), ("no", "best"), ("epoch", "steps"))),
     ],
 )  # fmt: skip
 def test_arguments_that_break_a_promise_are_refused(tmp_path, changes, message):
