@@ -166,6 +166,7 @@ def make_table(report: dict[str, Any]) -> str:
 
 def main(args: CompareArguments) -> list[dict[str, Any]]:
     before, after = read_result(args.before), read_result(args.after)
+    rows = compare(before, after, args)  # first: what has nothing in common no flag makes comparable
     changed = [
         f"{key}: {before.settings.get(key)} -> {after.settings.get(key)}"
         for key in sorted({*before.settings, *after.settings})
@@ -175,7 +176,6 @@ def main(args: CompareArguments) -> list[dict[str, Any]]:
         raise InputError(
             f"{args.before}, {args.after}: other settings ({'; '.join(changed)}); insist with --accept_changes"
         )
-    rows = compare(before, after, args)
     report = {"settings": asdict(args), "rows": rows}
     table = make_table(report)
     if args.output_dir is not None:

@@ -88,7 +88,7 @@ def test_a_task_that_is_gone_fails_and_a_new_one_does_not(tmp_path):
     assert verdicts(two, one)["rte"] == "missing" and verdicts(one, two)["rte"] == "new"
     with pytest.raises(RunError, match="rte"):
         main(CompareArguments(two, one))
-    other = save_benchmark(tmp_path / "c", {"cola": 0.5})
+    other = save_benchmark(tmp_path / "c", {"cola": 0.5}, overrides=["max_steps=1"])  # and other settings
     with pytest.raises(InputError, match="no number in common"):
         main(CompareArguments(one, other))
 
