@@ -62,23 +62,33 @@ def read_json(path: Path) -> Any:
 def read_inputs(args: Any) -> Inputs:
     """All result files; what is not there is named, and left out. Raises InputError if nothing is there."""
     found = Inputs()
-    given = {name: path for name in ("pretraining", "data", *RESULTS) if (path := getattr(args, name))}
-    missing = [f"--{name} {path}" for name, path in given.items() if not Path(path).exists()]
+    given = {name: Path(path) for name in ("pretraining", "data", *RESULTS) if (path := getattr(args, name))}
+    missing = [f"--{name} {path}" for name, path in given.items() if not path.exists()]
     if missing and len(missing) == len(given):
         raise InputError(f"{', '.join(missing)}: there is no such file or folder")
-    for flag in missing:
-        print(f"Not measured: {flag} is not there.", flush=True)
     for name in RESULTS:
-        if path := getattr(args, name):
-            file = Path(path, f"{name}.json") if Path(path).is_dir() else Path(path)
-            found.results[name], found.files[name] = read_json(file), file
-    if args.pretraining:
-        folder = Path(args.pretraining)
-        for name, file in (("pretraining", "manifest.json"), ("trainer_state", "trainer_state.json")):
-            found.results[name], found.files[name] = read_json(folder / file), folder / file
+        if path := given.get(name):
+            found.files[name] = path / f"{name}.json" if path.is_dir() else path
+    if folder := given.get("pretraining"):
+        found.files |= {"pretraining": folder / "manifest.json", "trainer_state": folder / "trainer_state.json"}
         if (folder / "recipe.yaml").is_file():
             found.recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    if args.data and Path(args.data, "README.md").is_file():
-        text = Path(args.data, "README.md").read_text(encoding="utf-8")
-        found.card = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    found.results = {name: read_json(file) for name, file in found.files.items()}
+    files = dict(found.files)
+    if folder := given.get("data"):
+        files["data"] = folder / "README.md"
+        if files["data"].is_file():
+            text = files["data"].read_text(encoding="utf-8")
+            found.card = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    flags = {name: "pretraining" if name == "trainer_state" else name for name in files}
+    lacks = [
+        f"--{flags[name]} {given[flags[name]]} has no {file.name}"
+        for name, file in files.items()
+        if not file.is_file() and given[flags[name]].exists()
+    ]
+    absent = [*(f"{flag} is not there" for flag in missing), *lacks]
+    if all(content is None for content in (found.card, *found.results.values())):
+        raise InputError(f"{'; '.join(absent)}: nothing is left to report")
+    for line in absent:
+        print(f"Not measured: {line}.", flush=True)
     return found

@@ -266,9 +266,20 @@ def test_a_path_that_is_not_there_is_named_and_not_measured(flags, tmp_path, cap
     assert "## Grammar\n\nNot measured." in card and "12,345" not in page.text and "3.00 ms" in page.text
 
 
-def test_a_folder_without_the_file_is_not_measured(flags, tmp_path):
-    (tmp_path / "empty").mkdir()
-    page, _, _ = make(flags, blimp=str(tmp_path / "empty"))
+def test_a_folder_without_the_file_is_named_and_not_measured(flags, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    page, _, _ = make(flags, blimp=str(empty), data=str(empty))
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("Not measured")] == [
+        f"Not measured: --blimp {empty} has no blimp.json.",
+        f"Not measured: --data {empty} has no README.md.",
+    ]
+    nothing = dict.fromkeys(("pretraining", "cpu_benchmark"), str(empty)) | {"blimp": str(tmp_path / "nowhere")}
+    with pytest.raises(
+        InputError, match=r"blimp .* is not there; .*cpu_benchmark\.json; .*manifest\.json.*: nothing is"
+    ):
+        make(flags | {"data": None}, **nothing)
     assert "BLiMP accuracy not measured" in page.text and "Grammar Not measured." in page.text
 
 
