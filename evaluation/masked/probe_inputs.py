@@ -14,6 +14,7 @@ from evaluation.run_blimp import load_pairs
 from finetuning.common.data import LabelledDataArguments, Split, check_columns, load_splits, read_rows
 from shared.errors import InputError
 
+OF_TABLES = ("--file_encoding", "--csv_separator", "--csv_quotes", "--column_names")
 PAIRS = 20  # of each paradigm of BLiMP
 
 
@@ -26,6 +27,8 @@ def errors_of(flag: str) -> Iterator[None]:
         text = str(error)
         for other in ("--input", "--dataset_name", "--pll"):
             text = text.replace(other, f"--{flag}")
+        if any(name in text for name in OF_TABLES):
+            text += " (these are flags of the fine-tuning scripts; here save the file as parquet, or as CSV in UTF-8)"
         raise InputError(text if text.startswith("--") else f"--{flag} {text}") from error
 
 

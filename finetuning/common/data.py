@@ -156,7 +156,7 @@ def _load_dataset(name: str, config: str | None) -> Any:
     try:
         return load_dataset(name) if Path(name).is_dir() else load_dataset(name, config)
     except Exception as error:  # the library has dozens of its own
-        shown = f"{name} --dataset_config_name {config}" if config and not Path(name).is_dir() else name
+        shown = f"{name}, configuration {config}" if config and not Path(name).is_dir() else name
         raise InputError(f"--dataset_name {shown}: cannot be loaded: {one_line(error)}") from error
 
 

@@ -334,6 +334,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
     no_rows = write(tmp_path / "none.parquet", good)
     pq.write_table(pq.read_table(no_rows).slice(0, 0), no_rows)
     (tmp_path / "short.txt").write_text("so it is\n")
+    (tmp_path / "latin.csv").write_bytes(b"sentence1,sentence2,label\ncaf\xe9,b,1\n")
     cases = [
         (cloze({"text": "no gap"}), r"c1\.parquet: row 2 \(of 5\): text holds \[MASK\] 0 times"),
         (cloze({"text": "[MASK] and [MASK]"}), r"c2\.parquet: row 2 \(of 5\): text holds \[MASK\] 2 times"),
@@ -348,6 +349,11 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
         ({"cloze": no_rows}, r"--cloze .*none\.parquet: holds no rows"),
         ({"cloze": str(tmp_path / "nowhere.parquet")}, r"--cloze .*nowhere"),
         ({"stsb": str(tmp_path / "pairs.parquet")}, r"pairs\.parquet: has no column label"),
+        ({"stsb": str(tmp_path / "nowhere")}, r"^--stsb .*nowhere, configuration stsb: cannot be loaded"),
+        (
+            {"stsb": str(tmp_path / "latin.csv")},
+            r"^--stsb .*latin\.csv: line 2: .*--file_encoding .*here save the file as parquet",
+        ),
         ({"stsb": same}, r"same\.parquet: column label needs at least two scores that differ"),
         ({"stsb": words}, r"words\.parquet: column label holds what is no number"),
         ({"blimp": str(tmp_path / "nowhere.zip")}, r"--blimp .*nowhere\.zip"),
