@@ -1,6 +1,7 @@
 """The table of run_probes.py, from its JSON alone."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from evaluation.masked.frequency_bands import BANDS
@@ -12,14 +13,10 @@ NOT_MEASURED = "not measured"
 def make_table(report: dict[str, Any]) -> str:
     """The report as Markdown: a row for each measure, a column for each model; shares and correlations in percent."""
     models = report["models"]
-    found = {name: [row.get(name) for row in models.values()] for name in ("copy", "similarity", "frequency", "blimp")}
-    found["cloze"] = [row.get("cloze") for row in models.values()]
-    rows = [*_copy(found["copy"]), *_similarity(found["similarity"]), *_frequency(found["frequency"])]
-    rows += [*_blimp(found["blimp"]), *_cloze(found["cloze"])]
-    parts = [markdown_table(["probe", *map(escape, models)], rows), _notes(report)]
-    if any(found["similarity"]):
+    parts = [markdown_table(["probe", *map(escape, models)], _measures(models)), _notes(report)]
+    if any(row.get("similarity") for row in models.values()):
         parts.append(_layers(models))
-    if any(found["cloze"]):
+    if any(row.get("cloze") for row in models.values()):
         parts.append(_years(models))
     return "\n\n".join(parts) + "\n"
 
@@ -35,43 +32,39 @@ def _cell(row: dict[str, Any] | None, key: str, form: str = ".1f") -> str:
     return text
 
 
-def _row(name: str, rows: list[Any], key: str, of: Callable[[Any], Any] = lambda row: row, form: str = ".1f") -> Any:
-    return [name, *(_cell(row and of(row), key, form) for row in rows)]
+def _measures(models: dict[str, Any]) -> list[Any]:
+    """The rows of the table."""
 
+    def row(name: str, probe: str, key: str, of: Callable[[Any], Any] = lambda found: found, form: str = ".1f") -> Any:
+        found = (model.get(probe) for model in models.values())
+        return [name, *(_cell(one and of(one), key, form) for one in found)]
 
-def _copy(rows: list[Any]) -> list[Any]:
     return [
-        _row("**copy gain**", rows, "copy_gain", form="+.1f"),
-        _row("masked word found behind the same sentence", rows, "found_with"),
-        _row("found without it", rows, "found_without"),
-    ]
-
-
-def _similarity(rows: list[Any]) -> list[Any]:
-    return [
-        _row("**STS-B, zero-shot**, last layer", rows, "spearman"),
-        _row("*bags of words*, Jaccard", rows, "spearman", lambda row: row["controls"]["jaccard"]),
-        _row("*bags of words*, IDF", rows, "spearman", lambda row: row["controls"]["idf"]),
-        _row("*its embedding matrix alone*", rows, "spearman", lambda row: row["controls"]["input_embeddings"]),
-        _row("*random weights*, last layer", rows, "spearman", lambda row: row["controls"]["random_weights"][-1]),
-    ]
-
-
-def _frequency(rows: list[Any]) -> list[Any]:
-    bands = [_row(f"masked accuracy, {name}", rows, "accuracy", lambda row, name=name: row[name]) for name in BANDS]
-    most = _row("*always the most frequent token*", rows, "most_frequent_token")
-    return [_row("**masked accuracy**", rows, "accuracy"), *bands, most]
-
-
-def _blimp(rows: list[Any]) -> list[Any]:
-    return [_row("**BLiMP**, part of it (chance 50)", rows, "accuracy")]
-
-
-def _cloze(rows: list[Any]) -> list[Any]:
-    return [
-        _row("**dated cloze**", rows, "accuracy"),
-        _row("*chance*", rows, "chance"),
-        _row("*always the most frequent answer*", rows, "most_frequent_answer"),
+        row("**copy gain**", "copy", "copy_gain", form="+.1f"),
+        row("masked word found behind the same sentence", "copy", "found_with"),
+        row("found without it", "copy", "found_without"),
+        row("**STS-B, zero-shot**, last layer", "similarity", "spearman"),
+        row("*bags of words*, Jaccard", "similarity", "spearman", lambda found: found["controls"]["jaccard"]),
+        row("*bags of words*, IDF", "similarity", "spearman", lambda found: found["controls"]["idf"]),
+        row(
+            "*its embedding matrix alone*",
+            "similarity",
+            "spearman",
+            lambda found: found["controls"]["input_embeddings"],
+        ),
+        row(
+            "*random weights*, last layer",
+            "similarity",
+            "spearman",
+            lambda found: found["controls"]["random_weights"][-1],
+        ),
+        row("**masked accuracy**", "frequency", "accuracy"),
+        *(row(f"masked accuracy, {name}", "frequency", "accuracy", itemgetter(name)) for name in BANDS),
+        row("*always the most frequent token*", "frequency", "most_frequent_token"),
+        row("**BLiMP**, part of it (chance 50)", "blimp", "accuracy"),
+        row("**dated cloze**", "cloze", "accuracy"),
+        row("*chance*", "cloze", "chance"),
+        row("*always the most frequent answer*", "cloze", "most_frequent_answer"),
     ]
 
 
