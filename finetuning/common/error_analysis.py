@@ -25,19 +25,11 @@ MOST_POINTS = 5000  # in a scatter picture
 LEAST = float(np.finfo(np.float32).tiny)  # a probability of 0 would be an infinite loss, which JSON has not
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """How far confidence is from accuracy: their absolute difference, weighted over bins (Guo et al., 2017, eq. 3).
-
-    `probabilities`: (rows, classes) of a softmax. `labels`: (rows,), the right classes. Confidence is the probability
-    of the predicted class, the bins divide 0..1 into equal parts, closed above.
-    """
-    return _calibration_error(*reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins))
-
-
 def reliability(
     confidence: np.ndarray, right: np.ndarray, bins: int = 15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean confidence and accuracy of each bin, (bins,) each; an empty bin has 0 in all three.
+    """Count, mean confidence and accuracy of each bin, (bins,) each; an empty bin has 0 in all three. The bins divide
+    0..1 into equal parts, closed above.
 
     `confidence`: (n,) the probability of each answer given; `right`: (n,) whether it was right.
     """
@@ -52,7 +44,7 @@ def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path
     """Draw accuracy over confidence, and how many answers there are of each confidence, as PNG."""
     counts, mean_confidence, accuracy = reliability(confidence, right, bins)
     full, edges = counts > 0, np.arange(bins) / bins
-    error = _calibration_error(counts, mean_confidence, accuracy)
+    error = calibration_error(counts, mean_confidence, accuracy)
     figure = new_figure(5, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.bar(edges, accuracy, width=1 / bins, align="edge", edgecolor="white", label="accuracy")
@@ -246,7 +238,7 @@ def _single_label(
     confidence, right = probabilities[all_rows, answers], answers == gold
     losses = -np.log(np.maximum(probabilities[all_rows, gold], LEAST))
     matrix = confusion_matrix(gold, answers, len(names))
-    error = _calibration_error(*reliability(confidence, right))
+    error = calibration_error(*reliability(confidence, right))
     draw_reliability(confidence, right, folder / "reliability.png")
     of_gold, of_answers = matrix.sum(axis=1), matrix.sum(axis=0)
     most = int(of_gold.argmax())
@@ -280,7 +272,7 @@ def _multi_label(
     right, confidence = gold == answers, np.where(answers, probabilities, 1 - probabilities)
     losses = -np.log(np.maximum(np.where(gold, probabilities, 1 - probabilities), LEAST)).sum(axis=1)
     counts, mean_confidence, accuracy = reliability(confidence.ravel(), right.ravel())
-    error = _calibration_error(counts, mean_confidence, accuracy)
+    error = calibration_error(counts, mean_confidence, accuracy)
     draw_reliability(confidence.ravel(), right.ravel(), folder / "reliability.png")
     sections = {
         "Overview": (
@@ -346,5 +338,7 @@ def _calibration(error: float, what: str) -> str:
     )
 
 
-def _calibration_error(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> float:
+def calibration_error(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> float:
+    """How far confidence is from accuracy in the bins of `reliability`, (bins,) each: their absolute difference,
+    weighted by count (Guo et al., 2017, eq. 3)."""
     return float((counts * abs(confidence - accuracy)).sum() / max(counts.sum(), 1))
