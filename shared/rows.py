@@ -44,7 +44,8 @@ MAX_LINE_BYTES = 64 * 2**20
 MAX_DOCUMENT_BYTES = 256 * 2**20  # of a text file
 MAX_TEXT_CHARACTERS = 32 * 2**20  # of a document; a stage holds it and its words, and counts longer ones
 BATCH_BYTES = 16 * 2**20  # of a parquet file, read at once
-DAMAGED = "damaged gzip file: the rest is lost"
+LOST = "the rest is lost"  # how the problem ends where a file does before it should
+DAMAGED = f"damaged gzip file: {LOST}"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from shared.rows import LOST
+
 RAW_BYTES = 64 * 2**10  # read from the file at a time
 INFLATED_BYTES = 256 * 2**10  # inflated at a time, whatever a gzip member holds
 HEADER_BYTES = 64 * 2**10  # the longest header of a record
@@ -242,6 +244,10 @@ def read_records(path: str, position: int, kinds: tuple[str, ...], max_bytes: in
                 wanted = not (isinstance(damage, WrongLength) and record.kind not in kinds)
                 if not damage.passed:
                     _recover(stream, size, offset)
+                # In whole gzip members a record that is cut is one with a wrong length.
+                cut = record.problem == f"truncated {'gzip member' if stream.compressed else 'record'}"
+                if cut and stream.ended and not stream.window:
+                    record.problem, wanted = f"{record.problem}: {LOST}", True
             if wanted:
                 with suppress(Damage):
                     _pass_blank(stream)

@@ -22,7 +22,8 @@ from data_prep.duplicates.files import (
 from data_prep.duplicates.minhash import MinHash, mix
 from data_prep.duplicates.plan import Plan
 from data_prep.engine.stage import Part, Task, new_counts
-from shared.rows import read_rows
+from shared.errors import InputError
+from shared.rows import LOST, read_rows
 
 NO_DATE = 2**62
 BATCH_CHARACTERS = 2**20  # signed together
@@ -62,7 +63,9 @@ class Signatures:
         limit = min(self.plan.part_records, MAX_PART)
         rows: list[Row] = []
         position, size = start, 0
-        for position, share, row, _ in read_rows(task.source, start):
+        for position, share, row, problem in read_rows(task.source, start):
+            if problem.endswith(LOST) and task.source.index >= self.plan.sources:  # the last phase reads the others
+                raise InputError(f"--against {task.source.path}: {problem}; fetch it again")
             if row is not None:
                 row = {name: row[name] for name in ("text", "url", "id", "date", "source")}
                 size += sum(len(value or "") for value in row.values())

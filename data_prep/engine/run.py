@@ -27,8 +27,8 @@ from tqdm.auto import tqdm
 from data_prep.engine.executors import run_elsewhere
 from data_prep.engine.stage import FORMAT, Phase, Stage, StageArguments, add_counts, new_counts, workers_of
 from shared.errors import BadRecordsError, InputError, RunError
-from shared.files import must_be_writable, sha256_of, sweep, write_json
-from shared.rows import STATE, Source
+from shared.files import must_be_writable, sha256_of, shown_path, sweep, write_json
+from shared.rows import LOST, STATE, Source
 
 ENOUGH_RECORDS = 1000  # before this many, the share of bad ones is looked at only when the stage ends
 
@@ -76,7 +76,7 @@ def run_stage(
             if not run_elsewhere(stage, args):  # queued
                 return {}
             manifest = stage.finish()
-    _check_bad(manifest["counts"], args.max_bad_records, 0)
+    _check_bad(stage, manifest["counts"], args.max_bad_records, 0)
     seconds = time.time() - start
     if not any(done):  # else the counts are not those of this run
         write_json(stage.state / "time.json", {"seconds": seconds, "workers": workers_of(args)})
@@ -170,7 +170,12 @@ def _only_run(state: Path) -> Iterator[None]:
         yield
 
 
-def _check_bad(counts: dict[str, Any], limit: float, enough: int) -> None:
+def _check_bad(stage: Stage, counts: dict[str, Any], limit: float, enough: int) -> None:
+    if limit < 1 and any(reason.endswith(LOST) for reason in counts["bad"]):
+        raise BadRecordsError(
+            f"{'; '.join(_lost_files(stage))}; fetch it again and name a new --output_dir, or "
+            "--max_bad_records 1: goes on without what is lost"
+        )
     bad = sum(counts["bad"].values())
     if counts["in"] >= enough and bad > limit * counts["in"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts["bad"].items()))
@@ -178,6 +183,21 @@ def _check_bad(counts: dict[str, Any], limit: float, enough: int) -> None:
             f"--max_bad_records {limit}: {bad:,} of {counts['in']:,} records are damaged ({reasons}); "
             "look at dropped/ in the output folder, then run again with a higher share"
         )
+
+
+def _lost_files(stage: Stage) -> list[str]:
+    """The files that end before they should, each with the reason."""
+    return sorted(
+        {
+            f"{shown_path(task.source.path)}: {reason}"
+            for phase in stage.phases
+            for task in phase.tasks
+            if task.source
+            for part in stage.parts(phase, task)
+            for reason in part["counts"].get("bad", {})
+            if reason.endswith(LOST)
+        }
+    )
 
 
 _stage: Any = None  # in a worker
@@ -225,7 +245,7 @@ def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
             add_counts(counts, more)
             bar.update(weight)
             bar.set_postfix_str(f"{counts['in']:,} in, {counts['kept']:,} kept")
-            _check_bad(counts, args.max_bad_records, ENOUGH_RECORDS)
+            _check_bad(stage, counts, args.max_bad_records, ENOUGH_RECORDS)
 
         waiting.sort(key=lambda task: -task.weight)  # a long task that starts last would keep one worker
         workers = min(workers_of(args), len(waiting))

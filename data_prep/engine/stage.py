@@ -55,7 +55,11 @@ class StageArguments:
     slurm_partition: str | None = field(default=None, metadata={"help": "The partition, with --executor slurm."})
     slurm_time: str = field(default="24:00:00", metadata={"help": "The time limit of a job, with --executor slurm."})
     max_bad_records: float = field(
-        default=0.05, metadata={"help": "Stop with exit code 3 when more than this share of the records is damaged."}
+        default=0.05,
+        metadata={
+            "help": "Stop with exit code 3 when more than this share of the records is damaged, or the rest "
+            "of a file is lost, which may be any share of it. 1 allows both."
+        },
     )
     part_records: int = field(
         default=2000, metadata={"help": "Records read for one part: what a kill costs at most, and a shard's size."}

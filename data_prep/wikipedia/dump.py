@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
 
-from shared.rows import Source
+from shared.rows import LOST, Source
 
 CHUNK = 1 << 20
 READ = 1 << 16  # of compressed bytes; what follows a stream is copied for each stream
@@ -119,11 +119,11 @@ class _Pieces:
                     if not data:
                         if fresh and self.read:
                             return
-                        raise Damaged("damaged bz2: the rest is lost")
+                        raise Damaged(f"damaged bz2: {LOST}")
                 try:
                     piece = decompressor.decompress(data, CHUNK)
                 except (OSError, ValueError) as error:
-                    raise Damaged("damaged bz2: the rest is lost") from error
+                    raise Damaged(f"damaged bz2: {LOST}") from error
                 data, fresh = b"", False
                 if piece:
                     yield piece
@@ -144,7 +144,7 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
                         del buffer[:-6]
                         searched = 0
                     elif len(buffer) > MAX_HEAD:
-                        raise Damaged("no page in it: not a MediaWiki dump")
+                        raise Damaged(f"no page in it, not a MediaWiki dump: {LOST}")
                     else:
                         searched = max(0, len(buffer) - 6)
                     break
@@ -175,9 +175,9 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
             state, searched = "between", 0
     if state == "head":
         yield "head", bytes(buffer)
-        raise Damaged("no page in it: not a MediaWiki dump")
+        raise Damaged(f"no page in it, not a MediaWiki dump: {LOST}")
     if state != "between":
-        raise Damaged("file ends inside a page")
+        raise Damaged(f"file ends inside a page: {LOST}")
 
 
 def _parse(content: bytes, start: Any, end: Any, data: Any) -> None:

@@ -1,5 +1,6 @@
 """deduplicate.py: what is found, who survives, and that neither kills nor the number of workers change a byte."""
 
+import gzip
 import json
 import random
 import signal
@@ -433,6 +434,13 @@ def test_a_file_cannot_be_input_and_earlier_corpus(tmp_path):
     source = write(tmp_path / "in", [{"text": "one"}])
     with pytest.raises(InputError, match="also named by --input"):
         run(tmp_path, source, against=[str(Path(source, "0.parquet"))])
+
+
+def test_an_earlier_corpus_that_is_cut_is_refused(tmp_path):
+    source = write(tmp_path / "in", [{"text": "one"}])
+    (tmp_path / "old.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}\n' * 9)[:-8])
+    with pytest.raises(InputError, match=r"--against .*old.jsonl.gz: damaged gzip file: the rest is lost"):
+        run(tmp_path, source, against=[str(tmp_path / "old.jsonl.gz")])
 
 
 def test_the_benchmark_runs(capsys):

@@ -477,9 +477,9 @@ def damaged_files():
                 0,
             ),
         }
-    plain = b"".join(records)
-    cases["plain: cut"] = (plain[:-200], [0, 1, 2, 3, 4], 1)
-    whole = gzip.compress(plain, mtime=0)
+    cases["plain: cut"] = (b"".join(records)[:-200], [0, 1, 2, 3, 4], 1)
+    cases["plain: cut in a request"] = (b"".join([*records, record(b"", kind="request")[:-9]]), [0, 1, 2, 3, 4, 5], 1)
+    whole = gzip.compress(b"".join(records), mtime=0)
     kept = zlib.decompressobj(31).decompress(whole[: len(whole) // 2])
     cases["member of many: cut"] = (whole[: len(whole) // 2], list(range(kept.count(b"\r\n\r\nWARC/1.0"))), 1)
     return cases
@@ -495,6 +495,7 @@ def test_damage_costs_the_damaged_record_alone_wherever_reading_starts(case, tmp
     found = read(path)
     assert numbers(found) == whole
     assert len([r for r in found if r.problem]) == problems
+    assert any(r.problem.endswith("the rest is lost") for r in found) == (": cut" in case or case == "last member cut")
     assert all(r.share <= 1 for r in found) and [r.share for r in found] == sorted(r.share for r in found)
     for index, before in enumerate(found):
         again = read(path, before.position)
@@ -670,7 +671,7 @@ def slow_reader(path):
 
 # What of each file is lost: the last record is cut in the first; the Content-Length of one record is wrong in three.
 LOST = {
-    "wet_2016-50/appended_zip_fragment_unexpected_eof.wet.gz": ["truncated gzip member"],
+    "wet_2016-50/appended_zip_fragment_unexpected_eof.wet.gz": ["truncated gzip member: the rest is lost"],
     "wet_2016-50/corrupt_starts_with_conversion.wet.gz": [],
     "wet_2016-50/corrupt_warcconversion_1.wet.gz": [],  # its record without an address is read, then refused
     "wet_2016-50/corrupt_warcinfo_1.wet.gz": [],

@@ -212,7 +212,7 @@ def test_a_truncated_file_costs_what_was_cut_off_and_one_bad_record(tmp_path):
     path.write_bytes(flipped)
     assert outcomes(path)[-1].reason == "damaged bz2: the rest is lost"
     plain = write_dump(tmp_path / "d.xml", pages[:3], tail=pages[3][:50])
-    assert [outcome.reason for outcome in outcomes(plain)] == ["", "", "", "file ends inside a page"]
+    assert [outcome.reason for outcome in outcomes(plain)] == ["", "", "", "file ends inside a page: the rest is lost"]
 
 
 @pytest.mark.parametrize("content", [b"", b"BZh9 no", b"<html><body>Not found</body></html>", b"\x00" * 9_000_000])

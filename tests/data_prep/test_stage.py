@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import random
@@ -230,6 +231,18 @@ def test_many_bad_records_stop_the_work_early(tmp_path):
     with pytest.raises(BadRecordsError):
         run(tmp_path, tmp_path / "out", part_records=500)
     assert not (tmp_path / "out" / "00001-00000.parquet").exists()
+
+
+def test_a_cut_file_stops_the_stage_unless_that_is_allowed(tmp_path):
+    lines = "".join(f'{{"text": "{random.Random(i).random()} {i}"}}\n' for i in range(4000))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-9000])
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "number 2"}\n')
+    for _ in range(2):  # the second time nothing is left to do
+        with pytest.raises(BadRecordsError, match=r"/a.jsonl.gz: damaged gzip file: the rest is lost; fetch it again"):
+            run(tmp_path / "in", tmp_path / "out")
+    manifest = run(tmp_path / "in", tmp_path / "out", max_bad_records=1)  # goes on in the same folder
+    assert 1000 < manifest["counts"]["in"] < 4000 and manifest["counts"]["bad"]["damaged gzip file: the rest is lost"]
 
 
 def test_a_killed_worker_is_told(corpus, tmp_path):
