@@ -155,14 +155,10 @@ def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] |
         if isinstance(value, datetime.date | datetime.datetime):
             document[name] = value.isoformat()
         elif value is not None and not isinstance(value, str):
-            document[name] = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+            nested = isinstance(value, dict | list)
+            document[name] = json.dumps(value, ensure_ascii=False, default=str) if nested else str(value)
     if unknown:
-        known = {}
-        if document["metadata"]:
-            try:
-                known = json.loads(document["metadata"])
-            except ValueError:
-                known = {"metadata": document["metadata"]}
+        known = known_metadata(document["metadata"])
         document["metadata"] = json.dumps(known | unknown, ensure_ascii=False, sort_keys=True, default=str)
     document["id"] = document["id"] or default_id
     try:
@@ -170,12 +166,22 @@ def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] |
         for name, kind in kinds:
             if document[name] is not None:
                 document[name] = kind(document[name])
-    except (TypeError, ValueError):
+                pa.scalar(document[name], SCHEMA.field(name).type)
+    except (TypeError, ValueError, OverflowError):  # no number, or one that the column cannot hold
         return None, f"{name} is not a number"
     for name, value in document.items():
         if isinstance(value, str) and _CONTROL.search(value):
             document[name] = clean_text(value)
     return document, ""
+
+
+def known_metadata(metadata: str | None) -> dict[str, Any]:
+    """A `metadata` column as a dict; what is no object stands in it under "metadata"."""
+    try:
+        known = json.loads(metadata or "{}")
+    except (ValueError, RecursionError):
+        known = metadata
+    return known if isinstance(known, dict) else {"metadata": known}
 
 
 def _read_parquet(

@@ -17,7 +17,7 @@ from data_prep.corpus.records import FOLDERS, NOT_SAMPLED, REASONS, TRAIN, index
 from data_prep.engine.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 from shared.errors import RunError
 from shared.files import atomic_file
-from shared.rows import SCHEMA, STATE, Source, read_rows
+from shared.rows import SCHEMA, STATE, Source, known_metadata, read_rows
 
 ROW_GROUP, ROW_GROUP_BYTES = 1000, 16 * 2**20  # documents are written when this number waits
 MAX_LICENCES = 50  # distinct ones that a shard counts for each source
@@ -134,12 +134,7 @@ class Write:
 
 def with_contamination(metadata: str | None, sets: list[str]) -> str:
     """`metadata` with the names of the sets whose text the document holds."""
-    try:
-        known = json.loads(metadata or "{}")
-    except (ValueError, RecursionError):
-        known = metadata
-    known = known if isinstance(known, dict) else {"metadata": known}
-    return json.dumps(known | {"contamination": sets}, ensure_ascii=False, sort_keys=True)
+    return json.dumps(known_metadata(metadata) | {"contamination": sets}, ensure_ascii=False, sort_keys=True)
 
 
 def tally(counts: dict[str, Any], split: str, row: dict[str, Any], tokens: int, size: int) -> None:
@@ -162,9 +157,6 @@ def stated_licence(metadata: str | None) -> str | None:
     """The licence that a document states, in a column `licence` or `license` of the input or within `metadata`."""
     if not metadata or "licen" not in metadata:
         return None
-    try:
-        known = json.loads(metadata)
-    except (ValueError, RecursionError):
-        return None
-    values = [known.get(name) for name in ("licence", "license")] if isinstance(known, dict) else []
+    known = known_metadata(metadata)
+    values = [known.get(name) for name in ("licence", "license")]
     return next((" ".join(value.split())[:80] for value in values if isinstance(value, str) and value.strip()), None)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from shared.errors import InputError
 from shared.files import sha256_of
+from shared.rows import known_metadata
 
 MOST = 20  # rows shown for one id: ids are unique in their source alone
 COLUMNS = ("id", "url", "title", "date", "source", "warc_file", "offset", "metadata", "reason", "detail")
@@ -73,11 +74,7 @@ def _matches(path: Path, manifest: dict[str, Any], wanted: str) -> Iterator[tupl
 
 def origin(row: dict[str, Any]) -> str:
     """Where the record of a row can be seen: a command for a crawl, an address for a revision, or what is known."""
-    try:
-        metadata = json.loads(row.get("metadata") or "{}")
-    except (ValueError, RecursionError):
-        metadata = {}
-    revision = metadata.get("revision") if isinstance(metadata, dict) else None
+    revision = known_metadata(row.get("metadata")).get("revision")
     if revision is not None and str(revision).isdigit():
         host = urlsplit(row.get("url") or "").netloc
         return f"https://{host}/w/index.php?oldid={revision}" if host else f"revision {revision}"

@@ -30,6 +30,25 @@ def test_known_columns_stay_and_others_go_into_metadata(tmp_path):
         assert json.loads(document["metadata"]) == {"score": 3, "tags": ["x"]}
 
 
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ('"metadata": ["b"]', ""),
+        ('"metadata": 3', ""),
+        ('"metadata": "[1]"', ""),
+        ('"offset": 1e400', "offset is not a number"),
+        ('"offset": 1180591620717411303424', "offset is not a number"),
+        ('"language_score": 1' + "0" * 400, "language_score is not a number"),
+    ],
+)
+def test_any_value_of_a_known_column_is_read_or_costs_its_row(tmp_path, column, problem):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "extra": 1, {column}}}\n{{"text": "b"}}\n')
+    first, second = read(tmp_path / "a.jsonl")
+    assert (first[3], second[3]) == (problem, "")
+    if not problem:
+        assert json.loads(first[2]["metadata"]).keys() == {"metadata", "extra"}
+
+
 def test_reading_goes_on_from_every_position(tmp_path):
     content = [{"text": f"document {i}"} for i in range(700)]
     pq.write_table(pa.Table.from_pylist(content), tmp_path / "a.parquet", row_group_size=150)
