@@ -208,25 +208,37 @@ def _read_parquet(
                     if position + len(batch) <= start:
                         position += len(batch)
                         continue
-                    for row in _batch_rows(batch):
+                    for row, problem in batch_rows(batch):
                         position += 1
                         if position > start:
-                            yield position, position / rows, row, "" if row is not None else "not valid UTF-8"
+                            yield position, position / rows, row, problem
             except (pa.ArrowException, OSError) as error:
                 raise InputError(f"{source.path}: damaged parquet file: {error}") from error
 
 
-def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+def batch_rows(batch: pa.RecordBatch) -> list[tuple[dict[str, Any] | None, str]]:
+    """Each row of a batch, or None, and what is wrong with it or "".
+
+    A time that Python cannot hold stands in its row as the file has it, as a number of its column's units.
+    """
     try:
-        return cast(list[dict[str, Any] | None], batch.to_pylist())
-    except UnicodeDecodeError:
-        rows: list[dict[str, Any] | None] = []
-        for index in range(len(batch)):
-            try:
-                rows += batch.slice(index, 1).to_pylist()
-            except UnicodeDecodeError:
-                rows.append(None)
-        return rows
+        return [(row, "") for row in batch.to_pylist()]
+    except (ValueError, OverflowError, pa.ArrowException):  # one value is enough
+        return [_batch_row(batch, index) for index in range(len(batch))]
+
+
+def _batch_row(batch: pa.RecordBatch, index: int) -> tuple[dict[str, Any] | None, str]:
+    row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[index].as_py()
+        except UnicodeDecodeError:
+            return None, "not valid UTF-8"
+        except (ValueError, OverflowError, pa.ArrowException):
+            if not pa.types.is_temporal(column.type):
+                return None, f"{name} cannot be read"
+            row[name] = column[index].value
+    return row, ""
 
 
 def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:

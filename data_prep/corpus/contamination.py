@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from data_prep.corpus.words import normalised_words, word_hashes, words_in_pieces
 from shared.errors import InputError
 from shared.files import atomic_file, sha256_of
+from shared.rows import batch_rows
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt")
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial over word hashes, modulo 2^64
@@ -90,7 +91,10 @@ def _rows(file: EvaluationFile) -> Iterator[Any]:
     if file.path.endswith(".parquet"):
         with pq.ParquetFile(file.path) as table:
             for batch in table.iter_batches(batch_size=1000):
-                yield from batch.to_pylist()
+                for row, problem in batch_rows(batch):
+                    if problem:
+                        raise ValueError(problem)
+                    yield row
         return
     opener: Any = gzip.open if file.path.endswith(".gz") else open
     with opener(file.path, "rt", encoding="utf-8", errors="replace") as lines:

@@ -15,7 +15,7 @@ import yaml
 
 from data_prep import build_corpus
 from data_prep.build_corpus import BuildArguments
-from data_prep.corpus.contamination import Index, build_index, find_evaluation_sets
+from data_prep.corpus.contamination import Index, build_index, find_evaluation_sets, read_texts
 from data_prep.corpus.records import DATED, TRAIN, UNDATED
 from data_prep.corpus.sample import dated_split, plan_mix, sampling_bin
 from data_prep.corpus.words import PIECE, count_words, normalised_words, words_in_pieces
@@ -267,6 +267,13 @@ def test_whitespace_does_not_take_for_ever():
     start = time.process_time()
     normalised_words(" " * PIECE + "n" + "' " * PIECE)
     assert time.process_time() - start < 2
+
+
+def test_an_evaluation_set_may_hold_any_time(tmp_path):
+    seen = pa.array([1714521600000, 1]).cast(pa.timestamp("s"))
+    pq.write_table(pa.table({"text": ["a", "b"], "seen": seen}), tmp_path / "test.parquet")
+    (file,) = find_evaluation_sets([str(tmp_path)])
+    assert list(read_texts(file)) == [(0, "a"), (1, "b")]
 
 
 def test_the_report_of_contamination(inputs, corpus):

@@ -104,6 +104,17 @@ def test_parquet_that_is_not_utf_8_costs_the_row_only(tmp_path):
     assert [problem for *_, problem in read(tmp_path / "a.parquet")] == ["", "not valid UTF-8", ""]
 
 
+def test_a_time_beyond_those_of_python_stays_a_number(tmp_path):
+    seconds = pa.array([1714521600000, 1714521600]).cast(pa.timestamp("s"))
+    pq.write_table(pa.table({"text": ["a", "b"], "date": seconds, "seen": seconds}), tmp_path / "a.parquet")
+    first, second = (document for *_, document, _ in read(tmp_path / "a.parquet"))
+    assert (first["date"], second["date"]) == ("1714521600000000", "2024-05-01T00:00:00")
+    assert json.loads(first["metadata"]) == {"seen": 1714521600000000}
+    lists = pa.table({"text": ["a", "b"], "seen": pa.ListArray.from_arrays([0, 1, 2], seconds)})
+    pq.write_table(lists, tmp_path / "b.parquet")
+    assert [problem for *_, problem in read(tmp_path / "b.parquet")] == ["seen cannot be read", ""]
+
+
 def test_unusable_input_is_named(tmp_path):
     (tmp_path / "a.docx").write_text("x")
     (tmp_path / "a.parquet").write_text("x")
