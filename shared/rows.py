@@ -92,7 +92,8 @@ def find_files(name: str, suffixes: Sequence[str], shown: str) -> list[Path]:
 def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The files of a folder that are input: all with one of the suffixes; of a stage's output, its documents alone.
 
-    Raises InputError if the folder belongs to a stage that has not finished.
+    Raises InputError if the folder belongs to a stage that has not finished, or lies above the folders of stages: each
+    would give the documents of the one before once more.
     """
     if (folder / STATE).is_dir():
         try:
@@ -102,6 +103,11 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         # Documents stand at the top, downloads in files/; dropped/ and the like are not input.
         names = [name for name in manifest["files"] if "/" not in name or name.startswith("files/")]
         return [folder / name for name in names if name.endswith(tuple(suffixes))]
+    if stages := sorted(shown_path(state.parent) for state in folder.rglob(STATE) if state.is_dir()):
+        raise InputError(
+            f"{folder}: holds the output of stages, with what they dropped; name the folders to read instead: "
+            f"{', '.join(stages[:5])}{' ...' if len(stages) > 5 else ''}"
+        )
     in_folder = tuple(suffix for suffix in suffixes if suffix not in NAMED_ONLY)
     found = sorted(file for file in folder.rglob("*") if file.name.endswith(in_folder))
     broken = [file for file in found if file.is_symlink() and not file.exists()]

@@ -156,6 +156,15 @@ def test_the_folder_of_a_stage_gives_its_documents_alone(tmp_path):
     assert list(Documents([str(tmp_path)])) == ["kept"]
 
 
+def test_a_folder_above_those_of_stages_is_refused(tmp_path):
+    for name in ("web", "wikipedia"):
+        (tmp_path / "data" / name / ".state").mkdir(parents=True)
+    (tmp_path / "data" / "a.jsonl").write_text('{"text": "a"}\n')
+    for reader in (find_sources, Documents):
+        with pytest.raises(InputError, match=r"name the folders to read instead: .*/data/web, .*/data/wikipedia"):
+            reader([str(tmp_path / "data")])
+
+
 def test_written_bytes_depend_on_the_rows_alone(tmp_path):
     documents = [dict.fromkeys(NAMES) | {"text": f"text {i}"} for i in range(3000)]
     for name in ("a", "b"):
