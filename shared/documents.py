@@ -27,7 +27,8 @@ class Documents:
     def __init__(
         self, sources: Sequence[str] = (), dataset_name: str | None = None, dataset_config_name: str | None = None
     ) -> None:
-        """Resolve files and folders. Raises InputError for a path that is missing, empty or of an unknown kind."""
+        """Resolve files and folders. Raises InputError for a path that is missing, empty, of an unknown kind or
+        named twice."""
         if bool(sources) == bool(dataset_name):
             raise InputError("no text, or two kinds: name either files and folders, or one dataset (--dataset_name)")
         if dataset_config_name and not dataset_name:
@@ -36,7 +37,7 @@ class Documents:
             raise InputError(
                 f"--dataset_name {dataset_name}: a path; give files and folders as such, not as a dataset"
             )
-        self.files = [file for source in sources for file in find_files(source, SUFFIXES + NAMED_ONLY, source)]
+        self.files = find_files(sources, SUFFIXES + NAMED_ONLY)
         self.dataset_name = dataset_name
         self.dataset_config_name = dataset_config_name
         self.skipped: Counter[str] = Counter()

@@ -71,14 +71,23 @@ def find_sources(inputs: Sequence[str], suffixes: Sequence[str] = SUFFIXES + NAM
     """
     if not inputs:
         raise InputError("--input: name files or folders")
-    files = [file for name in inputs for file in find_files(name, suffixes, f"--input {name}")]
-    if len({file.resolve() for file in files}) < len(files):
-        raise InputError("--input: a file is named twice")
+    files = find_files(inputs, suffixes, "--input ")
     return [Source(index, str(file.absolute()), file.stat().st_size) for index, file in enumerate(files)]
 
 
-def find_files(name: str, suffixes: Sequence[str], shown: str) -> list[Path]:
-    """A file, or the files of a folder as `files_of` gives them. Raises InputError, which begins with `shown`."""
+def find_files(names: Sequence[str], suffixes: Sequence[str], flag: str = "") -> list[Path]:
+    """The files that are named, and those of folders as `files_of` gives them. Raises InputError, also for a file that
+    is named twice; it begins with `flag` and the name."""
+    files = [file for name in names for file in _find(name, suffixes, f"{flag}{name}")]
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise InputError(f"{flag}{file}: is named twice, perhaps once by its folder; name it once")
+        seen.add(file.resolve())
+    return files
+
+
+def _find(name: str, suffixes: Sequence[str], shown: str) -> list[Path]:
     path = Path(name)
     if not path.exists():
         raise InputError(f"{shown}: no such file or folder")

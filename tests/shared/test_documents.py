@@ -74,6 +74,8 @@ def test_unusable_inputs_are_named(tmp_path):
         with pytest.raises(InputError, match=message) as error:
             list(Documents([str(tmp_path / name)]))
         assert name in str(error.value)
+    with pytest.raises(InputError, match=r"b\.json: is named twice"):
+        Documents([str(tmp_path / "b.json"), str(tmp_path / "empty" / ".." / "b.json")])
     with pytest.raises(InputError, match="no text, or two kinds"):
         Documents([])
     with pytest.raises(InputError, match="give files and folders as such"):
