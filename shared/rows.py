@@ -46,6 +46,7 @@ MAX_TEXT_CHARACTERS = 32 * 2**20  # of a document; a stage holds it and its word
 BATCH_BYTES = 16 * 2**20  # of a parquet file, read at once
 LOST = "the rest is lost"  # how the problem ends where a file does before it should
 DAMAGED = f"damaged gzip file: {LOST}"
+AGAIN = "the same command of the stage that wrote the folder makes it again"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -106,12 +107,18 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """
     if (folder / STATE).is_dir():
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            listed = list(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"])
         except OSError as error:
             raise InputError(f"{folder}: the stage that writes it has not finished; run it again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / 'manifest.json'}: damaged; {AGAIN}") from error
         # Documents stand at the top, downloads in files/; dropped/ and the like are not input.
-        names = [name for name in manifest["files"] if "/" not in name or name.startswith("files/")]
-        return [folder / name for name in names if name.endswith(tuple(suffixes))]
+        names = [name for name in listed if "/" not in name or name.startswith("files/")]
+        files = [folder / name for name in names if name.endswith(tuple(suffixes))]
+        for file in files:
+            if not file.is_file():
+                raise InputError(f"{file}: is gone, though manifest.json lists it; {AGAIN}")
+        return files
     if stages := sorted(shown_path(state.parent) for state in folder.rglob(STATE) if state.is_dir()):
         raise InputError(
             f"{folder}: holds the output of stages, with what they dropped; name the folders to read instead: "

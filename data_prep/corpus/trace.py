@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import sha256_of
-from shared.rows import known_metadata
+from shared.rows import AGAIN, known_metadata
 
 MOST = 20  # rows shown for one id: ids are unique in their source alone
 COLUMNS = ("id", "url", "title", "date", "source", "warc_file", "offset", "metadata", "reason", "detail")
@@ -60,7 +61,11 @@ def _matches(path: Path, manifest: dict[str, Any], wanted: str) -> Iterator[tupl
     for name in manifest["files"]:
         if name.split("/")[0] in ("contamination", "reports"):
             continue
-        with pq.ParquetFile(path / name) as file:
+        try:
+            shard = pq.ParquetFile(path / name)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path / name}: cannot be read ({one_line(error)}); {AGAIN}") from error
+        with shard as file:
             columns = [column for column in COLUMNS if column in file.schema_arrow.names]
             before = 0
             for batch in file.iter_batches(batch_size=10_000, columns=columns):

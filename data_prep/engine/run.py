@@ -65,8 +65,8 @@ def run_stage(
         sweep(output_dir)
         _check_files(stage)
         done = [stage.is_done(phase, task) for phase in stage.phases for task in phase.tasks]
-        if (output_dir / "manifest.json").is_file() and all(done):
-            manifest = json.loads((output_dir / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _finished(output_dir / "manifest.json") if all(done) else {}
+        if manifest:
             print(f"{name}: already complete in {output_dir}")
         elif args.executor == "local":
             for phase in stage.phases:
@@ -84,13 +84,21 @@ def run_stage(
     return manifest
 
 
+def _finished(path: Path) -> dict[str, Any]:
+    """The manifest of a stage; empty if it is not there or not whole, and so has to be written (again)."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) and {"counts", "files"} <= manifest.keys() else {}
+
+
 def history_of(inputs: Sequence[str]) -> list[dict[str, Any]]:
     """Stage, settings and counts of all stages that led to these folders, the earliest first."""
     found: list[dict[str, Any]] = []
     for entry in inputs:
-        path = Path(entry, "manifest.json")
-        if path.is_file() and Path(entry, STATE).is_dir():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _finished(Path(entry, "manifest.json"))
+        if manifest and Path(entry, STATE).is_dir():
             own = {key: manifest[key] for key in ("stage", "settings", "versions", "counts")}
             found += [step for step in (*manifest["history"], own) if step not in found]
     return found
@@ -130,7 +138,12 @@ def _check_settings(stage: Stage) -> None:
     if not path.is_file():
         write_json(path, now)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: damaged, so that nobody knows what made the rest; name a new --output_dir, or remove this one"
+        ) from error
     if before == now:
         return
     flat_before, flat_now = _flat(before), _flat(now)

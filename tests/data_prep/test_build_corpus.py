@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -452,7 +453,7 @@ def test_every_row_is_traced_to_its_input_file(inputs, corpus):
                 assert file == ("wiki.jsonl.gz" if name.startswith("enwiki") else web)
 
 
-def test_trace(inputs, corpus, capsys):
+def test_trace(inputs, corpus, capsys, tmp_path):
     args = StageArguments(str(corpus))
     kept, wiki = (next(row for row in rows_of(corpus) if row["source"].startswith(name)) for name in ("CC", "en"))
     (found,) = build_corpus.main(args, BuildArguments(trace=kept["url"]))["found"]
@@ -467,6 +468,10 @@ def test_trace(inputs, corpus, capsys):
     assert found["origin"] == "https://example.org/w/index.php?oldid=4711"
     (found,) = build_corpus.main(args, BuildArguments(trace="CC-MAIN-2026-43/4"))["found"]
     assert (found["file"].split("/")[0], found["reason"]) == ("dropped", "contains evaluation text")
+    shutil.copytree(corpus, tmp_path / "copy")
+    (tmp_path / "copy" / "00000.parquet").unlink()
+    with pytest.raises(InputError, match=r"00000\.parquet: cannot be read .* makes it again"):
+        build_corpus.main(StageArguments(str(tmp_path / "copy")), BuildArguments(trace="nobody"))
     assert "sha256" in capsys.readouterr().out
     with pytest.raises(InputError, match="no row of"):
         build_corpus.main(args, BuildArguments(trace="nothing like it"))

@@ -178,6 +178,23 @@ def test_a_finished_part_that_was_changed_is_refused_and_made_again(corpus, whol
     assert content(copy) == content(whole)
 
 
+@pytest.mark.parametrize("damage", ["", '{"files": ', "[]"])
+def test_what_is_damaged_or_gone_is_named_and_made_again(corpus, whole, tmp_path, damage):
+    copy = tmp_path / "out"
+    shutil.copytree(whole, copy)
+    (copy / "00001-00002.parquet").unlink()
+    with pytest.raises(InputError, match=r"/00001-00002\.parquet: is gone, .* makes it again"):
+        run(copy, tmp_path / "next")
+    (copy / "manifest.json").write_text(damage)
+    with pytest.raises(InputError, match=r"/manifest\.json: damaged; .* makes it again"):
+        run(copy, tmp_path / "next")
+    run(corpus, copy)
+    assert content(copy) == content(whole)
+    (copy / ".state" / "stage.json").write_text(damage)
+    with pytest.raises(InputError, match=r"stage\.json: damaged|was made with other settings"):
+        run(corpus, copy)
+
+
 @pytest.mark.parametrize("folder", ["file", "file/out", "/proc/out"])
 def test_a_folder_that_cannot_be_written_is_refused(corpus, tmp_path, folder):
     (tmp_path / "file").write_text("mine")
