@@ -27,7 +27,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
 from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
-from shared.rows import find_sources
+from shared.rows import check_apart, find_sources
 
 MAX_WRITERS = (
     256  # tasks that share the shards; fixed by the input, because clusters queue them before the plan is made
@@ -133,6 +133,7 @@ def main(stage_args: StageArguments, args: BuildArguments) -> dict[str, Any]:
     if args.trace:
         return trace(stage_args.output_dir, args.trace)
     sources = find_sources(stage_args.input)
+    check_apart(stage_args.output_dir, args.decontaminate, "--decontaminate")
     check_arguments(stage_args, args)
     files = tuple(find_evaluation_sets(args.decontaminate))
     settings = settings_of(stage_args, args) | {

@@ -30,7 +30,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
 from shared.command_line import refuse_flags, run_script
 from shared.errors import InputError
-from shared.rows import STATE, Source, find_sources, read_rows
+from shared.rows import STATE, Source, check_apart, find_sources, read_rows
 
 LEVELS = ("exact", "near", "paragraph", "line")
 
@@ -169,6 +169,7 @@ def phases_of(
 
 def main(stage_args: StageArguments, args: DeduplicateArguments) -> dict[str, Any]:
     sources = find_sources(stage_args.input)
+    check_apart(stage_args.output_dir, args.against, "--against")
     old = find_old_sources(args.against, sources)
     settings = settings_of(stage_args, args) | {
         "remove": sorted(set(args.remove)),

@@ -20,7 +20,7 @@ from data_prep.tokens.pieces import cut
 from shared.command_line import run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
-from shared.files import atomic_folder, check_new_folder, write_json
+from shared.files import atomic_folder, write_json
 from shared.tokenizer import UNUSED, load_tokenizer, tokenizer_hash
 
 
@@ -71,7 +71,7 @@ def main(args: ExtensionArguments) -> dict[str, Any]:
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     old = load_tokenizer(args.tokenizer_name)
     check_extensible(old, args.grow)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
 
     texts = Texts(documents, args.validation_fraction)
     words, total = find_new_words(old, texts, args.min_count, args.min_pieces)

@@ -18,7 +18,6 @@ from data_prep.corpus.made_tasks import SentenceTaskArguments, draw_sentences, w
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.files import check_new_folder
 
 FUNCTION_WORDS = """
     is are was were be been being
@@ -137,7 +136,7 @@ def edit(words: list[str], forms: Table, rng: random.Random) -> tuple[str, Edite
 
 def main(args: SentenceTaskArguments) -> dict[str, Any]:
     documents = Documents(args.input)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
     kept = draw_sentences(args, documents)
     forms = find_forms(Counter(word.lower() for _, words in kept for word in words))
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}

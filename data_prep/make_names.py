@@ -18,7 +18,6 @@ from data_prep.corpus.made_tasks import SentenceTaskArguments, draw_sentences, w
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.files import check_new_folder
 
 INSIDE = frozenset(["of", "the", "de", "van", "von", "&", "-"])  # within a name, between capitals
 MONTHS = "January February March April May June July August September October November December"
@@ -88,7 +87,7 @@ def tag(words: Sequence[str], usual: Counter[str], hints: dict[str, Counter[str]
 
 def main(args: SentenceTaskArguments) -> dict[str, Any]:
     documents = Documents(args.input)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
     kept = draw_sentences(args, documents)
     usual: Counter[str] = Counter()
     for _, words in kept:

@@ -19,7 +19,6 @@ from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
 from shared.command_line import run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import check_new_folder
 
 PRAISE = """
     acclaim acclaimed beautiful beautifully best brilliant charming compelling delightful enjoyable entertaining
@@ -83,7 +82,7 @@ def draw(args: OpinionArguments, documents: Documents) -> dict[str, list[tuple[i
 
 def main(args: OpinionArguments) -> dict[str, Any]:
     documents = Documents(args.input)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
     kept = draw(args, documents)
     fewest = min(map(len, kept.values()))
     rows = sorted((*one, label) for label, found in kept.items() for one in found[:fewest])

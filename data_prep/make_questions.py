@@ -23,7 +23,6 @@ from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
 from shared.command_line import run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import check_new_folder
 
 CONTEXT_WORDS = (40, 130)
 SENTENCE_WORDS = 7  # in a shorter one there is nothing to ask for
@@ -162,7 +161,7 @@ def ask_about(document: str, rng: random.Random) -> Iterator[tuple[str, dict[str
 
 def main(args: QuestionArguments) -> dict[str, Any]:
     documents = Documents(args.input)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
 
     def questions() -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
         for text in documents.progress("Asking"):

@@ -27,7 +27,7 @@ from shared.blocks import FORMAT, open_blocks
 from shared.command_line import run_script
 from shared.documents import HELP, Documents, is_held_out, utf8_bytes
 from shared.errors import InputError
-from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
+from shared.files import CACHE, atomic_folder, content_hash, write_json
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens, tokenizer_hash
 
 BATCH_CHARACTERS = 1_000_000  # text handed to the tokenizer at once; bounds memory, does not change the output
@@ -159,7 +159,7 @@ def main(args: PackingArguments) -> dict[str, Any]:
         os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     tokenizer = load_tokenizer(args.tokenizer_name)
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
 
     start = time.perf_counter()
     manifest = pack_dataset(documents, tokenizer, args.output_dir, args.max_seq_length, args.validation_fraction)

@@ -23,7 +23,7 @@ from data_prep.tokens.pieces import cut
 from shared.command_line import refuse_flags, run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
-from shared.files import CACHE, atomic_folder, check_new_folder, content_hash, write_json
+from shared.files import CACHE, atomic_folder, content_hash, write_json
 from shared.tokenizer import load_tokenizer
 
 WORDPIECE_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -188,7 +188,7 @@ def _reserve(vocabulary: dict[str, int], args: TokenizerArguments) -> dict[str, 
 def main(args: TokenizerArguments) -> dict[str, Any]:
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     reference = load_tokenizer(args.reference_tokenizer) if args.reference_tokenizer else None
-    check_new_folder(args.output_dir)
+    documents.check_output(args.output_dir)
 
     tokenizer, texts = train_tokenizer(documents, args)
     report: dict[str, Any] = {"held_out_documents": len(texts), "skipped": dict(documents.skipped)}

@@ -9,8 +9,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from shared.errors import InputError
-from shared.files import sha256_of
-from shared.rows import DAMAGED, NAMED_ONLY, SUFFIXES, Source, find_files, read_raw
+from shared.files import check_new_folder, sha256_of
+from shared.rows import DAMAGED, NAMED_ONLY, SUFFIXES, Source, check_apart, find_files, read_raw
 
 TEXT_COLUMN = "text"
 HELP = "Files or folders of text; in .txt files blank lines separate documents."
@@ -38,10 +38,16 @@ class Documents:
                 f"--dataset_name {dataset_name}: a path; give files and folders as such, not as a dataset"
             )
         self.files = find_files(sources, SUFFIXES + NAMED_ONLY)
+        self.sources = sources
         self.dataset_name = dataset_name
         self.dataset_config_name = dataset_config_name
         self.skipped: Counter[str] = Counter()
         self._description: list[dict[str, Any]] = []
+
+    def check_output(self, output_dir: str) -> None:
+        """Raise InputError when an --output_dir is no new folder, or lies in a folder that is read."""
+        check_new_folder(output_dir)
+        check_apart(output_dir, self.sources)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the texts; silent. See `progress` for the same with a bar."""

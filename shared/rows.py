@@ -135,6 +135,21 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return [file for file in found if file.is_file()]
 
 
+def check_apart(output_dir: str, inputs: Sequence[str], flag: str = "--input") -> None:
+    """Raise InputError for an output folder within a folder that is read: the next start would read what this one
+    wrote. The folder of a stage gives the files of its manifest alone, so it may hold one."""
+    for folder in map(Path, inputs):
+        if (
+            folder.is_dir()
+            and not (folder / STATE).is_dir()
+            and folder.resolve() in Path(output_dir).resolve().parents
+        ):
+            raise InputError(
+                f"--output_dir {output_dir}: lies in {flag} {folder}, so what is written would be read at the next "
+                "start; name a folder outside"
+            )
+
+
 def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
     """Yield (position after the row, share of the file read, document or None, what is wrong with it or "").
 

@@ -28,7 +28,7 @@ from data_prep.engine.executors import run_elsewhere
 from data_prep.engine.stage import FORMAT, Phase, Stage, StageArguments, add_counts, new_counts, workers_of
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.files import must_be_writable, sha256_of, shown_path, sweep, write_json
-from shared.rows import LOST, STATE, Source
+from shared.rows import LOST, STATE, Source, check_apart
 
 ENOUGH_RECORDS = 1000  # before this many, the share of bad ones is looked at only when the stage ends
 
@@ -49,6 +49,7 @@ def run_stage(
     """
     start = time.time()
     output_dir = Path(args.output_dir)
+    check_apart(args.output_dir, args.input)
     if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / STATE).is_dir():
         raise InputError(f"--output_dir {output_dir}: holds files that no stage has written; name a new folder")
     with must_be_writable(output_dir):

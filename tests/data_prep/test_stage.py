@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep.engine.stage import StageArguments
+from shared.documents import Documents
 from shared.errors import BadRecordsError, InputError
 from tests import stage_script
 from tests.stage_script import EvenArguments
@@ -164,6 +165,17 @@ def test_other_settings_or_input_are_refused(corpus, whole, tmp_path):
     assert content(whole) == before
 
 
+def test_an_output_folder_within_the_input_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "number 2"}\n')
+    with pytest.raises(InputError, match=r"lies in --input .*, so what is written would be read"):
+        run(tmp_path, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match="lies in --input"):
+        Documents([str(tmp_path)]).check_output(str(tmp_path / "tokenizer"))
+    run(tmp_path / "a.jsonl", tmp_path / "out")  # a file may lie beside it
+    run(tmp_path / "out", tmp_path / "out" / "next")  # and a stage's folder gives what its manifest lists
+
+
 def test_a_finished_part_that_was_changed_is_refused_and_made_again(corpus, whole, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(whole, copy)
@@ -243,10 +255,11 @@ def test_too_many_bad_records(tmp_path):
 
 
 def test_many_bad_records_stop_the_work_early(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "number 2"}\n' + "damaged\n" * 3000)
-    (tmp_path / "b.jsonl").write_text('{"text": "number 2"}\n' * 500)  # smaller: its turn comes later
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text('{"text": "number 2"}\n' + "damaged\n" * 3000)
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "number 2"}\n' * 500)  # smaller: its turn comes later
     with pytest.raises(BadRecordsError):
-        run(tmp_path, tmp_path / "out", part_records=500)
+        run(tmp_path / "in", tmp_path / "out", part_records=500)
     assert not (tmp_path / "out" / "00001-00000.parquet").exists()
 
 
