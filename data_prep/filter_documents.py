@@ -7,17 +7,20 @@ the rule that dropped it and what it measured, to OUTPUT/dropped/; with --explai
 OUTPUT/explain/. `--why URL` prints that for one document and writes nothing. The rules stand in quality/rules.py. C4's
 rules remove lines and BigScience's words: the text that is kept is the text as they leave it. The rules are published
 for English: other languages have thresholds of their own (quality/by_language.py) or skip a rule, which the manifest
-counts (`skipped_rules`). Rows without `language` are judged as English if their letters are Latin.
+counts (`skipped_rules`). Rows without `language` are judged as English if their letters are Latin; --languages drops
+them.
 """
 
 import importlib.metadata
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import StageArguments, document_phase, settings_of
+from data_prep.languages import language_of_code
 from data_prep.quality.by_language import THRESHOLDS
 from data_prep.quality.models import closest
 from data_prep.quality.rules import RULE_SETS, RULES
@@ -47,8 +50,8 @@ class FilterArguments:
     languages: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Languages (column `language`) to keep. Default: all. Rows without one are judged as English "
-            "if their letters are Latin, else by rules that hold for any language."
+            "help": "Codes of languages (column `language`) to keep; a row without one is then dropped. Default: all; "
+            "a row without one is then judged as English if its letters are Latin, else by rules for any language."
         },
     )
     min_language_score: float | None = field(
@@ -142,6 +145,11 @@ def _refuse_useless(args: FilterArguments, wanted: set[str]) -> None:
 def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]:
     """The step, the settings that its output depends on (files by their hash), and the packages. Raises InputError."""
     limits = chosen_rules(args)
+    for language in args.languages:
+        if not re.fullmatch("[a-z]{2,3}", language_of_code(language)):
+            raise InputError(
+                f"--languages {language}: not a code; those of ISO 639 have two or three letters: en, gsw"
+            )
     english = {"gopher_stop_words": {"en": frozenset(GOPHER_STOP_WORDS)}, "stop_words": {"en": ENGLISH_STOP_WORDS}}
     lists = {kind: {"en": WordList(words["en"])} for kind, words in english.items()}
     more = read_lists("stop_words", args.stop_words)

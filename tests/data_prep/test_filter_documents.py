@@ -141,6 +141,7 @@ def test_word_lists_by_language(run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--languages", "de", "english"], "--languages english: not a code"),
         (["--rules", "gopher_qualty"], "did you mean gopher_quality"),
         (["--disable", "c4_java"], "did you mean c4_javascript"),
         (["--thresholds", "gopher_min_word=3"], "did you mean gopher_min_words"),
