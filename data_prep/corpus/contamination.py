@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from data_prep.corpus.words import normalised_words, word_hashes, words_in_pieces
 from shared.errors import InputError
-from shared.files import atomic_file, sha256_of
+from shared.files import atomic_file, sha256_of, shown_path
 from shared.rows import batch_rows
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt")
@@ -56,9 +56,12 @@ def find_evaluation_sets(inputs: Sequence[str]) -> list[EvaluationFile]:
     for name in inputs:
         path = Path(name)
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        found = [file for file in found if file.name.endswith(SUFFIXES)]
         if not path.exists():
             raise InputError(f"--decontaminate {name}: no such file or folder")
+        for file in found:
+            if not file.name.endswith(SUFFIXES):
+                print(f"--decontaminate {name}: {shown_path(file)} is not read; what is ends in {', '.join(SUFFIXES)}")
+        found = [file for file in found if file.name.endswith(SUFFIXES)]
         if not found:
             raise InputError(f"--decontaminate {name}: nothing here ends in {', '.join(SUFFIXES)}")
         known = {file.set for file in files}
@@ -97,7 +100,7 @@ def _rows(file: EvaluationFile) -> Iterator[Any]:
                     yield row
         return
     opener: Any = gzip.open if file.path.endswith(".gz") else open
-    with opener(file.path, "rt", encoding="utf-8", errors="replace") as lines:
+    with opener(file.path, "rt", encoding="utf-8-sig", errors="replace") as lines:
         yield from lines if file.path.endswith(".txt") else (json.loads(line) for line in lines if line.strip())
 
 
@@ -122,7 +125,10 @@ def ngram_hashes(hashes: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[i
 
 
 def build_index(files: Sequence[EvaluationFile], ngram: int, shortest: int, path: Path) -> None:
-    """Write the n-grams of all sets as arrays for `Index`: 12 bytes for each n-gram of each text."""
+    """Write the n-grams of all sets as arrays for `Index`: 12 bytes for each n-gram of each text.
+
+    Raises InputError for a file without text.
+    """
     hashes: list[np.ndarray] = []
     owners: list[np.ndarray] = []  # for each n-gram the number of its row, counted over all files
     rows = [0]  # where the rows of each file begin
@@ -145,6 +151,8 @@ def build_index(files: Sequence[EvaluationFile], ngram: int, shortest: int, path
             hashes.append(found)
             owners.append(np.full(len(found), rows[-1] + number, dtype=np.uint32))
         rows.append(rows[-1] + number + 1)
+        if number < 0:
+            raise InputError(f"--decontaminate {file.path}: holds no text; remove it, or put the set there")
         facts.append({"set": file.set, "split": file.split, "rows": number + 1, **texts})
     all_hashes = np.concatenate([np.empty(0, np.uint64), *hashes])
     order = np.argsort(all_hashes, kind="stable")

@@ -310,6 +310,17 @@ def test_nested_columns_and_other_formats_are_read(tmp_path):
     assert list(index.find(TEXT)[0]) == list(index.find(SHORT)[0]) == ["sets"]
 
 
+def test_files_of_a_set_that_say_nothing_are_named(tmp_path, capsys):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": TEXT}) + "\n", encoding="utf-8-sig")
+    (tmp_path / "test.csv").write_text(TEXT)
+    build_index(find_evaluation_sets([str(tmp_path)]), 13, 8, tmp_path / "index.npz")
+    assert Index(tmp_path / "index.npz").find(TEXT)[0]
+    assert "test.csv is not read" in capsys.readouterr().out
+    (tmp_path / "dev.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"--decontaminate .*dev\.jsonl: holds no text"):
+        build_index(find_evaluation_sets([str(tmp_path)]), 13, 8, tmp_path / "index.npz")
+
+
 # Splits
 
 
