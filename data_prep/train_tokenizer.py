@@ -24,7 +24,7 @@ from shared.command_line import refuse_flags, run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, content_hash, write_json
-from shared.tokenizer import load_tokenizer
+from shared.tokenizer import load_tokenizer, with_unused
 
 WORDPIECE_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BPE_SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # RoBERTa's; its models count on <pad> being 1
@@ -80,18 +80,22 @@ class TokenizerArguments:
 def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool = False) -> tuple[Any, list[str]]:
     """Train on the documents that are not held out; return a transformers tokenizer, and some of the held-out texts.
 
-    Raises InputError when the corpus is empty or too small for the vocabulary.
+    Raises InputError when there is no text, all of it is held out, or it is too small for the vocabulary.
     """
-
     held_out: list[str] = []
 
     def texts(description: str) -> Iterator[str]:
         held_out.clear()
+        empty = True
         for text in documents.progress(description, disable=quiet):
             if not is_held_out(text, args.validation_fraction):
+                empty = empty and text.isspace()
                 yield from cut(text)
             elif len(held_out) < HELD_OUT_DOCUMENTS:
                 held_out.append(text[:HELD_OUT_CHARACTERS])
+        if empty:
+            why = f"--validation_fraction {args.validation_fraction}: all text is held out; lower it or add text"
+            raise InputError(why if held_out else "there is no text to train a tokenizer on; name other files")
 
     tokenizer = _train_bpe(texts, args) if args.tokenizer_type == "bpe" else _train_by_characters(texts, args)
     if len(tokenizer) < args.vocab_size:
@@ -149,7 +153,7 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments, characters: Character
     learner.normalizer, learner.pre_tokenizer = normalizer, words
     learner.train_from_iterator(texts("Training WordPiece"), trainer)
     return BertTokenizer(
-        vocab=_reserve(learner.get_vocab(), args),
+        vocab=with_unused(learner.get_vocab(), args.reserved_entries),
         do_lower_case=args.do_lower_case,
         strip_accents=strip_accents,
         model_max_length=args.model_max_length,
@@ -173,16 +177,11 @@ def _train_bpe(texts: Any, args: TokenizerArguments) -> Any:
     learner.train_from_iterator(texts("Training byte-level BPE"), trainer)
     model = json.loads(learner.to_str())["model"]
     return RobertaTokenizer(
-        vocab=_reserve(model["vocab"], args),
+        vocab=with_unused(model["vocab"], args.reserved_entries),
         merges=[tuple(pair) for pair in model["merges"]],
         mask_token=AddedToken("<mask>", lstrip=True, special=True),
         model_max_length=args.model_max_length,
     )
-
-
-def _reserve(vocabulary: dict[str, int], args: TokenizerArguments) -> dict[str, int]:
-    """The vocabulary with unused entries behind the learned ones, named as BERT names its own. No text becomes one."""
-    return vocabulary | {f"[unused{i}]": len(vocabulary) + i for i in range(args.reserved_entries)}
 
 
 def main(args: TokenizerArguments) -> dict[str, Any]:

@@ -114,6 +114,8 @@ def main(args: VectorArguments) -> dict[str, Any]:
                 f"again with data_prep/pack_dataset.py --tokenizer_name {sets[0].path}/tokenizer"
             )
     tokenizer = load_tokenizer(sets[0].path / "tokenizer")
+    if args.dimensions > len(tokenizer):
+        raise InputError(f"--dimensions {args.dimensions}: the vocabulary has {len(tokenizer)} entries; name fewer")
     check_new_folder(args.output_dir)
     special = np.zeros(len(tokenizer), dtype=bool)
     special[tokenizer.all_special_ids] = True

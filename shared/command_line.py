@@ -43,7 +43,7 @@ DATASET = ("dataset_name", "dataset_config_name")
 FILES = ("train_file", "validation_file", "test_file", "input")
 INSTEAD = dict.fromkeys(FILES, DATASET) | {"dataset_name": FILES}  # of a recipe, not used beside such a flag
 
-LIMITS = "max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
+LIMITS = "(.*_)?max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
 SEEDS = "(.*_)?seeds?"
 
 

@@ -47,6 +47,11 @@ def load_tokenizer(name: str | Path) -> Any:
     return tokenizer
 
 
+def with_unused(vocabulary: dict[str, int], entries: int) -> dict[str, int]:
+    """The vocabulary with unused entries behind the learned ones, named as BERT names its own. No text becomes one."""
+    return vocabulary | {f"[unused{i}]": len(vocabulary) + i for i in range(entries)}
+
+
 def raw_text_encoder(tokenizer: Any) -> Tokenizer:
     """A copy of the tokenizer's backend for text as it comes from the world.
 

@@ -23,7 +23,7 @@ _JOINERS = "\u200b\u200c\u200d"  # BERT's normaliser removes them; they divide w
 
 
 class Characters:
-    """How often each character occurs in texts. Raises InputError where there is none but white space."""
+    """How often each character occurs in texts."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         counts = np.zeros(0x110000, dtype=np.int64)
@@ -31,8 +31,6 @@ class Characters:
             points = np.frombuffer("".join(batch).encode("utf-32-le"), dtype="<u4")
             counts += np.bincount(points, minlength=len(counts))
         self.counts = {chr(point): int(counts[point]) for point in np.flatnonzero(counts)}
-        if all(character.isspace() for character in self.counts):
-            raise InputError("--input: there is no text to train on")
 
     @cached_property
     def letters(self) -> int:

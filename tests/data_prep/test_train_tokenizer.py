@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from data_prep.extend_tokenizer import ExtensionArguments
 from data_prep.tokens.characters import Characters, bert_normalizer
 from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
+from shared.command_line import parse_arguments
 from shared.documents import Documents
 from shared.errors import InputError
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
@@ -92,6 +93,12 @@ def test_impossible_wishes_are_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(InputError, match="no text"):
         main(TokenizerArguments(str(tmp_path / "t"), [str(tmp_path / "empty.txt")]))
+    for kind in ("auto", "bpe"):
+        wishes = {"tokenizer_type": kind, "validation_fraction": 0.999999}
+        with pytest.raises(InputError, match=r"--validation_fraction 0\.999999: all text is held out"):
+            main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], **wishes))
+    with pytest.raises(InputError, match="tokenizer nowhere: could not be loaded"):
+        main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], reference_tokenizer="nowhere"))
     assert not (tmp_path / "t").exists()
     with pytest.raises(InputError, match="not an empty folder"):
         main(TokenizerArguments(str(tmp_path), [str(SENTENCES)]))
@@ -138,6 +145,12 @@ SAMPLES = {
     "el": "η ελληνική γλώσσα έχει πολλούς τόνους",
     "zh": "中文句子没有空格，但是每个汉字都是一个词。",
 }
+
+
+@pytest.mark.parametrize("length", ["0", "-3"])
+def test_a_length_below_one_is_refused(length):
+    with pytest.raises(InputError, match=f"--model_max_length {length}: must be at least 1"):
+        parse_arguments([TokenizerArguments], ["--output_dir", "out", "--model_max_length", length])
 
 
 @pytest.mark.parametrize("arguments", [TokenizerArguments, partial(ExtensionArguments, "tokenizer")])

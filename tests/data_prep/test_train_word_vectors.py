@@ -132,7 +132,9 @@ def test_wrong_input_is_refused(packed, tmp_path):
             VectorArguments([packed], str(tmp_path / "x"), **flags)
     with pytest.raises(InputError, match="not a folder of packed blocks"):
         main(VectorArguments([str(tmp_path)], str(tmp_path / "x")))
-    with pytest.raises(InputError, match="too little text"):
+    with pytest.raises(InputError, match="--dimensions 4096: the vocabulary has"):
         main(VectorArguments([packed], str(tmp_path / "x"), dimensions=4096))
+    with pytest.raises(InputError, match="too little text"):
+        main(VectorArguments([packed], str(tmp_path / "x"), dimensions=150, max_train_samples=1))
     with pytest.raises(InputError, match="not an empty folder"):
         main(VectorArguments([packed], packed))
