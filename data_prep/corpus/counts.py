@@ -55,7 +55,7 @@ def snapshot_of(row: dict[str, Any], by: str) -> str:
     if by == "source":
         return (row["source"] or "unknown")[:80]
     month = month_of(row["date"])
-    return month[:4] if by == "year" else month
+    return month[:4] if by == "year" and month != "unknown" else month
 
 
 def month_of(date: str | None) -> str:

@@ -15,7 +15,7 @@ from data_prep.analyse_corpus import AnalysisArguments, families, pairs_to_compa
 from data_prep.corpus import counts
 from data_prep.corpus.analysis_page import similarity
 from data_prep.corpus.analysis_pictures import draw_pictures
-from data_prep.corpus.counts import Tallies, bin_start, length_bin, month_of, registered_domain
+from data_prep.corpus.counts import Tallies, bin_start, length_bin, month_of, registered_domain, snapshot_of
 from data_prep.corpus.statistics import correlations, quantiles, rises
 from data_prep.corpus.words import normalised_words
 from data_prep.engine.stage import StageArguments
@@ -201,6 +201,8 @@ def test_month_of():
         "2026",
         *["unknown"] * 5,
     ]
+    snapshots = [snapshot_of({"date": date}, by) for date in ("2026-11-20", None) for by in ("year", "month")]
+    assert snapshots == ["2026", "2026-11", "unknown", "unknown"]
 
 
 def test_quantiles_are_within_a_bin():
