@@ -3,6 +3,7 @@
 A document is a dict with the keys of `SCHEMA`. `text` is always there; the rest is known or None.
 """
 
+import codecs
 import datetime
 import gzip
 import json
@@ -320,7 +321,7 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
 
 def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
     """The position is the number of the document, a run of lines between blank ones."""
-    number, document = 0, bytearray()
+    number, document, first = 0, bytearray(), True
     with open(source.path, "rb") as raw:
         lines = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if source.path.endswith(".gz") else raw
         while True:
@@ -329,6 +330,8 @@ def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[st
             except (EOFError, OSError, zlib.error):
                 yield number + 1, 1.0, None, DAMAGED
                 return
+            if first:
+                line, first = line.removeprefix(codecs.BOM_UTF8), False
             if line and not line.isspace():
                 document += line
                 if len(document) > MAX_DOCUMENT_BYTES:

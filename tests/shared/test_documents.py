@@ -15,11 +15,14 @@ def test_every_format_gives_the_same_documents(tmp_path, texts):
     (tmp_path / "a.txt").write_text("\n\n\n".join(texts))
     with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
         file.write((tmp_path / "a.jsonl").read_text())
-    for name in ("a.parquet", "a.jsonl", "a.txt", "b.jsonl.gz"):
+    (tmp_path / "bom").mkdir()
+    for name in ("a.jsonl", "a.txt"):
+        (tmp_path / "bom" / name).write_text((tmp_path / name).read_text(), encoding="utf-8-sig")
+    for name in ("a.parquet", "a.jsonl", "a.txt", "b.jsonl.gz", "bom/a.jsonl", "bom/a.txt"):
         documents = Documents([str(tmp_path / name)])
         assert list(documents) == list(documents.progress("reading")) == texts
     (tmp_path / "manifest.json").write_text("{}")  # what our own scripts leave beside their text is not text
-    assert list(Documents([str(tmp_path)])) == texts * 4
+    assert list(Documents([str(tmp_path)])) == texts * 6
 
 
 def test_bad_records_are_skipped_and_counted(tmp_path):
