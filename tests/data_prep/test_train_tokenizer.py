@@ -128,7 +128,7 @@ def test_tokenizers_that_cannot_mask_are_refused(tmp_path, bpe):
     PreTrainedTokenizerFast(tokenizer_object=bpe.backend_tokenizer, pad_token="<pad>").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no mask_token"):
         load_tokenizer(tmp_path)
-    with pytest.raises(InputError, match="no tokenizer could be loaded"):
+    with pytest.raises(InputError, match="could not be loaded"):
         load_tokenizer(tmp_path / "nowhere")
 
 
