@@ -24,7 +24,8 @@ CRAWL_URL ?= https://data.commoncrawl.org
 WIKI_URL ?= https://dumps.wikimedia.org
 STAGE = $(BIN)/python data_prep
 
-# Documents to take in place of SNAPSHOT and WIKI: a folder of parquet, JSON lines or text.
+# Documents to take in place of SNAPSHOT and WIKI: a folder of parquet, JSON lines or text, or several. As everywhere in
+# make, spaces divide names: a folder with one in its name has to be renamed, or linked to.
 INPUT ?=
 # An update: the model of before; the text of before, part of which it reads again (rows with a date); the last day that it
 # knows; tasks of run_benchmark.py for the gate (none: freshness alone), and more flags for it; more flags for run_mlm.py.
@@ -102,8 +103,14 @@ MADE_WITH_VOCAB_SIZE = if [ -e tokenizer ]; then "$(abspath $(BIN))/python" -c '
 MADE_WITH_VALIDATION = if [ -e packed ]; then "$(abspath $(BIN))/python" -c 'import json; \
 	print(json.load(open("packed/manifest.json"))["validation_fraction"])'; else echo $(VALIDATION); fi
 
+define check_last
+@test -z "$(LAST)" || $(BIN)/python -c 'import datetime; assert str(datetime.date.fromisoformat("$(LAST)")) == "$(LAST)"' \
+	2>/dev/null || { echo 'make: LAST=$(LAST) is no day; write it as YYYY-MM-DD' >&2; exit 2; }
+endef
+
 # The documents of a month, cleaned, without duplicates and without what OLD_TEXT has.
 text: $(VENV)/core ## the documents alone
+	$(check_last)
 ifeq ($(INPUT),)
 	$(STAGE)/fetch_common_crawl.py --snapshot $(SNAPSHOT) --sampling_ratio $(RATIO) --base_url "$(CRAWL_URL)" \
 		--output_dir "$(CORPUS)/crawl"
@@ -150,6 +157,7 @@ update: CORPUS = $(UPDATE)
 update: $(VENV)/core ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
 	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before,' \
 		'OLD_TEXT=data/october/corpus, and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }
+	$(check_last)
 	@test "$(NAME)" != "$(notdir $(MODEL:/=))" || { echo 'make update: NAME=$(NAME) is the name of the model of before;' \
 		'give the new one another' >&2; exit 2; }
 	@mkdir -p "$(UPDATE)"; test -f "$(UPDATE)/begun" || echo '$(BEGUN)' > "$(UPDATE)/begun"; \

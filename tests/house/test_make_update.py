@@ -79,6 +79,9 @@ def test_an_update_needs_the_text_of_before_and_a_date(tmp_path):
     words = [f"UPDATE={tmp_path / 'update'}", "OLD_TEXT=x", "LAST=2026-09-30", "MODEL=runs/tiny", "NAME=tiny"]
     done = make("update", *words)
     assert done.returncode == 2 and "NAME=tiny is the name of the model of before" in done.stderr
+    for target in ("update", "text"):
+        done = make(target, *words, f"CORPUS={tmp_path / 'update'}", "LAST=2024-13-01")
+        assert done.returncode == 2 and "LAST=2024-13-01 is no day" in done.stderr
     assert not (tmp_path / "update").exists()
 
 
