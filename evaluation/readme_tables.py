@@ -136,7 +136,7 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", "shipped_wikiann", *AFTER, "published_model")
-DATED = ("freshness", "update_freshness")
+DATED = ("freshness", "update_freshness", "update_freshness_arxiv", "update_freshness_rest")
 GATES = ("compare", "update_of_tiny", "update_gate")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},

@@ -515,7 +515,7 @@ def test_trace(inputs, corpus, capsys, tmp_path):
         ({"shard_mb": 0.0}, "--shard_mb"),
         ({"licences": ["mine"]}, "--licences"),
         ({"max_repeats": 3}, "--max_repeats"),
-        ({"tokenizer_name": "no/such/tokenizer"}, "--tokenizer_name"),
+        ({"tokenizer_name": "no/such/tokenizer"}, "tokenizer no/such/tokenizer: could not be loaded"),
     ],
 )
 def test_wrong_flags_are_refused_before_work(inputs, tmp_path, flags, message):
