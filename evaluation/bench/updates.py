@@ -9,15 +9,20 @@ from before --first_year, which is Wikipedia, is replayed by updates, and must n
 tokenizer of the first one, so that all are asked the same questions; --new_words adds an update with an extended one.
 Those from scratch start from word vectors of the first one's text. Seconds are those of the processor, start and
 evaluation included. Writes updates.json and updates.md.
+
+A word is new in a slice if some of its training documents hold it and none before does. Held-out sentences with such
+words are measured apart: there a model that has read the slice must be ahead.
 """
 
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from evaluation.masked.text_sample import SENTENCE_END
 from evaluation.report.months import series_table
 from shared.command_line import run_script
+from shared.documents import is_held_out
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, write_json, write_report
 from shared.rows import find_sources
@@ -35,6 +42,10 @@ from shared.training.environment import hardware, versions
 
 ROOT = Path(__file__).parents[2]
 PATHS = ("input", "output_dir", "cloze", "dataset_root")  # of one machine: not in the result file
+WORD = re.compile(r"[^\W\d_]{3,}")
+ENOUGH = 5  # documents that hold a new word, or it may be a slip of the pen
+SENTENCES_OF_A_YEAR = 2000
+SENTENCES = pa.schema([("text", pa.string()), ("date", pa.string())])
 
 
 @dataclass
@@ -139,6 +150,32 @@ class Series:
             with atomic_file(self.text(name)) as path:
                 pq.write_table(pa.Table.from_pylist(rows), path)
 
+    def sentences(self) -> list[Path]:
+        """Write the held-out sentences of each of --years with words that are new in it, of `old` for the first."""
+        known: set[str] = set()
+        paths = []
+        for name in ("old", *self.args.years):
+            rows = pq.read_table(self.text(name), columns=["text", "date"]).to_pylist()
+            train = [row["text"] for row in rows if not is_held_out(row["text"], self.args.held_out)]
+            counts = Counter(word for text in train for word in set(words_of(text)))
+            new = {word for word, count in counts.items() if count >= ENOUGH} - known
+            known |= counts.keys()
+            if name == "old":
+                continue
+            held_out = (row for row in rows if is_held_out(row["text"], self.args.held_out))
+            found = {
+                sentence: {"text": sentence, "date": row["date"]}
+                for row in held_out
+                for sentence in SENTENCE_END.split(row["text"])
+                if not new.isdisjoint(words_of(sentence))
+            }
+            paths.append(self.folder / "sentences" / f"{name}.parquet")
+            if not paths[-1].is_file():
+                paths[-1].parent.mkdir(exist_ok=True)
+                with atomic_file(paths[-1]) as path:
+                    pq.write_table(pa.Table.from_pylist([*found.values()], SENTENCES), path)
+        return paths
+
     def tokenizer(self, words: int = 0) -> Path:
         """That of the first model, or the same with words of the first update."""
         held_out = ["--validation_fraction", self.args.held_out, "--input"]
@@ -206,6 +243,9 @@ class Series:
         texts = ["--input", *map(self.text, self.args.years)]
         freshness = self.run("evaluation/run_freshness.py", place / "freshness", *dated_flags, *cutoffs, *texts)
         old = self.run("evaluation/run_freshness.py", place / "old", *old_flags, "--input", self.text("old"))
+        flags = ["--held_out", 1, "--max_samples", SENTENCES_OF_A_YEAR, *common, *cutoffs]
+        flags += ["--input", *self.sentences()]
+        words = self.run("evaluation/run_freshness.py", place / "sentences", *flags)
         dated, cloze = read(freshness / "freshness.json")["text"], {}
         if self.args.cloze:
             flags = ["--cloze", Path(self.args.cloze).resolve(), "--models", *models]
@@ -215,6 +255,7 @@ class Series:
             name, step = path.name, self.done[path.relative_to(self.folder).as_posix()]
             row = {"text_to": year, "tokens": read(path / "train_results.json")["train_tokens"]}
             row |= {"seconds": step["seconds"], "gain": dated.get("gains", {}).get(name)}
+            row["new_words"] = read(words / "freshness.json")["text"]["gains"].get(name)
             for part, periods in (
                 ("old", read(old / "freshness.json")["text"]["periods"]),
                 ("dated", dated["periods"]),
@@ -222,6 +263,10 @@ class Series:
                 row[part] = {one["name"]: one["models"][name]["bits_per_byte"] for one in periods}
             found[name] = row | {"cloze": cloze[name]["cloze"] if name in cloze else None}
         return found
+
+
+def words_of(text: str) -> list[str]:
+    return WORD.findall(text.lower())
 
 
 def read(path: Path) -> Any:

@@ -36,7 +36,7 @@ def series_table(result: dict[str, Any]) -> str:
     rows = []
     for name in dict.fromkeys(name for models in seeds.values() for name in models):
         rows += [[escape(name), seed, *_measured(models, name)] for seed, models in seeds.items() if name in models]
-    parts = [markdown_table(head, rows), _cloze_table(seeds)]
+    parts = [markdown_table(head, rows), _new_words_table(seeds, first), _cloze_table(seeds)]
     if "tasks" in result:
         parts.append(_task_table(result["tasks"]))
     return "\n\n".join(part for part in parts if part)
@@ -53,6 +53,20 @@ def _measured(models: dict[str, Any], name: str) -> list[str]:
     gain, anew = row["gain"], models.get(f"scratch_{row['text_to']}")
     cells += [f"{-gain[key]:+.3f}" for key in ("lead_early", "lead_late")] + [_interval(gain, "gain")]
     return [*cells, f"{gain['gain'] / anew['gain']['gain']:.0%}" if anew and anew is not row else ""]
+
+
+def _new_words_table(seeds: dict[str, Any], first: int) -> str:
+    """Bits per byte of sentences with words that no text before their year has, as changes from the first model."""
+    rows = []
+    for name in dict.fromkeys(name for models in seeds.values() for name in models):
+        for seed, models in seeds.items():
+            if gain := models.get(name, {}).get("new_words"):
+                anew = models.get(f"scratch_{models[name]['text_to']}", {}).get("new_words", gain)
+                share = "" if anew is gain else f"{gain['gain'] / anew['gain']:.0%}"
+                cells = [_interval(gain, "lead_early", -1), _interval(gain, "lead_late", -1), _interval(gain, "gain")]
+                rows.append([escape(name), seed, *cells, share])
+    head = ["sentences with new words", "seed", f"words new to {first}", "words new later", "freshness gain"]
+    return markdown_table([*head, "of the gain from scratch"], rows) if rows else ""
 
 
 def _cloze_table(seeds: dict[str, Any]) -> str:
@@ -95,9 +109,9 @@ def _task_table(found: dict[str, Any]) -> str:
     return markdown_table(["after fine-tuning", *(f"{name}, {task['metric']}" for name, task in tasks.items())], rows)
 
 
-def _interval(found: dict[str, Any], key: str) -> str:
-    low, high = found[f"{key}_interval"]
-    return f"{found[key]:+.3f} ({low:+.3f} to {high:+.3f})"
+def _interval(found: dict[str, Any], key: str, sign: int = 1) -> str:
+    low, high = sorted(sign * end for end in found[f"{key}_interval"])
+    return f"{sign * found[key]:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _row(folder: Path) -> list[str]:

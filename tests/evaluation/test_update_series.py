@@ -43,6 +43,21 @@ def test_slices_divide_text_by_date_and_a_step_is_done_once(tmp_path):
         other.tokenizer()
 
 
+def test_sentences_with_words_new_in_a_slice_are_held_out_ones(tmp_path):
+    old = [{"text": f"Old {i}: treaty. The Quorvex treaty was old.", "date": "2014", "source": ""} for i in range(40)]
+    first = [{"text": f"No {i}. A zibbly day. A quorvex?", "date": "2022-05", "source": ""} for i in range(40)]
+    later = [{"text": f"No {i}. A ZIBBLY day. It plonked! Old.", "date": "2024-05", "source": ""} for i in range(40)]
+    rare = [{"text": f"Few {i} said snorfed.", "date": "2024-06", "source": ""} for i in range(4)]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(old + first + later + rare), tmp_path / "in" / "documents.parquet")
+    flags = {"input": [str(tmp_path / "in")], "years": [2023, 2024], "old_share": 1.0, "held_out": 0.3}
+    series = Series(SeriesArguments(str(tmp_path / "out"), **flags))
+    series.cut()
+    found = [pq.read_table(path).to_pylist() for path in series.sentences()]
+    assert {row["text"] for row in found[0]} == {"A zibbly day."} and {row["date"] for row in found[0]} == {"2022-05"}
+    assert {row["text"] for row in found[1]} == {"It plonked!"} and {row["date"] for row in found[1]} == {"2024-05"}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -92,6 +107,10 @@ def test_the_table_shows_changes_from_the_first_model():
     models = {"to_2023": row(2023, {"2014": 2.0, "2019": 2.2})}
     models["updated_2024"] = row(2024, {"2014": 2.004, "2019": 2.212}, 0.03, 0.2)
     models["scratch_2024"] = row(2024, {"2014": 1.9, "2019": 2.1}, 0.04)
+    for name, gain in (("updated_2024", 0.06), ("scratch_2024", 0.08)):
+        lead = {"lead_early": 0.01, "lead_early_interval": [-0.01, 0.03]}
+        lead |= {"lead_late": 0.01 + gain, "lead_late_interval": [gain, 0.02 + gain]}
+        models[name]["new_words"] = lead | {"gain": gain, "gain_interval": [gain - 0.02, gain + 0.02]}
     result = {"settings": {"years": [2023, 2024]}, "seeds": {"1": models, "2": {"to_2023": models["to_2023"]}}}
     result["tasks"] = {"tasks": {"stsb": {"metric": "pearson"}}, "results": {"to_2023": {"stsb": {"mean": 0.5}}}}
     result["tasks"]["results"]["updated_2024"] = {"stsb": {"mean": 0.51}}
@@ -99,7 +118,9 @@ def test_the_table_shows_changes_from_the_first_model():
     result["tasks"]["comparisons"] = [difference]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in series_table(result).splitlines()]
     assert [line[1] for line in lines if line[0] == "to\\_2023"][:2] == ["1", "2"]
-    updated, cloze, tasks = (line for line in lines if line[0] == "updated\\_2024")
+    updated, words, cloze, tasks = (line for line in lines if line[0] == "updated\\_2024")
     assert updated[2:7] == ["2024", "0.80M", "1.5", "2.108 (+0.008)", "-0.004"]
     assert updated[7:] == ["-0.034", "+0.030 (+0.020 to +0.040)", "75%"]
+    leads = ["-0.010 (-0.030 to +0.010)", "-0.070 (-0.080 to -0.060)", "+0.060 (+0.040 to +0.080)"]
+    assert words[1:] == ["1", *leads, "75%"]
     assert cloze[1:] == ["20.0", "20.0 (15.0 to 25.0)"] and tasks[1:] == ["51.0 (+1.0: -1.0 to +3.0)"]
