@@ -20,7 +20,7 @@ from data_prep.corpus.statistics import correlations, months_of, quantiles, rise
 from data_prep.corpus.words import normalised_words
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import write_json
 from shared.rows import find_sources
@@ -48,9 +48,7 @@ class AnalysisArguments:
     def __post_init__(self) -> None:
         if self.compare and len(set(self.compare)) != 2:
             raise InputError(f"--compare {' '.join(self.compare)}: name two snapshots")
-        for name in ("top", "min_documents"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_ranges(self, top=">= 1", min_documents=">= 1")
         self.terms = [" ".join(normalised_words(term)) for term in self.terms]
         if "" in self.terms or len(set(self.terms)) < len(self.terms):
             raise InputError("--terms: a term is empty or named twice; case and punctuation do not count")

@@ -28,7 +28,7 @@ from data_prep.duplicates.plan import Plan
 from data_prep.duplicates.signatures import Signatures
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.rows import STATE, Source, check_apart, find_sources, read_rows
 
@@ -63,13 +63,10 @@ class DeduplicateArguments:
             raise InputError(f"--remove {' '.join(self.remove)}: name some of {', '.join(LEVELS)}")
         if {"paragraph", "line"} <= set(self.remove):
             raise InputError("--remove: name either paragraph or line; lines include paragraphs of one line")
-        for name, lowest in (("bands", 1), ("rows", 1), ("ngram", 1), ("min_line_chars", 1), ("min_text_chars", 0)):
-            if getattr(self, name) < lowest:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least {lowest}")
+        check_ranges(self, bands=">= 1", rows=">= 1", ngram=">= 1", min_line_chars=">= 1", min_text_chars=">= 0")
+        check_ranges(self, memory_mb=">= 256")
         if self.bands * self.rows > 10_000:
             raise InputError(f"--bands {self.bands} --rows {self.rows}: more than 10,000 values for each document")
-        if self.memory_mb < 256:
-            raise InputError(f"--memory_mb {self.memory_mb}: must be at least 256")
 
         if "near" not in self.remove:
             refuse_flags(self, dict.fromkeys(("bands", "rows", "ngram"), "is for --remove near"))

@@ -17,7 +17,7 @@ from data_prep.tokens.extension import check_extensible, place_words, write_exte
 from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
 from data_prep.tokens.new_words import find_new_words, kind_of
 from data_prep.tokens.pieces import cut
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import atomic_folder, write_json
@@ -43,11 +43,7 @@ class ExtensionArguments:
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("min_count", 1), ("min_pieces", 2), ("max_new_words", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
+        check_ranges(self, min_count=">= 1", min_pieces=">= 2", max_new_words=">= 1", validation_fraction=">= 0, < 1")
 
 
 class Texts:

@@ -23,7 +23,7 @@ from data_prep.crawl.urls import clean_url, is_wikipedia, read_block_list
 from data_prep.crawl.warc import Record, read_records, response_of
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, StageArguments, document_phase, settings_of
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError, one_line
 from shared.files import shown_path
 from shared.rows import Source, clean_text
@@ -54,10 +54,7 @@ class ExtractArguments:
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_language_score <= 1:
-            raise InputError(f"--min_language_score {self.min_language_score}: is a probability, between 0 and 1")
-        if not 2**10 <= self.max_record_bytes <= 2**30:
-            raise InputError(f"--max_record_bytes {self.max_record_bytes}: must be between 1024 and 1073741824")
+        check_ranges(self, min_language_score=">= 0, <= 1", max_record_bytes=f">= {2**10}, <= {2**30}")
         if self.languages:
             known = language_model().labels
             unknown = [language for language in self.languages if language not in known]

@@ -28,7 +28,7 @@ from data_prep.wikipedia.names import Names, names_of
 from data_prep.wikipedia.pages import is_disambiguation, is_redirect, language_of, source_of, title_url
 from data_prep.wikipedia.template_pages import load_templates, template_phase
 from data_prep.wikipedia.wikitext import clean_wikitext
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import shown_path
 from shared.rows import NAMES, Source, clean_text
@@ -70,8 +70,7 @@ class WikipediaArguments:
             raise InputError(f"--date {self.date}: must look like 20261101")
         if self.wiki is None:
             refuse_flags(self, dict.fromkeys(("dump_dir", "base_url"), "is for a download, --wiki and --date"))
-        if self.max_page_bytes < 1000:
-            raise InputError(f"--max_page_bytes {self.max_page_bytes}: must be at least 1000")
+        check_ranges(self, max_page_bytes=">= 1000")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from data_prep.crawl.lists import COMMON_CRAWL, KINDS, check_snapshots, list_pat
 from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble, server_at
 from data_prep.engine.run import ENOUGH_RECORDS, run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task
-from shared.command_line import run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import BadRecordsError, InputError
 from shared.files import write_json
 from shared.rows import STATE, Source
@@ -78,23 +78,14 @@ class FetchArguments:
                 f"--sampling_ratio: {len(self.sampling_ratio)} values for {len(self.snapshot)} snapshots; give one, "
                 "or one for each"
             )
-        for ratio in self.sampling_ratio:
-            if not 0 < ratio <= 1:
-                raise InputError(f"--sampling_ratio {ratio}: is a share, above 0 and at most 1")
+        check_ranges(self, sampling_ratio="> 0, <= 1", max_files=">= 1", list_snapshots=">= 1")
+        check_ranges(self, retries=">= 0", retry_wait=">= 0")
         for kind in self.kind:
             if kind not in KINDS:
                 raise InputError(f"--kind {kind}: must be one of {', '.join(KINDS)}")
         for name, values in (("snapshot", self.snapshot), ("kind", self.kind)):
             if len(set(values)) < len(values):
                 raise InputError(f"--{name}: {' '.join(values)}: one is named twice")
-        for name, value, least in (
-            ("max_files", self.max_files, 1),
-            ("list_snapshots", self.list_snapshots, 1),
-            ("retries", self.retries, 0),
-            ("retry_wait", self.retry_wait, 0),
-        ):
-            if value is not None and not value >= least:
-                raise InputError(f"--{name} {value}: must be at least {least}")
 
 
 def make_plan(server: Server, stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
@@ -141,8 +132,7 @@ def make_plan(server: Server, stage_args: StageArguments, args: FetchArguments) 
 
 def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
     """Fetch the sample; returns the manifest, or with --list_snapshots the list."""
-    if stage_args.input:
-        raise InputError(f"--input {' '.join(stage_args.input)}: this stage reads --base_url alone; leave it out")
+    refuse_flags(stage_args, {"input": "files are read from --base_url alone", "part_records": "a file has no parts"})
     server = server_at(args.base_url, args.retries, args.retry_wait)
     planning = replace(server, retries=min(PLANNING_RETRIES, server.retries))
     output_dir, plan_file = Path(stage_args.output_dir), Path(stage_args.output_dir, STATE, "plan.json")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 
@@ -47,8 +47,7 @@ class OpinionArguments(TaskArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_sentences < 2:
-            raise InputError(f"--max_sentences {self.max_sentences}: must be at least 2, one of each label")
+        check_ranges(self, max_sentences=">= 2")
 
 
 def find_label(sentence: str) -> str | None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 
@@ -67,8 +67,7 @@ class QuestionArguments(TaskArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_questions < 2:
-            raise InputError(f"--max_questions {self.max_questions}: must be at least 2")
+        check_ranges(self, max_questions=">= 2")
 
 
 class Answer(NamedTuple):

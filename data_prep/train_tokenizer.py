@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer
 from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
 from data_prep.tokens.pieces import cut
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.documents import HELP, Documents, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, content_hash, write_json
@@ -64,10 +64,9 @@ class TokenizerArguments:
     )
 
     def __post_init__(self) -> None:
+        check_ranges(self, validation_fraction=">= 0, < 1")
         if not 0 <= self.reserved_entries < self.vocab_size:
             raise InputError(f"--reserved_entries {self.reserved_entries}: must be from 0 to --vocab_size")
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
         if self.tokenizer_type == "bpe":
             refuse_flags(self, {"strip_accents": "byte-level BPE keeps every letter as it is"})
 

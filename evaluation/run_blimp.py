@@ -31,7 +31,7 @@ from evaluation.masked.scores import (
     open_checkpoints,
     score_sentences,
 )
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.training.environment import hardware, versions
@@ -55,8 +55,7 @@ class BlimpArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.max_samples is not None and self.max_samples < 1:
-            raise InputError(f"--max_samples {self.max_samples}: must be at least 1")
+        check_ranges(self, max_samples=">= 1")
 
 
 def read_files(source: str) -> Iterator[tuple[str, bytes]]:

@@ -32,7 +32,7 @@ from evaluation.cpu.page import TITLES, make_table
 from evaluation.cpu.processes import EAGER, Worker, start_all, time_all
 from evaluation.tasks.runs import name_models
 from shared import onnx_export as export
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.cores import available_cores
 from shared.errors import InputError, RunError, one_line
 from shared.files import check_new_folder, write_report
@@ -77,12 +77,8 @@ class CpuBenchmarkArguments:
             raise InputError(f"--variants {unknown[0]}: there are {', '.join(VARIANTS)}")
         self.variants = [name for name in VARIANTS if name in {EAGER, *self.variants}]
         self.threads = self.threads or sorted({1, available_cores()})
-        for name in ("threads", "seq_lengths", "rounds", "seconds", "starts", "batch_size", "max_samples"):
-            value = getattr(self, name)
-            if value is not None and min(value if isinstance(value, list) else [value]) <= 0:
-                raise InputError(f"--{name}: must be above 0")
-        if min([*self.seq_lengths, self.max_seq_length]) < 8:
-            raise InputError("--seq_lengths, --max_seq_length: must be at least 8")
+        check_ranges(self, threads=">= 1", rounds=">= 1", seconds="> 0", starts=">= 1", batch_size=">= 1")
+        check_ranges(self, seq_lengths=">= 8", max_seq_length=">= 8")
         if self.input is None and (self.task_name or self.calibration_input):
             raise InputError("--task_name, --calibration_input: need --input")
         columns = ("text_column", "text_pair_column", "label_column")

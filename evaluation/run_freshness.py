@@ -36,7 +36,7 @@ from evaluation.masked.freshness_page import draw_all, make_table
 from evaluation.masked.new_words import NewWord, rate_words, read_new_words
 from evaluation.masked.scores import load_model, open_checkpoints
 from evaluation.tasks.bootstrap import interval, resample_sums
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.training.environment import hardware, versions
@@ -74,13 +74,8 @@ class FreshnessArguments:
     dry_run: bool = field(default=False, metadata={"help": "Count documents, look at dates and cutoffs, and stop."})
 
     def __post_init__(self) -> None:
-        for name in ("max_samples", "min_documents", "max_characters", "per_device_eval_batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if not 0 < self.held_out <= 1:
-            raise InputError(f"--held_out {self.held_out}: is a share, above 0 and up to 1")
-        if self.max_seq_length < 16:
-            raise InputError(f"--max_seq_length {self.max_seq_length}: must be at least 16")
+        check_ranges(self, held_out="> 0, <= 1", min_documents=">= 1", max_seq_length=">= 16")
+        check_ranges(self, per_device_eval_batch_size=">= 1")
         if self.cutoff and len(self.cutoff) not in (1, len(self.models)):
             raise InputError(f"--cutoff: {len(self.cutoff)} dates for {len(self.models)} models: one for each, or one")
         if self.cutoff and len(self.models) < 2:

@@ -39,7 +39,7 @@ from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
 from pretraining.masking import EVALUATION, Masker, make_masker
 from shared.blocks import open_blocks, read_manifest
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.loss import IGNORED
@@ -73,16 +73,13 @@ class EvalArguments:
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
 
     def __post_init__(self) -> None:
-        for name in ("max_samples", "max_seq_length", "per_device_eval_batch_size", "pll_samples"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_ranges(self, max_samples=">= 1", per_device_eval_batch_size=">= 1", pll_samples=">= 1")
+        check_ranges(self, validation_fraction=">= 0, < 1")
         if self.is_packed and (self.pll or self.validation_fraction):
             flag = "pll" if self.pll else "validation_fraction"
             raise InputError(f"--{flag}: needs text, and --input is a folder of packed blocks")
         if not self.pll:
             refuse_flags(self, {"pll_samples": "is for --pll"})
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be at least 0 and below 1")
 
     @property
     def is_packed(self) -> bool:

@@ -35,7 +35,7 @@ from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, w
 from evaluation.tasks.bootstrap import resample_sums
 from pretraining.masking import EVALUATION, make_masker
 from shared.blocks import read_manifest
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.tokenizer import tokenizer_hash
@@ -70,9 +70,7 @@ class ProbeArguments:
     seed: int = field(default=0, metadata={"help": "Of the bootstrap and of the random weights."})
 
     def __post_init__(self) -> None:
-        for name in ("max_samples", "max_blocks", "max_seq_length", "per_device_eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_ranges(self, max_samples=">= 1", max_blocks=">= 1", per_device_eval_batch_size=">= 1")
         if not self.text:
             refuse_flags(self, dict.fromkeys(("max_blocks", "max_seq_length", "validation_fraction"), "is for --text"))
         with errors_of("text"):

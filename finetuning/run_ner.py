@@ -43,7 +43,7 @@ from finetuning.ner.sentences import (
 )
 from finetuning.ner.tags import as_tag, check_labels, labels_of, model_scheme, types_of
 from finetuning.ner.windows import encode, keep_classes, merge_windows
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
@@ -64,8 +64,7 @@ class DataArguments(TagArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_seq_length < 8:
-            raise InputError(f"--max_seq_length {self.max_seq_length}: must be at least 8")
+        check_ranges(self, max_seq_length=">= 8")
         if self.stride is not None and not 0 <= self.stride <= self.max_seq_length // 2:
             raise InputError(f"--stride {self.stride}: must be from 0 to half of --max_seq_length")
 

@@ -30,7 +30,7 @@ from finetuning.qa.answers import write_answer_errors, write_misplaced, write_pr
 from finetuning.qa.spans import WindowCollator, Windows, WindowSettings, cut_windows, keep_best_spans, pass_context_on
 from finetuning.qa.squad import QuestionArguments, Questions, check_both_kinds, check_questions, read_questions
 from finetuning.qa.usage import USAGE
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.loss import rule_out_padding, span_loss
 from shared.training.arguments import choose_best_by
@@ -53,9 +53,7 @@ class DataArguments(QuestionArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("max_seq_length", "max_question_length", "max_answer_length", "n_best_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least 1")
+        check_ranges(self, n_best_size=">= 1")
 
 
 def load_data(

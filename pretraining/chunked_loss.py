@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from shared.command_line import check_ranges
 from shared.errors import InputError
 from shared.loss import IGNORED, cross_entropy_loss
 
@@ -28,8 +29,7 @@ class LossArguments:
     )
 
     def __post_init__(self) -> None:
-        if self.loss_chunk is not None and self.loss_chunk < 1:
-            raise InputError(f"--loss_chunk {self.loss_chunk}: must be above 0; leave it out for all targets at once")
+        check_ranges(self, loss_chunk=">= 1")
         super().__post_init__()  # type: ignore[misc]  # of the other arguments of the script
 
 

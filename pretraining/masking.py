@@ -9,6 +9,7 @@ import torch
 
 from pretraining.text.mixture import Mixture, name_rows, open_rows
 from pretraining.text.words import word_edges
+from shared.command_line import check_ranges
 from shared.errors import InputError
 from shared.loss import IGNORED
 
@@ -24,12 +25,8 @@ class MaskingArguments:
     whole_word_mask: bool = field(default=False, metadata={"help": "Predict whole words instead of single tokens."})
 
     def __post_init__(self) -> None:
-        for name in ("mlm_probability", "mlm_probability_end", "mask_replace_prob", "random_replace_prob"):
-            if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise InputError(f"--{name} {getattr(self, name)}: must be between 0 and 1")
-        for name in ("mlm_probability", "mlm_probability_end"):
-            if getattr(self, name) == 0:
-                raise InputError(f"--{name} 0: nothing would be masked")
+        check_ranges(self, mlm_probability="> 0, <= 1", mlm_probability_end="> 0, <= 1")
+        check_ranges(self, mask_replace_prob=">= 0, <= 1", random_replace_prob=">= 0, <= 1")
         if self.mask_replace_prob + self.random_replace_prob > 1:
             raise InputError("--mask_replace_prob and --random_replace_prob add up to more than 1")
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import os
 import re
 import sys
@@ -45,7 +46,12 @@ INSTEAD = dict.fromkeys(FILES, DATASET) | {"dataset_name": FILES}  # of a recipe
 
 LIMITS = "(.*_)?max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
 SEEDS = "(.*_)?seeds?"
-
+COMPARISONS = {
+    ">=": (operator.ge, "at least"),
+    ">": (operator.gt, "above"),
+    "<=": (operator.le, "at most"),
+    "<": (operator.lt, "below"),
+}
 
 SHOWN = {  # flags of Trainer in --help; the others are in --help_all
     *("output_dir", "do_train", "do_eval", "do_predict", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs"),
@@ -198,6 +204,18 @@ def check_limits(arguments: Any) -> None:
             raise InputError(f"--{field.name} {' '.join(map(str, numbers))}: must be from 0 to {2**32 - 1}")
         if re.fullmatch(LIMITS, field.name) and isinstance(value, int) and value < 1 and value != field.default:
             raise InputError(f"--{field.name} {value}: must be at least 1; or leave the flag out")
+
+
+def check_ranges(args: Any, **ranges: str) -> None:
+    """Raise InputError for a flag whose value, or one of whose values, does not lie in its range, as "> 0, <= 1" is
+    one. A flag that is None is not looked at."""
+    for name, text in ranges.items():
+        value = getattr(args, name)
+        conditions = [condition.split() for condition in text.split(", ")]
+        for number in value if isinstance(value, list) else [] if value is None else [value]:
+            if not all(COMPARISONS[sign][0](number, float(limit)) for sign, limit in conditions):
+                words = " and ".join(f"{COMPARISONS[sign][1]} {limit}" for sign, limit in conditions)
+                raise InputError(f"--{name} {number}: must be {words}")
 
 
 def refuse_flags(args: Any, reasons: dict[str, str]) -> None:

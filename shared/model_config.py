@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from shared.command_line import check_ranges
 from shared.errors import InputError, one_line
 from shared.tokenizer import FILES, UNUSED, tokenizer_hash
 
@@ -68,8 +69,7 @@ class ModelArguments:
             raise InputError("--config_overrides: a checkpoint brings its own configuration; remove the flag")
         if self.model_name_or_path and self.word_vectors:
             raise InputError("--word_vectors: a checkpoint brings its own embeddings; remove one of the two flags")
-        if not 0 <= self.least_shared_vocabulary <= 1:
-            raise InputError(f"--least_shared_vocabulary {self.least_shared_vocabulary}: must be from 0 to 1")
+        check_ranges(self, least_shared_vocabulary=">= 0, <= 1")
         if not self.model_name_or_path and self.least_shared_vocabulary != type(self).least_shared_vocabulary:
             raise InputError("--least_shared_vocabulary: is for a checkpoint, --model_name_or_path; remove the flag")
         config = Path(self.model_name_or_path or "", "config.json")

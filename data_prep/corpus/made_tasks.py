@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shared.command_line import check_ranges
 from shared.documents import HELP, Documents, is_held_out
-from shared.errors import InputError
 from shared.files import atomic_folder, write_json
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")  # English: the next sentence begins with a capital
@@ -29,8 +29,7 @@ class TaskArguments:
     seed: int = field(default=42, metadata={"help": "Another seed takes other parts of the same documents."})
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be between 0 and 1")
+        check_ranges(self, validation_fraction="> 0, < 1")
 
 
 @dataclass
@@ -40,10 +39,7 @@ class SentenceTaskArguments(TaskArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_sentences < 2:
-            raise InputError(f"--max_sentences {self.max_sentences}: must be at least 2")
-        if self.max_words < LEAST_WORDS:
-            raise InputError(f"--max_words {self.max_words}: must be at least {LEAST_WORDS}, the fewest of a sentence")
+        check_ranges(self, max_sentences=">= 2", max_words=f">= {LEAST_WORDS}")
 
 
 def choose_sentences(document: str, max_words: int, rng: random.Random) -> list[list[str]]:

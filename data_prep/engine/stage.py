@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from shared.command_line import refuse_flags
+from shared.command_line import check_ranges, refuse_flags
 from shared.cores import available_cores
 from shared.errors import InputError, RunError
 from shared.files import atomic_file, sha256_of, write_json
@@ -67,12 +67,7 @@ class StageArguments:
 
     def __post_init__(self) -> None:
         self.output_dir = os.path.abspath(self.output_dir)  # a worker may have another working directory
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"--workers {self.workers}: must be at least 1")
-        if self.part_records < 1:
-            raise InputError(f"--part_records {self.part_records}: must be at least 1")
-        if not 0 <= self.max_bad_records <= 1:
-            raise InputError(f"--max_bad_records {self.max_bad_records}: is a share, between 0 and 1")
+        check_ranges(self, workers=">= 1", part_records=">= 1", max_bad_records=">= 0, <= 1")
         if self.executor == "slurm" and not self.slurm_partition:
             raise InputError("--executor slurm: name the partition, --slurm_partition")
         if self.executor != "slurm":

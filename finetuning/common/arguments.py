@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback
 
-from shared.command_line import refuse_flags
+from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError
 from shared.training.arguments import RunArguments
 
@@ -33,8 +33,7 @@ class CheckpointArguments:
     new_head: bool = field(init=False, default=False)  # set by load_config, where labels are no longer the same
 
     def __post_init__(self) -> None:
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InputError(f"--dropout {self.dropout}: is a probability, at least 0 and below 1")
+        check_ranges(self, dropout=">= 0, < 1")
         if self.attn_implementation == "flex_attention":
             raise InputError(
                 "--attn_implementation flex_attention: is for --isolate_documents of run_mlm.py; use sdpa"
@@ -79,8 +78,7 @@ class FineTuningArguments(RunArguments):
         self.search_folder = self.output_dir  # runs with other seeds share it, see run_seeds
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"--seeds {' '.join(map(str, self.seeds))}: one is named twice")
-        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
-            raise InputError(f"--early_stopping_patience {self.early_stopping_patience}: must be at least 1")
+        check_ranges(self, early_stopping_patience=">= 1", search_fraction="> 0, < 1")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise InputError(
                 "--early_stopping_patience: needs --load_best_model_at_end --eval_strategy epoch --save_strategy epoch"
@@ -96,8 +94,6 @@ class FineTuningArguments(RunArguments):
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
         refuse_flags(self, {"batch_ramp": "is for pretraining"})
-        if not 0 < self.search_fraction < 1:
-            raise InputError(f"--search_fraction {self.search_fraction}: is a share, between 0 and 1")
         for entry in self.search_space:
             read_space(entry)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
-from shared.command_line import refuse_flags
+from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError, one_line
 from shared.files import sha256_of
 from shared.tokenizer import tokenizer_hash
@@ -50,10 +50,7 @@ class LabelledDataArguments:
     max_predict_samples: int | None = field(default=None, metadata={"help": "Predict the first N rows only."})
 
     def __post_init__(self) -> None:
-        for name in ("max_train_samples", "max_eval_samples", "max_predict_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name} {value}: must be at least 1")
+        check_ranges(self, validation_fraction="> 0, < 1")
         separator = {**{name: sign for sign, name in SEPARATORS.items()}, "\\t": "\t"}.get(
             self.csv_separator or "", self.csv_separator
         )
@@ -61,8 +58,6 @@ class LabelledDataArguments:
             raise InputError(f"--csv_separator {self.csv_separator}: must be one character, for example ; or tab")
         if len(set(self.column_names)) < len(self.column_names):
             raise InputError(f"--column_names {' '.join(self.column_names)}: one is named twice")
-        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: is a share, between 0 and 1")
         self.text_format = TextFormat(self.file_encoding, separator, self.csv_quotes, tuple(self.column_names))
 
     @property

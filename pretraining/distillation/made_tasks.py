@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from shared.command_line import refuse_flags
+from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError
 from shared.loss import IGNORED
 from shared.model_config import count_positions
@@ -58,8 +58,7 @@ class MadeTaskArguments:
         for task in COLUMNS:
             if not getattr(self, f"{task}_dataset"):
                 refuse_flags(self, dict.fromkeys([f"{task}s_per_group", f"{task}_weight"], f"is for --{task}_dataset"))
-            if self.rows_per_group[task] < 1:
-                raise InputError(f"--{task}s_per_group {self.rows_per_group[task]}: must be at least 1")
+            check_ranges(self, **{f"{task}s_per_group": ">= 1"})
         if not self.made_tasks:
             refuse_flags(self, {"max_task_tokens": f"is for {', '.join(f'--{task}_dataset' for task in COLUMNS)}"})
 

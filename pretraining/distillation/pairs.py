@@ -12,7 +12,7 @@ from pretraining.distillation.made_tasks import MadeTask
 from pretraining.distillation.sentences import add_copies
 from pretraining.masking import MaskedBlocks
 from pretraining.text.mixture import Mixture
-from shared.errors import InputError
+from shared.command_line import check_ranges
 
 CHUNK = 4096  # sentences among which partners are looked for; bounds memory at about 200 MB
 
@@ -31,11 +31,9 @@ class PairArguments:
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate N groups only, of all lengths."})
 
     def __post_init__(self) -> None:
-        if self.max_eval_samples is not None and self.max_eval_samples < 1:
-            raise InputError(f"--max_eval_samples {self.max_eval_samples}: must be at least 1")
-        for name, least in (("pairs_per_text", 1), ("pairs_per_group", 2), ("blocks_per_group", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} {getattr(self, name)}: must be at least {least}")
+        check_ranges(
+            self, max_eval_samples=">= 1", pairs_per_text=">= 1", pairs_per_group=">= 2", blocks_per_group=">= 0"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from shared.command_line import check_ranges
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, content_hash, write_json
@@ -36,10 +37,7 @@ class SentenceArguments:
             raise InputError(
                 f"--min_words {self.min_words} --max_words {self.max_words}: the first is the smaller one"
             )
-        if not 0 <= self.edited_share <= 1:
-            raise InputError(f"--edited_share {self.edited_share}: is a share, from 0 to 1")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"--validation_fraction {self.validation_fraction}: must be above 0 and below 1")
+        check_ranges(self, edited_share=">= 0, <= 1", validation_fraction="> 0, < 1")
 
 
 def cached_sentences(documents: Documents, args: SentenceArguments, quiet: bool) -> dict[str, list[str]]:

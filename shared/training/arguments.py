@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_cuda_available
 
-from shared.command_line import refuse_flags
+from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError, one_line
 from shared.training.batch_ramp import BatchRamp, read_ramp
 
@@ -155,8 +155,7 @@ class RunArguments(TrainingArguments):
         self._check_packages()
         if not self.smooths_labels:
             refuse_flags(self, {"label_smoothing_factor": "only run_glue.py and run_ner.py have a loss that smooths"})
-        elif not 0 <= self.label_smoothing_factor < 1:
-            raise InputError(f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1")
+        check_ranges(self, label_smoothing_factor=">= 0, < 1")
         if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
             raise InputError(f"--train_sampling_strategy {self.train_sampling_strategy}: not in this repository")
         if self.use_cpu and self.deepspeed_plugin is not None:

@@ -184,8 +184,9 @@ def crawl(tmp_path):
 
 def fetch(base, output_dir, workers=1, max_bad_records=1.0, **flags):
     flags = {"snapshot": [SNAPSHOT], "sampling_ratio": [0.25], "retry_wait": 0.01, "retries": 3} | flags
+    stage = {name: flags.pop(name) for name in ("input", "part_records") if name in flags}
     stage_args = FetchStageArguments(
-        output_dir=str(output_dir), workers=workers, max_bad_records=max_bad_records, input=flags.pop("input", [])
+        output_dir=str(output_dir), workers=workers, max_bad_records=max_bad_records, **stage
     )
     return script.main(stage_args, FetchArguments(base_url=getattr(base, "url", str(base)), **flags))
 
@@ -615,7 +616,8 @@ def test_other_settings_are_refused_in_a_folder_with_work(crawl, tmp_path):
         ({"base_url": "s3://commoncrawl"}, "must be an http"),
         ({"base_url": "no/such/folder"}, "no such folder"),
         ({"base_url": "https://"}, "must look like"),
-        ({"input": ["x"]}, "--input x"),
+        ({"input": ["x"]}, "--input: files are read from --base_url alone"),
+        ({"part_records": 5}, "--part_records: a file has no parts"),
     ],
 )
 def test_wrong_flags(crawl, tmp_path, flags, message):

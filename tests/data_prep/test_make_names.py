@@ -93,7 +93,7 @@ def test_the_same_settings_give_the_same_bytes(text, tmp_path):
     ("more", "message"),
     [
         ({"max_sentences": 1}, "--max_sentences 1: must be at least 2"),
-        ({"validation_fraction": 0}, "--validation_fraction 0: must be between 0 and 1"),
+        ({"validation_fraction": 0}, "--validation_fraction 0: must be above 0 and below 1"),
         ({"validation_fraction": 1e-9}, "--input: [0-9]+ sentences with [0-9]+ names; give more text"),
     ],
 )

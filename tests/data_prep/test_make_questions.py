@@ -91,7 +91,7 @@ def test_the_same_settings_give_the_same_bytes_and_more_questions_only_add(text,
     ("more", "message"),
     [
         ({"max_questions": 1}, "--max_questions 1: must be at least 2"),
-        ({"validation_fraction": 1}, "--validation_fraction 1: must be between 0 and 1"),
+        ({"validation_fraction": 1}, "--validation_fraction 1: must be above 0 and below 1"),
         ({"validation_fraction": 1e-9}, "--input: [0-9]+ questions, none of them in validation; give more text"),
     ],
 )

@@ -173,7 +173,7 @@ def test_a_variant_that_loses_too_much_is_not_recommended(measured):
     [
         ({"variants": ["tensorrt"]}, "--variants tensorrt: there are eager"),
         ({"variants": ["onnx_static"]}, "--variants onnx_static: needs --input"),
-        ({"seconds": 0.0}, "--seconds: must be above 0"),
+        ({"seconds": 0.0}, "--seconds 0.0: must be above 0"),
         ({"seq_lengths": [4]}, "--seq_lengths"),
         ({"models": ["a/x", "b/x"]}, "--models b/x: the name 'x' is taken"),
         ({"task_name": "sst2"}, "--task_name, --calibration_input: need --input"),

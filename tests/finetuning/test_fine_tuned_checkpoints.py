@@ -294,7 +294,7 @@ def test_dropout_of_fine_tuning_is_not_that_of_the_checkpoint(encoder, tmp_path)
         assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (share, 0.1)
         found[share] = json.loads((folder / "trainer_state.json").read_text())["log_history"][0]["loss"]
     assert found[0] != found[0.5]
-    with pytest.raises(InputError, match=r"--dropout 1\.0: is a probability"):
+    with pytest.raises(InputError, match=r"--dropout 1\.0: must be at least 0 and below 1"):
         run(encoder, tmp_path / "out", "--train_file", file, "--dropout", 1)
 
 

@@ -139,7 +139,7 @@ def test_a_run_with_the_flag_is_one_without_it_but_for_rounding(tmp_path):
 
 
 def test_what_it_cannot_do_is_refused():
-    with pytest.raises(InputError, match="--loss_chunk 0: must be above 0"):
+    with pytest.raises(InputError, match="--loss_chunk 0: must be at least 1"):
         LossArguments(loss_chunk=0)
     for kind, args, message in (
         ("electra", {}, "--loss_chunk: is for bert, roberta, modernbert, not electra"),

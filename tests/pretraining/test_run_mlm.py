@@ -346,7 +346,7 @@ def test_wrong_input_is_refused_before_the_model_is_built(tmp_path, wordpiece, b
         (["--packed_dataset", tmp_path / "packed", "--validation_fraction", "0.2"], "was packed with 0.1; leave the"),
         (["--packed_dataset", tmp_path / "packed", "--vocab_size", "300"], "--vocab_size 300: .* has 200 entries"),
         (["--packed_dataset", tmp_path / "nowhere"], "not a folder of packed blocks"),
-        (["--packed_dataset", tmp_path / "packed", "--mlm_probability", "0"], "nothing would be masked"),
+        (["--packed_dataset", tmp_path / "packed", "--mlm_probability", "0"], "--mlm_probability 0.0: must be above"),
         (["--packed_dataset", tmp_path / "packed", "--max_train_samples", "0"], "--max_train_samples"),
         (["--packed_dataset", tmp_path / "packed", "--max_tokens", "5"], "give one budget"),
         (["--packed_dataset", tmp_path / "packed", "--max_steps", "-1", "--max_hours", "-1"], "must be above 0"),

@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(tmp_path, bpe):
     go_on(old, BertTokenizer(vocab=few), least_shared_vocabulary=0.75)
     moved = {**words, "[PAD]": words["the"], "the": words["[PAD]"]}
     refused(r"its padding token is entry \d+, that of .* is entry 0", BertTokenizer(vocab=moved))
-    with pytest.raises(InputError, match=r"--least_shared_vocabulary 80\.0: must be from 0 to 1"):
+    with pytest.raises(InputError, match=r"--least_shared_vocabulary 80\.0: must be at least 0 and at most 1"):
         ModelArguments(least_shared_vocabulary=80.0)
 
 

@@ -6,12 +6,13 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from conftest import ROOT
 
-from shared.command_line import parse_arguments
+from shared.command_line import check_ranges, parse_arguments
 from shared.errors import InputError
 
 
@@ -91,6 +92,18 @@ def test_wrong_types_exit_with_2(tmp_path):
     with pytest.raises(SystemExit) as exit:
         parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", "offset: many")])
     assert exit.value.code == 2
+
+
+def test_values_outside_of_their_ranges_are_refused():
+    args = SimpleNamespace(share=0.5, shares=[0.1, 1.0], count=None, nothing=float("nan"))
+    check_ranges(args, share="> 0, < 1", shares="> 0, <= 1", count=">= 1")
+    for ranges, message in (
+        ({"share": "> 0.5, <= 1"}, "--share 0.5: must be above 0.5 and at most 1"),
+        ({"shares": ">= 0, < 1"}, "--shares 1.0: must be at least 0 and below 1"),
+        ({"nothing": ">= 0"}, "--nothing nan: must be at least 0"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+            check_ranges(args, **ranges)
 
 
 def test_no_flags_run_the_default_recipe_and_say_so(tmp_path, capsys):
