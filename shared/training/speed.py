@@ -152,9 +152,13 @@ def shortest(work: Callable[[], Any], device: torch.device, times: int = 5) -> f
 def say_if_bf16_pays(trainer: Any) -> None:
     """Time forward and backward pass of a batch on a CPU in both precisions, and print the outcome, once for a model.
 
-    The products alone do not tell: on matrix units (AMX) they are faster in bf16, but torch's fused attention may be
-    slower by more than that, so attention by plain products is timed as well. Copies of the model do the work.
+    The products alone do not tell: processors with instructions for them are faster in bf16, but torch's fused
+    attention may be slower by more than that, so attention by plain products is timed as well. Copies of the model do
+    the work. Without such instructions, nothing is said to those who have not asked for bf16.
     """
+    has_products = any("bf16" in name for name in hardware("cpu")["cpu_instructions"])
+    if not (trainer.args.bf16 or has_products):
+        return
     key = (type(trainer.model), trainer.model.num_parameters())
     if key in _SAID or trainer.is_deepspeed_enabled:  # its weights are in bf16 themselves
         return
@@ -171,7 +175,7 @@ def say_if_bf16_pays(trainer: Any) -> None:
 
     model, eager = (copy.deepcopy(trainer.model).train() for _ in range(2))
     tries = {"fp32": functools.partial(work, model, False), "": functools.partial(work, model, True)}
-    if "amx_bf16" in hardware("cpu")["cpu_instructions"] and model.config._attn_implementation == "sdpa":
+    if has_products and model.config._attn_implementation == "sdpa":
         eager.set_attn_implementation("eager")
         tries[" with --attn_implementation eager"] = functools.partial(work, eager, True)
     seconds, start = dict.fromkeys(tries, float("inf")), time.perf_counter()

@@ -80,7 +80,8 @@ class ExactTrainer(Trainer):
         """Train as Trainer does. `metrics` of the result counts `skipped_steps`. Raises RunError, or SystemExit
         after a signal."""
         with self.signals.catching():
-            if self.args.bf16 and self.args.device.type == "cpu" and self.is_world_process_zero():
+            asked = self.args.bf16 or self.is_trial  # a dry run tells who has not thought of it
+            if asked and self.args.device.type == "cpu" and self.is_world_process_zero():
                 say_if_bf16_pays(self)
                 self.clock = StepClock(self.args.device)
             output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)

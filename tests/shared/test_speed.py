@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from shared.loss import project_masked_only
+from shared.training import speed
 from shared.training.environment import hardware
 from shared.training.speed import PHASES, StepClock, flops_per_token, measure_peak, shortest
 
@@ -110,6 +111,22 @@ def test_bf16_on_a_cpu_needs_no_other_flag(tmp_path, capsys):
     assert ("bf16" in (tmp_path / "run" / "recipe.yaml").read_text()) and json.loads(
         (tmp_path / "run" / "manifest.json").read_text()
     )["hardware"]["cpu_capability"]
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="is about CPUs")
+def test_a_dry_run_tells_where_bf16_may_pay(tmp_path, monkeypatch, capsys):
+    from test_run_mlm import run
+
+    facts = hardware("cpu")
+    for instructions, tries in ((["avx2", "avx512_bf16"], 1), (["amx_bf16", "avx2"], 1), (["avx2"], 0)):
+        monkeypatch.setattr(speed, "_SAID", set())
+        monkeypatch.setattr(speed, "hardware", lambda kind, names=instructions: facts | {"cpu_instructions": names})
+        run(tmp_path / "run", "--dry_run")
+        printed = capsys.readouterr().out
+        found = re.findall(
+            r"^--bf16: .* tokens takes \d\.\d+( and \d\.\d+ with --attn_impl\w+ eager)? of", printed, re.M
+        )
+        assert [bool(eager) for eager in found] == [True] * tries
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="it is Linux that tells")
