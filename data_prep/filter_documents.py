@@ -13,19 +13,17 @@ them.
 
 import importlib.metadata
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import StageArguments, document_phase, settings_of
-from data_prep.languages import language_of_code
 from data_prep.quality.by_language import THRESHOLDS
 from data_prep.quality.models import closest
 from data_prep.quality.rules import RULE_SETS, RULES
 from data_prep.quality.step import EXPLAIN, Filter, tell_why
-from data_prep.quality.word_lists import ENGLISH_STOP_WORDS, GOPHER_STOP_WORDS, WordList, read_lists
+from data_prep.quality.word_lists import ENGLISH_STOP_WORDS, GOPHER_STOP_WORDS, WordList, check_codes, read_lists
 from shared.command_line import run_script
 from shared.errors import InputError
 from shared.files import sha256_of
@@ -145,11 +143,7 @@ def _refuse_useless(args: FilterArguments, wanted: set[str]) -> None:
 def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]:
     """The step, the settings that its output depends on (files by their hash), and the packages. Raises InputError."""
     limits = chosen_rules(args)
-    for language in args.languages:
-        if not re.fullmatch("[a-z]{2,3}", language_of_code(language)):
-            raise InputError(
-                f"--languages {language}: not a code; those of ISO 639 have two or three letters: en, gsw"
-            )
+    check_codes("languages", args.languages)
     english = {"gopher_stop_words": {"en": frozenset(GOPHER_STOP_WORDS)}, "stop_words": {"en": ENGLISH_STOP_WORDS}}
     lists = {kind: {"en": WordList(words["en"])} for kind, words in english.items()}
     more = read_lists("stop_words", args.stop_words)

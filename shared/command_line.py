@@ -174,7 +174,20 @@ def parse_arguments(
     paths, flags = configs.parse_known_args(argv)
     given = {word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")}
     unused = {other for name in given for other in INSTEAD.get(name, ())}
-    words = [word for path in paths.config for word in read_recipe(path, known, unused)]
+    words: list[str] = []
+    recipe_of: dict[str, str] = {}
+    for path in paths.config:
+        read = read_recipe(path, known, unused)
+        words += read
+        recipe_of |= {word[2:].partition("=")[0]: path for word in read if word.startswith("--")}
+
+    def name_recipe(message: str) -> None:
+        flag = re.match(r"argument --(\w+)", message)
+        where = recipe_of.get(flag[1]) if flag and flag[1] not in given else None
+        usual_error(f"{where}: {message}" if where else message)
+
+    usual_error = parser.error
+    parser.error = name_recipe
     if on_read:
         on_read(parser.parse_known_args(words + flags)[0])
     try:

@@ -108,7 +108,10 @@ class Documents:
         source = Source(0, str(file), file.stat().st_size)
         for _, share, row, problem in read_raw(source, columns=[TEXT_COLUMN]):
             if problem == DAMAGED:
-                raise InputError(f"{file}: {problem}")
+                raise InputError(
+                    f"{file}: {problem}; get the file again, or let filter_documents.py --max_bad_records 1 write "
+                    "what can be read of it"
+                )
             if row is None or TEXT_COLUMN not in row:
                 self.skipped[problem or "no field 'text'"] += 1
             elif (text := self._clean(row[TEXT_COLUMN])) is not None:

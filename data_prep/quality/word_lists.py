@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from data_prep.languages import language_of_code
 from data_prep.quality.splitter import hash_of
 from shared.errors import InputError
 
@@ -50,6 +51,13 @@ class WordList:
         return len(found) + sum(bool(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)) for word in more)
 
 
+def check_codes(flag: str, languages: list[str]) -> None:
+    """Raise InputError for a language that is no code of ISO 639."""
+    for language in languages:
+        if not re.fullmatch("[a-z]{2,3}", language_of_code(language)):
+            raise InputError(f"--{flag} {language}: not a code; those of ISO 639 have two or three letters: en, gsw")
+
+
 def read_lists(flag: str, entries: list[str]) -> dict[str, WordList]:
     """Word lists by language. Raises InputError."""
     lists = {}
@@ -61,7 +69,10 @@ def read_lists(flag: str, entries: list[str]) -> dict[str, WordList]:
             words = Path(name).read_text(encoding="utf-8").lower().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--{flag} {entry}: {error}; the file holds one word a line, in UTF-8") from error
-        lists[language] = WordList(frozenset(filter(None, map(str.strip, words))))
-        if not lists[language].words:
+        check_codes(flag, [language])
+        found = frozenset(filter(None, map(str.strip, words)))
+        if not found:
             raise InputError(f"--{flag} {entry}: the file holds no words")
+        lists[language] = WordList(found)
+        lists.setdefault(language_of_code(language), lists[language])  # deu, DE and de_AT are German
     return lists

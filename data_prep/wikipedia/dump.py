@@ -18,7 +18,7 @@ from shared.rows import LOST, Source
 CHUNK = 1 << 20
 READ = 1 << 16  # of compressed bytes; what follows a stream is copied for each stream
 MAX_HEAD = 4 << 20  # bytes before the first page: the site's names are a few thousand
-_PAGE_START, _PAGE_END = re.compile(rb"<page[\s>]"), b"</page>"
+_PAGE_START, _PAGE_END, _END = re.compile(rb"<page[\s>]"), b"</page>", b"</mediawiki>"
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -133,7 +133,7 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield ("head", what stands before the first page), then of each page ("page", bytes) or (problem, b"")."""
     buffer = bytearray()
     state = "head"  # head, between, page, or skip: inside a page that is too large
-    searched = 0
+    searched, is_open = 0, False  # a dump that opens with <mediawiki> closes it; a single stream of one does neither
     for piece in pieces:
         buffer += piece
         while True:
@@ -141,7 +141,8 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
                 match = _PAGE_START.search(buffer, searched)
                 if not match:
                     if state == "between":
-                        del buffer[:-6]
+                        is_open = is_open and _END not in buffer
+                        del buffer[: 1 - len(_END)]
                         searched = 0
                     elif len(buffer) > MAX_HEAD:
                         raise Damaged(f"no page in it, not a MediaWiki dump: {LOST}")
@@ -149,6 +150,7 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
                         searched = max(0, len(buffer) - 6)
                     break
                 if state == "head":
+                    is_open = b"<mediawiki" in buffer[: match.start()]
                     yield "head", bytes(buffer[: match.start()])
                 del buffer[: match.start()]
                 state, searched = "page", 5
@@ -176,8 +178,8 @@ def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
     if state == "head":
         yield "head", bytes(buffer)
         raise Damaged(f"no page in it, not a MediaWiki dump: {LOST}")
-    if state != "between":
-        raise Damaged(f"file ends inside a page: {LOST}")
+    if state != "between" or is_open:
+        raise Damaged(f"file ends {'before </mediawiki>' if state == 'between' else 'inside a page'}: {LOST}")
 
 
 def _parse(content: bytes, start: Any, end: Any, data: Any) -> None:

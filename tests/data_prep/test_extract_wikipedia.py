@@ -213,6 +213,11 @@ def test_a_truncated_file_costs_what_was_cut_off_and_one_bad_record(tmp_path):
     assert outcomes(path)[-1].reason == "damaged bz2: the rest is lost"
     plain = write_dump(tmp_path / "d.xml", pages[:3], tail=pages[3][:50])
     assert [outcome.reason for outcome in outcomes(plain)] == ["", "", "", "file ends inside a page: the rest is lost"]
+    between = write_dump(tmp_path / "b.xml", pages[:3], tail="\n")
+    assert [outcome.reason for outcome in outcomes(between)][3:] == ["file ends before </mediawiki>: the rest is lost"]
+    bare = tmp_path / "stream.xml"  # one of the streams of a dump, by its index
+    bare.write_text("\n".join(pages[:3]))
+    assert [outcome.reason for outcome in outcomes(bare)] == ["", "", ""]
 
 
 @pytest.mark.parametrize("content", [b"", b"BZh9 no", b"<html><body>Not found</body></html>", b"\x00" * 9_000_000])

@@ -121,7 +121,7 @@ def test_word_lists_by_language(run, tmp_path):
         "--bad_words",
         f"en={words}",
         "--stop_words",
-        f"de={words}",
+        f"deu={words}",
     ]
     rows = [
         {"id": "1", "text": "The best of darning, and that with two   words", "language": "en"},
@@ -154,6 +154,7 @@ def test_word_lists_by_language(run, tmp_path):
         (["--bad_words", "words.txt"], "write LANGUAGE=FILE"),
         (["--bad_words", "en=missing.txt"], "No such file"),
         (["--stop_words", "en=/dev/null"], "no words"),
+        (["--stop_words", f"german={__file__}"], "--stop_words german: not a code"),
         (["--fasttext_model", "missing.bin"], "--fasttext_label"),
         (["--fasttext_model", "missing.bin", "--fasttext_label", "a", "--min_fasttext_score", "0.5"], "no such file"),
         (["--min_fasttext_score", "0.5"], "name the --fasttext_model"),

@@ -88,10 +88,12 @@ def test_a_key_given_twice_and_bytes_that_are_no_text_are_refused(tmp_path):
         parse_arguments([Arguments], ["--config", str(tmp_path / "r.yaml")])
 
 
-def test_wrong_types_exit_with_2(tmp_path):
-    with pytest.raises(SystemExit) as exit:
-        parse_arguments([Arguments], ["--config", write(tmp_path / "r.yaml", "offset: many")])
-    assert exit.value.code == 2
+def test_wrong_types_exit_with_2_and_name_their_recipe(tmp_path, capsys):
+    recipe = write(tmp_path / "r.yaml", "offset: many")
+    for words, place in ((["--config", recipe], f"{recipe}: "), (["--learning_rate", "low"], "")):
+        with pytest.raises(SystemExit) as exit:
+            parse_arguments([Arguments], words)
+        assert exit.value.code == 2 and f"error: {place}argument --" in capsys.readouterr().err
 
 
 def test_values_outside_of_their_ranges_are_refused():
