@@ -149,7 +149,7 @@ def _check_settings(stage: Stage) -> None:
         return
     flat_before, flat_now = _flat(before), _flat(now)
     different = sorted(key for key in flat_before | flat_now if flat_before.get(key) != flat_now.get(key))
-    shown = "; ".join(f"{key} was {flat_before.get(key)!r}, is {flat_now.get(key)!r}" for key in different[:5])
+    shown = "; ".join(_difference(key, flat_before.get(key), flat_now.get(key)) for key in different[:5])
     raise InputError(
         f"--output_dir {stage.output_dir}: was made with other settings or input: {shown}; name a new folder, or "
         "remove this one"
@@ -166,6 +166,17 @@ def _check_files(stage: Stage) -> None:
         path = Path(stage.output_dir, name)
         if sha256_of(path) != digest:
             raise InputError(f"{path}: changed since it was written; remove it, and the same command makes it again")
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """What changed, of long lists (of files) in numbers with one for all."""
+    if not (isinstance(before, list) and isinstance(now, list) and len(before) + len(now) > 2):
+        return f"{name} was {before!r}, is {now!r}"
+    old, new = ({json.dumps(one): one for one in some} for some in (before, now))
+    gone, more = ([one for key, one in a.items() if key not in b] for a, b in ((old, new), (new, old)))
+    if not gone and not more:
+        return f"{name} has another order"
+    return f"{name} has {len(more)} new of {len(now)} and lacks {len(gone)} of {len(before)}, like {(more or gone)[0]}"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_other_settings_or_input_are_refused(corpus, whole, tmp_path):
         run(corpus, whole, keep_odd=True)
     with pytest.raises(InputError, match=r"settings\.part_records was 50, is 60"):
         run(corpus, whole, part_records=60)
-    with pytest.raises(InputError, match="inputs was"):
+    with pytest.raises(InputError, match=r"inputs has 0 new of 1 and lacks \d of \d, like .*1.parquet"):
         run(corpus / "0.parquet", whole)
     (tmp_path / "foreign.txt").write_text("mine")
     with pytest.raises(InputError, match="no stage has written"):
