@@ -136,7 +136,8 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", "shipped_wikiann", *AFTER, "published_model")
-DATED = ("freshness", "update_freshness", "update_freshness_arxiv", "update_freshness_rest")
+DATED = ("freshness", "update_freshness", "update_freshness_arxiv", "update_freshness_rest", "twin_quarters")
+SERIES = ("updates", "updates_longer", "twin")
 GATES = ("compare", "update_of_tiny", "update_gate")
 TABLES: dict[str, dict[str, Table]] = {  # of each page
     "README.md": {"summary": ([*SUMMARY.values(), *SUMMARY_MORE], summary_table)},
@@ -158,8 +159,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "evaluation/RESULTS.md": {
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
-        "bf16": (["evaluation/results/bf16_cpu.json"], mlm.make_table),
-        "amx": (["evaluation/results/amx_cpu.json"], mlm.make_table),
+        **{name: ([f"evaluation/results/{name}_cpu.json"], mlm.make_table) for name in ("bf16", "amx")},
         "variants": (
             ["evaluation/results/knobs_cpu.json"],
             lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],
@@ -172,8 +172,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "probes": (["evaluation/results/probes.json"], probes_page.make_table),
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
-        "updates": (["evaluation/results/updates.json"], series_table),
-        "updates_longer": (["evaluation/results/updates_longer.json"], series_table),
+        **{name: ([f"evaluation/results/{name}.json"], series_table) for name in SERIES},
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         **{name: ([f"evaluation/results/{name}.json"], gate_table) for name in GATES},
     },
