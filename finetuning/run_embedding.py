@@ -171,11 +171,11 @@ def main(
             identity=record.identity,
         )
 
+    if training_args.dry_run:
+        return dry_run(build_trainer, rows["train"], record, can_be_split=data_args.loss in BY_ROW)
     if training_args.search_trials:
         parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
         search_settings(build_trainer, parts, f"eval_{MEASURES[form.name][0]}", record)
-    if training_args.dry_run:
-        return dry_run(build_trainer, rows["train"], record, can_be_split=data_args.loss in BY_ROW)
     trainer = build_trainer(training_args)
 
     # 4. Train.

@@ -187,11 +187,11 @@ def main(
             identity=record.identity,
         )
 
+    if training_args.dry_run:
+        return dry_run(build_trainer, rows["train"], record)
     if training_args.search_trials:
         parts = split_off(rows["train"], training_args.search_fraction, training_args.search_seed)
         search_settings(build_trainer, parts, f"eval_{main_metric(task)}", record)
-    if training_args.dry_run:
-        return dry_run(build_trainer, rows["train"], record)
     trainer = build_trainer(training_args)
 
     # 4. Train.

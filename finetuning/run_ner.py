@@ -186,11 +186,11 @@ def main(
             identity=record.identity,
         )
 
+    if training_args.dry_run:
+        return dry_run(build_trainer, windows["train"], record)
     if training_args.search_trials:
         parts = sentences["train"].divide(training_args.search_fraction, training_args.search_seed)
         search_settings(build_trainer, parts, f"eval_{main_metric(config.tag_scheme)}", record)
-    if training_args.dry_run:
-        return dry_run(build_trainer, windows["train"], record)
     trainer = build_trainer(training_args)
 
     # 4. Train.

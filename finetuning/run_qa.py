@@ -76,6 +76,8 @@ def load_data(
     head = read_head(model_args, AutoModelForQuestionAnswering, training_args.do_train)
     names = ["LABEL_0", "LABEL_1"] if training_args.do_train and head is None else None  # as checkpoints call them
     config = load_config(model_args, AutoModelForQuestionAnswering, names)
+    if training_args.do_train:
+        vars(config).pop(THRESHOLD, None)  # that of another training
     if data_args.version_2_with_negative and "validation" not in questions and not hasattr(config, THRESHOLD):
         raise InputError(
             f"--version_2_with_negative: {model_args.model_name_or_path} knows no {THRESHOLD}; find it by --do_eval"
@@ -120,7 +122,7 @@ def predict_splits(trainer: Any, record: Any, parts: dict[str, Windows], metric:
     """The metrics of validation and test split, with scores where there are answers. Writes what is answered and where
     it is wrong. After training the threshold is tuned on the first split that has answers, and saved in the model."""
     trainer.compute_metrics = None  # what follows needs the answers themselves
-    threshold = None if record.args.do_train else getattr(trainer.model.config, THRESHOLD, None)
+    threshold = getattr(trainer.model.config, THRESHOLD, None) if metric.config_name == "v2.0" else None
     metrics: dict[str, float] = {}
     for name, part in [(name, part) for name, part in parts.items() if name != "train"]:
         prefix, questions = name.replace("validation", "eval"), part.questions
@@ -187,12 +189,12 @@ def main(
             identity=record.identity,
         )
 
+    if training_args.dry_run:
+        return dry_run(build_trainer, parts["train"].windows, record)
     if training_args.search_trials:
         rows = split_off(questions["train"].rows, training_args.search_fraction, training_args.search_seed)
         halves = (windows_of(rows[0], for_training=True), windows_of(rows[1], for_training=False))
         search_settings(build_trainer, halves, "eval_f1", record)
-    if training_args.dry_run:
-        return dry_run(build_trainer, parts["train"].windows, record)
     trainer = build_trainer(training_args)
 
     # 4. Train.

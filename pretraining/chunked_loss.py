@@ -101,6 +101,8 @@ def make_loss(model: Any, chunk: int | None, args: Any) -> Callable[..., torch.T
         raise InputError(
             "--loss_chunk: not with DeepSpeed, which may split the output embedding; remove one of the two"
         )
+    if model.get_output_embeddings().bias is None:
+        raise InputError("--loss_chunk: this model has an output embedding without a bias; remove the flag")
     # With fp16 too in fp32: the gradient is taken before it is scaled, and would be too small for fp16.
     decoder, dtype = model.get_output_embeddings(), torch.bfloat16 if args.bf16 else torch.float32
     project = decoder.forward

@@ -145,12 +145,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     # 1. Start the run.
     record = RunRecord(training_args, model_args, data_args)
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
-    choose_best_by(training_args, [key[5:] for key in RESULTS if key.startswith("eval_")])
     update = Update(model_args, data_args, training_args)
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
         tokenizer, packed = open_or_pack(model_args, data_args, quiet=not record.is_writer)
+    choose_best_by(training_args, [key[5:] for key in RESULTS | packed.results if key.startswith("eval_")])
     if record.use_inputs(packed.manifest, packed.identity | update.identity):
         return record.finished["results"]
     length, per_byte = packed.manifest["max_seq_length"], packed.tokens_per_byte

@@ -174,7 +174,8 @@ class WeightedLoss(torch.nn.Module):
         known = labels.reshape(logits.shape if self.multi else -1)
         weights = None if self.weights is None else self.weights.to(logits.device)
         if self.multi:
-            plain = binary_cross_entropy_with_logits(logits, known.float(), reduction="none")
+            target = known.clamp(min=0).float()  # of IGNORED the loss would be so large that its focal weight is none
+            plain = binary_cross_entropy_with_logits(logits, target, reduction="none")
             losses = plain if weights is None else plain * torch.where(known > 0, weights, 1.0)
         else:
             settings: dict[str, Any] = {"ignore_index": IGNORED, "reduction": "none"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import EarlyStoppingCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError
@@ -91,6 +92,17 @@ class FineTuningArguments(RunArguments):
             raise InputError(
                 "--do_train false: DeepSpeed evaluates only what it trains; start without its launch file"
             )
+        if not self.do_train and (self.dry_run or self.search_trials):
+            raise InputError(
+                "--do_train false: --dry_run and --search_trials are about training; remove one of the two"
+            )
+        if not self.given["do_eval"]:  # Trainer's arguments take it back where there is an --eval_strategy
+            if self.do_train and self.given["eval_strategy"] not in ("no", IntervalStrategy.NO):
+                raise InputError(
+                    "--do_eval false: contradicts --eval_strategy; say --eval_strategy no too, and "
+                    "--load_best_model_at_end false"
+                )
+            self.do_eval, self.eval_strategy = False, IntervalStrategy.NO
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
         refuse_flags(self, {"batch_ramp": "is for pretraining"})
@@ -101,7 +113,7 @@ class FineTuningArguments(RunArguments):
     def callbacks(self) -> list[Any]:
         """Early stopping, if it is asked for."""
         patience = self.early_stopping_patience
-        return [] if patience is None else [EarlyStoppingCallback(patience)]
+        return [EarlyStoppingCallback(patience)] if patience and self.load_best_model_at_end else []  # not in trials
 
 
 def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float] | None]:

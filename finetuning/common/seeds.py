@@ -34,7 +34,7 @@ def run_seeds(main: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
         if len(values) == len(found) and not any(part in name for part in NOT_RESULTS):
             summary[f"{name}_mean"] = mean(values)
             summary[f"{name}_std"] = stdev(values) if len(values) > 1 else 0.0
-    if training_args.process_index == 0:
+    if training_args.process_index == 0 and not training_args.dry_run:
         write_json(folder / "all_results.json", summary)
         for name in summary:
             if name.endswith("_mean") and name.startswith("eval_"):

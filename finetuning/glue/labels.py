@@ -9,6 +9,7 @@ from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE, problem_type
 from finetuning.common.data import Split
 from finetuning.common.tables import NUMBER
 from shared.errors import InputError
+from shared.loss import IGNORED
 
 RENAME = (  # the way out where nothing is trained
     "; if the checkpoint has other names for the labels of this data, say these in the order of the checkpoint with "
@@ -85,6 +86,10 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
                 value = float(value)
             if isinstance(value, (str, bool)) or not float("-inf") < value < float("inf"):
                 raise InputError(f"{where} holds {value!r}, not a number")
+            if value == IGNORED:
+                raise InputError(
+                    f"{where} holds {value!r}, which means no label to Trainer; shift or scale the column"
+                )
             labels.append(float(value))
         else:
             labels.append(name_of(value))

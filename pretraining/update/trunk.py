@@ -120,6 +120,10 @@ def check_schedule(keep_trunk: bool, args: Any) -> None:
             f"--keep_trunk: a {kind} schedule has no stable phase; set --lr_scheduler_type {SCHEDULE}, or leave the "
             "flag out"
         )
+    if keep_trunk and args.save_strategy == "best":
+        raise InputError(
+            "--keep_trunk: its step may not be the best; say --save_strategy steps, or leave the flag out"
+        )
 
 
 def check_trunk(name: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
@@ -50,7 +51,8 @@ ABOVE_0 = (  # where Trainer would take 0 for never, for its default, or for a n
 )
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon")
 BELOW_1 = ("adam_beta1", "adam_beta2")
-LOWER_IS_BETTER = ("loss", "error", "perplexity", "bits_per_byte")  # metrics by the end of their names
+LOWER_IS_BETTER = re.compile("bits_per_byte.*|perplexity|mean_squared_error|loss|.*_loss")
+OF_LABELS = ("f1_", "precision_", "recall_")  # what the names of metrics of one label begin with, which may be f1_loss
 
 
 @dataclass
@@ -230,13 +232,15 @@ def choose_best_by(args: RunArguments, names: Collection[str] | None, default: s
     """
     given = args.given["metric_for_best_model"]
     if given is None and default is None:
-        return
+        if args.save_strategy != "best":
+            return
+        default = "loss"
     name = (given or default or "").removeprefix("eval_")
     if given and names is not None and name not in names:
         raise InputError(f"--metric_for_best_model {given}: not measured here; there are {', '.join(sorted(names))}")
     args.metric_for_best_model = name
     if args.given["greater_is_better"] is None:
-        args.greater_is_better = not name.endswith(LOWER_IS_BETTER)
+        args.greater_is_better = name.startswith(OF_LABELS) or not LOWER_IS_BETTER.fullmatch(name)
 
 
 def leave_out_unused_op() -> None:

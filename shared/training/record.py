@@ -303,6 +303,11 @@ class RunRecord:
                 f"--output_dir {self.folder}: holds a run that was started otherwise ({', '.join(changed)}); name a "
                 "new folder, or insist with --accept_changes"
             )
+        if now.get("recipe", {}).get("max_hours") and any(one.startswith("max_hours: ") for one in changed):
+            raise InputError(
+                "--max_hours: a run in hours keeps the steps that it began with; prolong it by --max_steps instead, "
+                "or name a new --output_dir"
+            )
         if changed and self.identity["engine"] != "plain" and before.get("recipe") != now.get("recipe"):
             raise InputError(
                 f"--accept_changes: DeepSpeed goes on with the settings in its checkpoint whatever the recipe says "
@@ -317,15 +322,19 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def _hashes_of_models(recipe: dict[str, Any]) -> dict[str, str]:
-    """Hashes of the configurations, and of the weights read, in the folders that `..._name_or_path` flags name."""
+    """Hashes of the configurations, and of the weights read, in the folders that `..._name_or_path` flags and
+    `word_vectors` name; a SentenceTransformer has some in folders within."""
     unread = ".safetensors" if recipe.get("random_weights") else None
-    folders = {name: Path(value) for name, value in recipe.items() if name.endswith("name_or_path")}
-    return {
-        f"{name}/{path.name}": sha256_of(path)
-        for name, folder in folders.items()
-        for path in _model_files(folder)
-        if path.suffix != unread
-    }
+    flags = [name for name in recipe if name.endswith("name_or_path") or name == "word_vectors"]
+    found = {}
+    for name, folder in ((name, Path(recipe[name])) for name in flags):
+        parts = [
+            folder,
+            *(file.parent for file in folder.glob("*/config.json") if (folder / "modules.json").is_file()),
+        ]
+        for path in (path for part in parts for path in _model_files(part) if path.suffix != unread):
+            found[f"{name}/{path.relative_to(folder).as_posix()}"] = sha256_of(path)
+    return found
 
 
 def _differences(old: Any, new: Any, name: str) -> list[str]:

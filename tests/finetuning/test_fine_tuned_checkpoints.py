@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from finetuning.common.checkpoint import set_dropout
 from finetuning.run_glue import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
+from shared.training.arguments import choose_best_by
 
 KINDS = (CheckpointArguments, DataArguments, FineTuningArguments)
 NEVER_MIND = {"output_hidden_states": True, "output_attentions": True, "return_dict": False}  # in a config.json
@@ -281,6 +283,42 @@ def test_the_best_epoch_by_an_error_is_the_one_with_the_lowest(encoder, tmp_path
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     errors = {row["step"]: row["eval_mean_squared_error"] for row in state["log_history"] if "eval_loss" in row}
     assert len(errors) == 3 and state["best_global_step"] == min(errors, key=errors.get)
+
+
+@pytest.mark.parametrize(
+    ("name", "greater"),
+    [
+        *[(name, True) for name in ("f1", "f1_error", "recall_loss", "pearson")],
+        *[(name, False) for name in ("loss", "pair_loss", "mean_squared_error", "bits_per_byte_2026/10", "eval_loss")],
+    ],
+)
+def test_losses_and_errors_are_best_when_low_and_scores_of_labels_so_called_are_not(name, greater):
+    args = SimpleNamespace(given={"metric_for_best_model": name, "greater_is_better": None})
+    choose_best_by(args, None)
+    assert args.greater_is_better == greater
+
+
+def test_without_training_nothing_is_planned_or_searched(encoder, tmp_path):
+    for flags in (("--dry_run",), ("--search_trials", 2, "--search_space", "learning_rate=1e-4,1e-3")):
+        with pytest.raises(InputError, match=r"--do_train false: --dry_run and --search_trials are about training"):
+            run(encoder, tmp_path / "out", "--validation_file", "x.csv", "--no_do_train", *flags)
+
+
+def test_an_evaluation_that_is_switched_off_stays_off(encoder, tmp_path):
+    file = opinions(tmp_path / "rows.csv")
+    by_epoch = ("--eval_strategy", "epoch", "--no_do_eval")
+    with pytest.raises(InputError, match="--do_eval false: contradicts --eval_strategy; say --eval_strategy no"):
+        run(encoder, tmp_path / "out", "--train_file", file, *by_epoch)
+    run(encoder, tmp_path / "model", "--train_file", file, "--max_steps", 1, "--no_do_eval")
+    files = ("--validation_file", file, "--test_file", file)
+    found = run(tmp_path / "model", tmp_path / "out", *files, *by_epoch, "--no_do_train", "--do_predict")
+    assert not any(key.startswith("eval_") for key in found)
+
+
+def test_a_number_that_means_no_label_to_trainer_is_refused(encoder, tmp_path):
+    file = opinions(tmp_path / "numbers.csv", "1.5", "-100.0")
+    with pytest.raises(InputError, match=r"holds -100\.0, which means no label to Trainer; shift or scale"):
+        run(encoder, tmp_path / "out", "--train_file", file, "--no_do_eval")
 
 
 def test_dropout_of_fine_tuning_is_not_that_of_the_checkpoint(encoder, tmp_path):

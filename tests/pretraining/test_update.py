@@ -98,6 +98,12 @@ def test_a_run_that_decays_already_has_no_trunk_to_keep(first, packed, tmp_path)
     assert "\n" not in str(error.value)
 
 
+def test_a_trunk_may_not_depend_on_what_is_best(packed, tmp_path):
+    flags = [*SCHEDULE, "--packed_dataset", packed / "old", "--save_strategy", "best"]
+    with pytest.raises(InputError, match=r"--keep_trunk: its step may not be the best; say --save_strategy steps"):
+        run(tmp_path / "out", *flags)
+
+
 def test_an_update_goes_on_from_the_trunk(first, packed, tmp_path):
     flags = ["--packed_dataset", packed / "month", packed / "old", "--mixture_weights", 0.5, 0.5, "--keep_trunk"]
     flags += ["--lr_scheduler_type", "warmup_stable_decay", "--max_steps", 10, "--warmup_steps", 2, "--save_steps", 4]

@@ -227,6 +227,13 @@ def test_focal_loss_is_that_of_the_paper():
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_a_row_that_fills_a_step_up_has_no_gradient():
+    """Where fewer rows are left than processes, some get a row without labels."""
+    logits, labels = torch.tensor([[1.0, 0.5, -2.0]], requires_grad=True), torch.full((1, 3), -100.0)
+    WeightedLoss(gamma=2.0, multi=True)(SimpleNamespace(logits=logits), labels, torch.tensor(6)).backward()
+    assert logits.grad.tolist() == [[0.0, 0.0, 0.0]]
+
+
 def test_weighted_loss_without_a_target_is_zero_and_small_weights_are_no_ones():
     logits, weights = torch.randn(2, 3), torch.tensor([0.1, 0.2, 0.3])
     loss = WeightedLoss(weights.tolist())
