@@ -43,7 +43,7 @@ TASKS ?=
 TASK_FLAGS ?=
 FLAGS ?=
 BEGUN = MODEL=$(MODEL) INPUT=$(INPUT) SNAPSHOT=$(SNAPSHOT) WIKI=$(WIKI) RATIO=$(RATIO) LANGUAGES=$(LANGUAGES) \
-	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST)
+	OLD_TEXT=$(OLD_TEXT) LAST=$(LAST) MONTH=$(MONTH) NAME=$(NAME)
 # What the gate measures of both models, looked at before there is the new one.
 MEASURED = --cutoff $(LAST) $(MONTH) --input $(OLD_TEXT) "$(UPDATE)/corpus" --held_out $(VALIDATION) --period $(PERIOD) \
 	--new_words none --output_dir "$(UPDATE)/results"

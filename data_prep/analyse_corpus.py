@@ -78,7 +78,8 @@ def analyse(output_dir: str, args: AnalysisArguments, manifest: dict[str, Any]) 
         raise InputError("--input: there is no document")
     if len(snapshots) > MAX_SNAPSHOTS:
         raise InputError(
-            f"--by {args.by}: {len(snapshots)} snapshots, at most {MAX_SNAPSHOTS} can be shown; --by year"
+            f"--by {args.by}: {len(snapshots)} snapshots, at most {MAX_SNAPSHOTS} can be shown; --by year, in a "
+            "new --output_dir"
         )
     totals = {name: tallies.small["totals"][name] for name in snapshots}
     sizes = {name: total["documents"] for name, total in totals.items()}

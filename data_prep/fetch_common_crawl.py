@@ -109,7 +109,7 @@ def make_plan(server: Server, stage_args: StageArguments, args: FetchArguments) 
                     missing = f"{server.base} has no {list_path(snapshot, kind)}"
                     raise InputError(f"--snapshot {snapshot} --kind {kind}: {missing}; {hint}") from error
         reference = lists["warc"][0] if "warc" in lists else {key for paths, _ in lists.values() for key in paths}
-        chosen = sample(reference, ratio, args.seed, 1)[: args.max_files]
+        chosen = sample(reference, ratio, args.seed, 1, args.max_files)
         for kind in sorted(args.kind):
             paths, refused = lists[kind]
             lines = len(paths) + len(refused)

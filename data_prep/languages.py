@@ -41,15 +41,31 @@ LANGUAGE_CODES = {
     "als": "gsw", "bat-smg": "sgs", "be-x-old": "be", "be-tarask": "be", "fiu-vro": "vro", "map-bms": "jv",
     "roa-rup": "rup", "roa-tara": "nap", "simple": "en", "zh-classical": "lzh", "zh-min-nan": "nan", "zh-yue": "yue",
 }  # fmt: skip
-# ISO 639-2 and -3 codes of languages that have one of two letters.
-_LONG = {
-    "ara": "ar", "arb": "ar", "ben": "bn", "bod": "bo", "bul": "bg", "cat": "ca", "ces": "cs", "cmn": "zh",
-    "dan": "da", "deu": "de", "dzo": "dz", "ell": "el", "eng": "en", "fas": "fa", "fin": "fi", "fra": "fr",
-    "heb": "he", "hin": "hi", "hrv": "hr", "hun": "hu", "ind": "id", "ita": "it", "jpn": "ja", "khm": "km",
-    "kor": "ko", "lao": "lo", "mya": "my", "nld": "nl", "nob": "no", "nor": "no", "pes": "fa", "pol": "pl",
-    "por": "pt", "ron": "ro", "rus": "ru", "slk": "sk", "spa": "es", "srp": "sr", "swe": "sv", "tha": "th",
-    "tur": "tr", "ukr": "uk", "vie": "vi", "zho": "zh",
-}  # fmt: skip
+# Codes of three letters of the languages that have one of two: of ISO 639-3, the older ones of libraries in ISO 639-2,
+# and members of a macrolanguage by which large corpora name it.
+_LONG = dict(
+    re.findall(
+        r"(\w+) (\w+)",
+        """
+    aar aa, abk ab, afr af, aka ak, amh am, ara ar, arg an, asm as, ava av, ave ae, aym ay, aze az, bak ba,
+    bam bm, bel be, ben bn, bis bi, bod bo, bos bs, bre br, bul bg, cat ca, ces cs, cha ch, che ce, chu cu, chv cv,
+    cor kw, cos co, cre cr, cym cy, dan da, deu de, div dv, dzo dz, ell el, eng en, epo eo, est et, eus eu, ewe ee,
+    fao fo, fas fa, fij fj, fin fi, fra fr, fry fy, ful ff, gla gd, gle ga, glg gl, glv gv, grn gn, guj gu, hat ht,
+    hau ha, heb he, her hz, hin hi, hmo ho, hrv hr, hun hu, hye hy, ibo ig, ido io, iii ii, iku iu, ile ie, ina ia,
+    ind id, ipk ik, isl is, ita it, jav jv, jpn ja, kal kl, kan kn, kas ks, kat ka, kau kr, kaz kk, khm km, kik ki,
+    kin rw, kir ky, kom kv, kon kg, kor ko, kua kj, kur ku, lao lo, lat la, lav lv, lim li, lin ln, lit lt, ltz lb,
+    lub lu, lug lg, mah mh, mal ml, mar mr, mkd mk, mlg mg, mlt mt, mon mn, mri mi, msa ms, mya my, nau na, nav nv,
+    nbl nr, nde nd, ndo ng, nep ne, nld nl, nno nn, nob no, nor no, nya ny, oci oc, oji oj, ori or, orm om, oss os,
+    pan pa, pli pi, pol pl, por pt, pus ps, que qu, roh rm, ron ro, run rn, rus ru, sag sg, san sa, sin si, slk sk,
+    slv sl, sme se, smo sm, sna sn, snd sd, som so, sot st, spa es, sqi sq, srd sc, srp sr, ssw ss, sun su, swa sw,
+    swe sv, tah ty, tam ta, tat tt, tel te, tgk tg, tgl tl, tha th, tir ti, ton to, tsn tn, tso ts, tuk tk, tur tr,
+    twi tw, uig ug, ukr uk, urd ur, uzb uz, ven ve, vie vi, vol vo, wln wa, wol wo, xho xh, yid yi, yor yo, zha za,
+    zho zh, zul zu, alb sq, arm hy, baq eu, bur my, chi zh, cze cs, dut nl, fre fr, geo ka, ger de, gre el, ice is,
+    mac mk, mao mi, may ms, per fa, rum ro, slo sk, tib bo, wel cy, als sq, arb ar, azj az, cmn zh, ekk et, khk mn,
+    lvs lv, npi ne, ory or, pbt ps, pes fa, plt mg, swh sw, uzn uz, ydd yi, zsm ms
+    """,
+    )
+)
 UNSPACED = re.compile(f"[{IDEOGRAPHS}{LETTERS}{TIBETAN}]")
 _START = 2_000  # characters by which a script is told
 

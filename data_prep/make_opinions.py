@@ -9,13 +9,11 @@ train.parquet and validation.parquet with sentence and label (negative, positive
 finetuning/run_glue.py, and report.json. The same input and settings give the same bytes.
 """
 
-import hashlib
-import heapq
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
+from data_prep.corpus.made_tasks import SENTENCE_END, Lowest, TaskArguments, write_task
 from shared.command_line import check_ranges, run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
@@ -64,19 +62,17 @@ def mask(sentence: str, label: str, mask_token: str) -> str:
     return " ".join(masked.split())
 
 
-def draw(args: OpinionArguments, documents: Documents) -> dict[str, list[tuple[int, bool, str]]]:
+def draw(args: OpinionArguments, documents: Documents) -> dict[str, list[tuple[bytes, bool, str]]]:
     """For each label the sentences with the lowest hashes, lowest first: hash, whether for validation, text."""
-    kept: dict[str, list[tuple[int, bool, str]]] = {label: [] for label in LABELS}
+    lowest = {label: Lowest(args.max_sentences // 2) for label in LABELS}
     for text in documents.progress("Choosing sentences"):
         held_out = is_held_out(text, args.validation_fraction)
         for sentence in SENTENCE_END.split(text):
             label = find_label(sentence) if LETTERS[0] <= len(sentence) <= LETTERS[1] else None
             if label:
                 row = mask(sentence, label, args.mask_token)
-                digest = hashlib.blake2b(f"{args.seed} {row}".encode(), digest_size=8).digest()
-                change = heapq.heappush if len(kept[label]) < args.max_sentences // 2 else heapq.heappushpop
-                change(kept[label], (-int.from_bytes(digest, "big"), held_out, row))  # the highest hash is on top
-    return {label: sorted((-digest, *rest) for digest, *rest in heap) for label, heap in kept.items()}
+                lowest[label].add(f"{args.seed} {row}", held_out, row)
+    return {label: found.cut() for label, found in lowest.items()}
 
 
 def main(args: OpinionArguments) -> dict[str, Any]:

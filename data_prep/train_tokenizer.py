@@ -190,7 +190,7 @@ def main(args: TokenizerArguments) -> dict[str, Any]:
 
     tokenizer, texts = train_tokenizer(documents, args)
     report: dict[str, Any] = {"held_out_documents": len(texts), "skipped": dict(documents.skipped)}
-    if texts:
+    if any(text.split() for text in texts):
         report["trained"] = describe_tokenizer(tokenizer, texts)
         if reference is not None:
             report[args.reference_tokenizer] = describe_tokenizer(reference, texts)

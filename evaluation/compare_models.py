@@ -72,7 +72,7 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
     both = [
         name
         for name, number in before.numbers.items()
-        if name in after.numbers and number.tokenizer == after.numbers[name].tokenizer
+        if name in after.numbers and not differ(number, after.numbers[name])
     ]
     if not both:
         raise InputError(f"{args.before}, {args.after}: have no number in common")
@@ -91,8 +91,8 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         if old is None or new is None:
             rows.append(row | {"verdict": "new" if old is None else "missing"})
             continue
-        if old.tokenizer != new.tokenizer:
-            rows.append(row | {"verdict": "not compared: other tokenizer"})
+        if other := differ(old, new):
+            rows.append(row | {"verdict": f"not compared: other {other}"})
             continue
         if old.metric != new.metric:
             raise InputError(f"{name}: is {old.metric} in {args.before} and {new.metric} in {args.after}")
@@ -108,6 +108,11 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         verdict = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"
         rows.append(row | {"verdict": verdict})
     return rows + ([judge_gain(before, after, args)] if args.must_be_fresher else [])
+
+
+def differ(old: Number, new: Number) -> str:
+    """In what two numbers of one name differ so that they do not compare, if they do."""
+    return "tokenizer" if old.tokenizer != new.tokenizer else "tasks" if old.tasks != new.tasks else ""
 
 
 def judge_gain(before: Result, after: Result, args: CompareArguments) -> dict[str, Any]:

@@ -169,6 +169,8 @@ def main(args: ProbeArguments) -> dict[str, Any]:
         raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
     is_packed = bool(args.text) and args.text_arguments.is_packed
     length = read_manifest(args.text[0])["max_seq_length"] if is_packed else args.max_seq_length
+    if args.max_seq_length not in (length, ProbeArguments.max_seq_length):
+        raise InputError(f"--max_seq_length {args.max_seq_length}: the blocks of --text are of {length} tokens")
     checkpoints = open_checkpoints(args.models, length if args.text else 1)
     data = load_all(args.stsb, args.copy_text, args.max_samples, args.blimp, args.cloze)
     blocks = {}

@@ -222,7 +222,7 @@ class Index:
         rows_of = np.searchsorted(self.rows, rows_hit, side="right") - 1
         files_of = np.searchsorted(self.rows, self.owners, side="right") - 1
         report = []
-        numbered = list(enumerate(self.facts))
+        numbered = sorted(enumerate(self.facts), key=lambda item: item[1]["set"])
         for name, group in itertools.groupby(numbered, key=lambda item: item[1]["set"]):
             members = list(group)
             inside = np.isin(files_of, [index for index, _ in members])

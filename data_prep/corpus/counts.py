@@ -149,7 +149,7 @@ class CountDocuments:
         if domain := registered_domain(url):
             add("domain", domain)
         text = " ".join(row["text"].split())
-        hashes.append((snapshot, _hash(url.split("://")[-1].rstrip("/")) if url else 0, _hash(text) if text else 0))
+        hashes.append((snapshot, _hash(url.split("://", 1)[-1].rstrip("/")) if url else 0, _hash(text) if text else 0))
 
     def _write(self, task: Task, number: int, tallies: dict[Any, Counter[str]], hashes: list[Any], part: Part) -> Part:
         rows = [

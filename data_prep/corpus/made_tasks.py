@@ -1,10 +1,9 @@
 """Tasks that plain text sets by itself: the flags of the scripts that make them, and the folder that they write."""
 
 import hashlib
-import heapq
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,18 +49,40 @@ def choose_sentences(document: str, max_words: int, rng: random.Random) -> list[
     return [words for one in chosen if LEAST_WORDS <= len(words := WORD.findall(one)) <= max_words]
 
 
+class Lowest:
+    """The `most` texts with the lowest hashes, each once: for validation only if all documents that hold it are."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.found: dict[bytes, tuple[bool, str]] = {}
+        self.bound = b"\xff" * 8  # the highest hash of the last cut: what is above it cannot come in
+
+    def add(self, key: str, held_out: bool, text: str) -> None:
+        """Take a text, whose hash is that of `key`."""
+        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        if digest <= self.bound:
+            self.found[digest] = (held_out and self.found.get(digest, (True,))[0], text)
+            if len(self.found) > self.most + max(1000, self.most // 4):  # now and then
+                self.cut()
+
+    def cut(self) -> list[tuple[bytes, bool, str]]:
+        """Hash, whether for validation, and text, lowest first."""
+        kept = sorted(self.found)[: self.most]
+        self.found, self.bound = {digest: self.found[digest] for digest in kept}, kept[-1] if kept else self.bound
+        return [(digest, *self.found[digest]) for digest in kept]
+
+
 def draw_sentences(args: SentenceTaskArguments, documents: Documents) -> list[tuple[bool, list[str]]]:
     """The words of --max_sentences sentences of all documents, and whether they are for validation."""
 
-    def sentences() -> Iterator[tuple[bytes, bool, str]]:
-        for text in documents.progress("Choosing sentences"):
-            held_out = is_held_out(text, args.validation_fraction)
-            chosen = choose_sentences(text, args.max_words, random.Random(f"{args.seed} {text}"))
-            documents.skipped["no sentence of a fitting length"] += not chosen
-            for words in map(" ".join, chosen):
-                yield hashlib.blake2b(words.encode(), digest_size=8).digest(), held_out, words
-
-    return [(held_out, words.split()) for _, held_out, words in heapq.nsmallest(args.max_sentences, sentences())]
+    lowest = Lowest(args.max_sentences)
+    for text in documents.progress("Choosing sentences"):
+        held_out = is_held_out(text, args.validation_fraction)
+        chosen = choose_sentences(text, args.max_words, random.Random(f"{args.seed} {text}"))
+        documents.skipped["no sentence of a fitting length"] += not chosen
+        for words in map(" ".join, chosen):
+            lowest.add(words, held_out, words)
+    return [(held_out, words.split()) for _, held_out, words in lowest.cut()]
 
 
 def write_task(

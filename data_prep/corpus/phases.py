@@ -195,6 +195,8 @@ class Choose:
                     "passes": [threshold / BINS for threshold in passes],
                 }
             )
+        if not any(entry["tokens_taken"] for entry in mix):
+            raise InputError(f"--token_budget {budget}: smaller than the document that would come first; raise it")
         reports = {"mix": mix, "shards": [self._described(shard) for shard in shards]}
         if self.args.decontaminate:
             reports["contamination"] = self._contamination()

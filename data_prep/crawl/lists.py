@@ -124,7 +124,8 @@ def why_refused(line: str) -> str:
     return "not a path of this snapshot and kind"
 
 
-def sample(keys: Iterable[str], ratio: float, seed: int, least: int) -> list[str]:
-    """round(ratio x keys) of them, those with the lowest hashes: a higher ratio keeps all of a lower one."""
+def sample(keys: Iterable[str], ratio: float, seed: int, least: int, most: int | None = None) -> list[str]:
+    """round(ratio x keys) of them, at most `most`, those with the lowest hashes: a higher ratio keeps all of a lower
+    one."""
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    return sorted(ranked[: max(least, round(ratio * len(ranked)))])
+    return sorted(ranked[: max(least, round(ratio * len(ranked)))][:most])

@@ -70,6 +70,8 @@ def read_lists(flag: str, entries: list[str]) -> dict[str, WordList]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--{flag} {entry}: {error}; the file holds one word a line, in UTF-8") from error
         check_codes(flag, [language])
+        if language in lists:
+            raise InputError(f"--{flag} {entry}: {language} is named twice; put its words into one file")
         found = frozenset(filter(None, map(str.strip, words)))
         if not found:
             raise InputError(f"--{flag} {entry}: the file holds no words")

@@ -32,6 +32,7 @@ class Number:
     error: float | None
     examples: Examples | None = None
     tokenizer: str | None = None  # of a number that only models with the same tokenizer can be compared by
+    tasks: frozenset[str] = frozenset()  # of an average
 
     @property
     def unit(self) -> float:
@@ -143,7 +144,7 @@ def read_benchmark(content: dict[str, Any], model: str, file: Path) -> dict[str,
             numbers[task] = Number(facts["metric"], cell["mean"], _error(cell), examples)
         cell = content["averages"][model]
         if cell is not None and len(numbers) > 1:
-            numbers["average"] = Number("average", cell["mean"], _error(cell))
+            numbers["average"] = Number("average", cell["mean"], _error(cell), tasks=frozenset(numbers))
     except KeyError as error:
         raise InputError(f"{file}: not a whole result of run_benchmark.py: {error} is missing") from error
     return numbers

@@ -530,6 +530,24 @@ def test_nothing_left_is_an_error(tmp_path):
         run(tmp_path, tmp_path / "out", "in.parquet", validation_from="2020-01-01")
 
 
+def test_a_budget_below_the_first_document_is_an_error(tmp_path):
+    write(tmp_path / "in.parquet", documents(20, "a", 3))
+    with pytest.raises(InputError, match=r"--token_budget 2: smaller than the document that would come first; raise"):
+        run(tmp_path, tmp_path / "out", "in.parquet", token_budget=2)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_files_of_a_set_are_one_set(tmp_path):
+    for name in ("a", "b/x", "z"):
+        path = tmp_path / "set" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(json.dumps({"text": f"{TEXT} {name}"}) + "\n")
+    write(tmp_path / "in.parquet", documents(20, "a", 3))
+    run(tmp_path, tmp_path / "out", "in.parquet", decontaminate=[str(tmp_path / "set")])
+    report = json.loads((tmp_path / "out" / "reports" / "contamination.json").read_text())
+    assert [len(one["splits"]) for one in report] == [2, 1] and len({one["set"] for one in report}) == 2
+
+
 def test_damaged_records_are_counted(tmp_path):
     lines = [json.dumps(row) for row in documents(60, "a", 3)]
     lines[9:11] = ["{", '{"text": 5}']

@@ -155,6 +155,7 @@ def test_word_lists_by_language(run, tmp_path):
         (["--bad_words", "en=missing.txt"], "No such file"),
         (["--stop_words", "en=/dev/null"], "no words"),
         (["--stop_words", f"german={__file__}"], "--stop_words german: not a code"),
+        (["--stop_words", f"en={__file__}", f"en={__file__}"], "en is named twice; put its words into one file"),
         (["--fasttext_model", "missing.bin"], "--fasttext_label"),
         (["--fasttext_model", "missing.bin", "--fasttext_label", "a", "--min_fasttext_score", "0.5"], "no such file"),
         (["--min_fasttext_score", "0.5"], "name the --fasttext_model"),

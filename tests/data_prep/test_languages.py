@@ -57,7 +57,8 @@ def test_other_languages_have_spaces(language):
 @pytest.mark.parametrize(
     ("code", "language"),
     [("zh-classical", "lzh"), ("zh-min-nan", "nan"), ("zh_yue", "yue"), ("zh-TW", "zh"), ("cmn_Hani", "zh"),
-     ("EN", "en"), ("jpn_Jpan", "ja"), ("simple", "en"), ("pt-BR", "pt"), ("wuu", "wuu"), ("kor_Hang", "ko")],
+     ("EN", "en"), ("jpn_Jpan", "ja"), ("simple", "en"), ("pt-BR", "pt"), ("wuu", "wuu"), ("kor_Hang", "ko"),
+     ("ger", "de"), ("est", "et"), ("als_Latn", "sq"), ("als", "gsw")],
 )  # fmt: skip
 def test_codes_of_wikipedias_hubs_and_countries_lead_to_a_language(code, language):
     assert language_of_code(code) == language

@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 from conftest import read_splits
 
-from data_prep.corpus.made_tasks import SentenceTaskArguments
+from data_prep.corpus.made_tasks import SentenceTaskArguments, draw_sentences
 from data_prep.make_edits import EDITS, add, find_forms, leave_out, main, move, replace, replace_function_word, swap
 from finetuning.common.data import Split
 from finetuning.ner.sentences import find_types
+from shared.documents import Documents
 from shared.errors import InputError
 
 FORMS = {"walked": ["walk", "walks"]}
@@ -91,6 +92,19 @@ def test_run_ner_reads_the_folder_and_half_of_it_is_edited(text, tmp_path):
     assert set(report["edits"]) == {"none", *(kind.__name__ for kind in EDITS)}
     assert report["edits"]["none"] == len(rows) - len(edited)
     assert any("walks" in row["tokens"] and "will" in row["tokens"] for row in edited)
+
+
+def test_a_sentence_that_documents_share_is_taken_once_and_for_one_side(tmp_path):
+    shared = "All rights are reserved by the owner of this small page."
+    texts = [f"{shared} The baker number{i} sold a loaf of bread to the old miller." for i in range(120)]
+    path = tmp_path / "text.jsonl"
+    path.write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    kept = draw_sentences(SentenceTaskArguments([str(path)], "", validation_fraction=0.2), Documents([str(path)]))
+    found = [" ".join(words) for _, words in kept]
+    assert len(found) == len(set(found)) == 121
+    assert [held_out for held_out, words in kept if words[0] == "All"] == [False]
+    some = draw_sentences(SentenceTaskArguments([str(path)], "", max_sentences=30), Documents([str(path)]))
+    assert [words for _, words in some] == [words for _, words in kept][:30]
 
 
 def test_the_same_input_gives_the_same_bytes(text, tmp_path):

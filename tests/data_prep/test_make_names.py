@@ -27,12 +27,12 @@ def names_in(sentence, **usual):
 def text(tmp_path_factory):
     """400 documents of four sentences, in which all three kinds of names are hinted at, and one that is too short."""
     rng, documents = random.Random(0), ["Too short."]
-    for _ in range(400):
+    for day in range(400):
         person, place, group = rng.choice(PERSONS), rng.choice(PLACES), rng.choice(GROUPS)
         documents.append(
-            f"{person} said that the rain in {place} was cold and wet. It fell on {rng.randint(2, 99)} horses near "
-            f"{place} that day. Nobody in town saw {person} or the {group} again. And {group} sold them to {person} "
-            "for a song."
+            f"{person} said that the rain in {place} was cold and wet on day {day}. It fell on {day} horses near "
+            f"{place} that day. Nobody in town saw {person} or the {group} on day {day}. And {group} sold them to "
+            f"{person} for {day} songs."
         )
     path = tmp_path_factory.mktemp("text") / "text.jsonl"
     path.write_text("".join(json.dumps({"text": one}) + "\n" for one in documents))

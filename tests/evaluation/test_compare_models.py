@@ -93,6 +93,14 @@ def test_a_task_that_is_gone_fails_and_a_new_one_does_not(tmp_path):
         main(CompareArguments(one, other))
 
 
+def test_averages_of_other_tasks_are_not_compared(tmp_path):
+    """A new task that is hard for all would be taken for a fall, and one that is easy would hide one."""
+    two, three = {"mrpc": 0.8, "rte": 0.6}, {"mrpc": 0.8, "rte": 0.6, "cola": 0.3}
+    before = save_benchmark(tmp_path / "a", two)
+    assert verdicts(before, save_benchmark(tmp_path / "b", three))["average"] == "not compared: other tasks"
+    assert verdicts(before, save_benchmark(tmp_path / "c", two))["average"] == "as before"
+
+
 def test_false_alarms_are_rare_over_all_numbers(tmp_path):
     alarms = 0
     scores = dict(zip(("mrpc", "rte", "cola", "sst2", "qnli", "wnli"), (0.6, 0.7, 0.8, 0.5, 0.75, 0.65), strict=True))

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import SENTENCES
+from conftest import ROOT, SENTENCES
 from masked_models import count_tokens, save_model
 from scipy.stats import spearmanr
-from transformers import AutoModel, AutoModelForMaskedLM, BertConfig, BertModel
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel
 
+from data_prep.pack_dataset import pack_dataset
 from evaluation.masked import dated_cloze
 from evaluation.masked.copy_probe import choose_words, fill_gaps, make_gaps
 from evaluation.masked.dated_cloze import (
@@ -32,6 +33,7 @@ from evaluation.masked.sentence_similarity import cosines, encode_layers, encode
 from evaluation.run_probes import ProbeArguments, main
 from finetuning.common.data import Split, read_rows
 from pretraining.masking import EVALUATION, make_masker
+from shared.documents import Documents
 from shared.errors import InputError
 
 WORDS = ["man", "zebra", "house", "the house"]
@@ -334,6 +336,8 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
     no_rows = write(tmp_path / "none.parquet", good)
     pq.write_table(pq.read_table(no_rows).slice(0, 0), no_rows)
     (tmp_path / "short.txt").write_text("so it is\n")
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "pretraining" / "models" / "tiny")
+    pack_dataset(Documents([str(SENTENCES)]), tokenizer, tmp_path / "packed", 64, 0.0, quiet=True)
     (tmp_path / "latin.csv").write_bytes(b"sentence1,sentence2,label\ncaf\xe9,b,1\n")
     cases = [
         (cloze({"text": "no gap"}), r"c1\.parquet: row 2 \(of 5\): text holds \[MASK\] 0 times"),
@@ -362,6 +366,7 @@ def test_wrong_input_is_named_before_anything_is_written(tmp_path, models, texts
         ({}, "give at least one of them"),
         ({"text": [same], "validation_fraction": 2.0}, "--validation_fraction 2.0"),
         ({"stsb": same, "max_blocks": 0}, "--max_blocks 0"),
+        ({"text": [str(tmp_path / "packed")], "max_seq_length": 256}, "the blocks of --text are of 64 tokens"),
     ]
     for flags, message in cases:
         with pytest.raises(InputError, match=message):
