@@ -159,7 +159,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
     },
     "evaluation/RESULTS.md": {
         "bench": (["evaluation/results/pretraining_cpu.json"], mlm.make_table),
-        **{name: ([f"evaluation/results/{name}_cpu.json"], mlm.make_table) for name in ("bf16", "amx")},
+        **{name: ([f"evaluation/results/{name}_cpu.json"], mlm.make_table) for name in ("bf16", "amx", "amd")},
         "variants": (
             ["evaluation/results/knobs_cpu.json"],
             lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],
