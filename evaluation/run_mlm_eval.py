@@ -164,8 +164,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
             raise InputError("--input: too little text, there is no token to hide")
         tokens_per_byte = facts["tokens"] / facts["bytes"]
         values = summarize_blocks(sums.sum(0), tokens_per_byte)
-        asked = sums[sums[:, 2] > 0]  # of a block of few tokens none is hidden
-        samples = summarize_blocks(resample_sums(asked, args.seed), tokens_per_byte)
+        samples = summarize_blocks(resample_sums(sums[sums[:, 2] > 0], args.seed), tokens_per_byte)
         row = {"blocks": len(blocks), "targets": int(sums[:, 2].sum())}
         row |= {name: facts[name] for name in ("documents", "tokens", "bytes")}
         row |= {"tokens_per_byte": tokens_per_byte, "most_frequent_token_accuracy": most_frequent(blocks, masker)}
