@@ -9,7 +9,6 @@ hash, gzip members and path on the server of each file. A killed run goes on in 
 ratio the same folder grows.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from data_prep.engine.run import ENOUGH_RECORDS, run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import BadRecordsError, InputError
-from shared.files import write_json
+from shared.files import read_json, write_json
 from shared.rows import STATE, Source
 
 PLANNING_RETRIES = 4  # before work starts, somebody waits
@@ -156,7 +155,7 @@ def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
         ):
             raise InputError(f"--output_dir {output_dir}: holds files that no fetch has written; name a new folder")
         # The plan is kept: to go on needs no list, and a list that changes on the server changes nothing here.
-        plan = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.is_file() else {}
+        plan = read_json(plan_file) if plan_file.is_file() else {}
         # With other settings in a folder that has work in it, the old plan leads run_stage to its refusal.
         if not plan or (plan["settings"] != settings and not plan_file.with_name("stage.json").is_file()):
             plan = make_plan(planning, stage_args, args) | {"settings": settings}

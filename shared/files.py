@@ -132,6 +132,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """What `write_json` wrote. Raises InputError for a file that was damaged since."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); remove it, or name a new folder") from error
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write text, atomically. A byte of a file name that is no UTF-8 becomes `\\udcNN`, which JSON reads as it was."""
     with atomic_file(path) as temporary:

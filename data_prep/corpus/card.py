@@ -10,7 +10,7 @@ import yaml
 
 from data_prep.engine.stage import add_counts
 from shared.errors import InputError
-from shared.files import write_text
+from shared.files import read_json, write_text
 from shared.markdown import markdown_table
 
 WIKI = re.compile(r"[a-z_]+wik[a-z]*(?:-(\d{8})|$)")
@@ -57,7 +57,7 @@ def licence_of(source: str, licences: dict[str, str], stated: dict[str, dict[str
 def write_data_card(folder: Path, manifest: dict[str, Any], licences: dict[str, str]) -> None:
     """Write README.md into the corpus."""
     reports = {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        path.stem: read_json(path)
         for path in sorted((folder / "reports").glob("*.json"))
         if f"reports/{path.name}" in manifest["files"]
     }

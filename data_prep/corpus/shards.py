@@ -16,7 +16,7 @@ from data_prep.corpus.counts import month_of
 from data_prep.corpus.records import FOLDERS, NOT_SAMPLED, REASONS, TRAIN, index_at
 from data_prep.engine.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 from shared.errors import RunError
-from shared.files import atomic_file
+from shared.files import atomic_file, read_json
 from shared.rows import SCHEMA, STATE, Source, known_metadata, read_rows
 
 ROW_GROUP, ROW_GROUP_BYTES = 1000, 16 * 2**20  # documents are written when this number waits
@@ -63,7 +63,7 @@ class Write:
     args: Any
 
     def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
-        shards = json.loads(Path(self.output_dir, STATE, "plan.json").read_text(encoding="utf-8"))
+        shards = read_json(Path(self.output_dir, STATE, "plan.json"))
         mine = range(int(task.name), len(shards), self.tasks)
         for done, shard in enumerate(mine[position:], position + 1):
             yield self._shard(shard, shards[shard], Part(done, done / len(mine), new_counts(), {}, done == len(mine)))

@@ -1,6 +1,5 @@
 """The work of fetch_common_crawl.py: is there disk for it, the refused lines, the files one by one."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from data_prep.crawl.lists import list_path
 from data_prep.engine.downloads import BadFile, Server, Trouble, check_gzip, discard, download
 from data_prep.engine.stage import DROPPED, Part, Task, file_facts, new_counts
 from shared.errors import InputError, RunError
-from shared.files import atomic_file, content_hash, write_json
+from shared.files import atomic_file, content_hash, read_json, write_json
 from shared.rows import STATE, write_rows
 
 MARGIN = 1.02  # of disk, over the bytes to come
@@ -131,7 +130,7 @@ def write_dropped(output_dir: str, name: str, rows: list[dict[str, Any]]) -> dic
 def forget_bad(output_dir: str) -> None:
     """Remove the records of files that could not be had, so that they are tried again."""
     for record in Path(output_dir, STATE, "files").glob("*.json"):
-        if json.loads(record.read_text(encoding="utf-8"))["counts"]["bad"]:
+        if read_json(record)["counts"]["bad"]:
             for other in record.parent.glob(f"{record.name.split('-')[0]}-*.json"):
                 other.unlink()
             Path(output_dir, "manifest.json").unlink(missing_ok=True)
@@ -161,7 +160,7 @@ def grow(output_dir: str, before: dict[str, Any], now: dict[str, Any]) -> dict[s
     for record in (state / "lists").glob("*.json"):
         record.unlink()
     if (state / "stage.json").is_file():
-        stage = json.loads((state / "stage.json").read_text(encoding="utf-8"))
+        stage = read_json(state / "stage.json")
         write_json(state / "stage.json", stage | {"settings": fetch_settings(now)})
     return now | {"files": before["files"] + [entry for entry in now["files"] if entry[0] not in old]}
 

@@ -3,7 +3,6 @@
 Every machine must see the output folder and the input under the same paths.
 """
 
-import json
 import os
 import shlex
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 from data_prep.engine.stage import Phase, Stage, StageArguments, workers_of
 from shared.errors import InputError
-from shared.files import write_json
+from shared.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,7 +96,7 @@ def _queue(stage: Stage, args: StageArguments, executor: Any) -> None:
         )
     record = stage.state / "slurm.json"
     if record.is_file():
-        jobs = json.loads(record.read_text(encoding="utf-8"))
+        jobs = read_json(record)
         asked = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"]
         waiting = sorted(set(subprocess.run(asked, capture_output=True, text=True).stdout.split()))
         if waiting:

@@ -1,6 +1,5 @@
 """The templates that a dump holds, collected before its articles are read: the first phase of extract_wikipedia.py."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from data_prep.wikipedia.dump import read_pages
 from data_prep.wikipedia.expansion import prepare_template, template_key
 from data_prep.wikipedia.names import DEFAULT
 from data_prep.wikipedia.pages import is_redirect
-from shared.files import write_json
+from shared.files import read_json, write_json
 from shared.rows import STATE, Source
 
 _TARGET = re.compile(r"\[\[:?[^\[\]|:]*:([^\[\]|#]+)")
@@ -56,7 +55,7 @@ def load_templates(folder: str) -> Mapping[str, str]:
     """The texts of all templates by name; those of redirects too."""
     found: dict[str, str] = {}
     for path in sorted(Path(folder).glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8")) | found
+        found = read_json(path) | found
     aliases = {name: text[1:] for name, text in found.items() if text.startswith(_ALIAS)}
     texts = {name: text for name, text in found.items() if name not in aliases}
     return texts | {name: texts[target] for name, target in aliases.items() if target in texts}

@@ -36,7 +36,7 @@ def series_table(result: dict[str, Any]) -> str:
     rows = []
     for name in dict.fromkeys(name for models in seeds.values() for name in models):
         rows += [[escape(name), seed, *_measured(models, name)] for seed, models in seeds.items() if name in models]
-    parts = [markdown_table(head, rows), _new_words_table(seeds, first), _cloze_table(seeds)]
+    parts = [markdown_table(head, rows), new_words_table(result), _cloze_table(seeds)]
     if "tasks" in result:
         parts.append(_task_table(result["tasks"]))
     return "\n\n".join(part for part in parts if part)
@@ -55,9 +55,9 @@ def _measured(models: dict[str, Any], name: str) -> list[str]:
     return [*cells, f"{gain['gain'] / anew['gain']['gain']:.0%}" if anew and anew is not row else ""]
 
 
-def _new_words_table(seeds: dict[str, Any], first: int) -> str:
+def new_words_table(result: dict[str, Any]) -> str:
     """Bits per byte of sentences with words that no text before their year has, as changes from the first model."""
-    rows = []
+    seeds, first, rows = result["seeds"], result["settings"]["years"][0], []
     for name in dict.fromkeys(name for models in seeds.values() for name in models):
         for seed, models in seeds.items():
             if gain := models.get(name, {}).get("new_words"):

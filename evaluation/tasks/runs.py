@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import shutil
 import traceback
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from evaluation.tasks.definitions import TASKS
 from shared.errors import InputError, RunError, one_line
-from shared.files import sha256_of, write_json
+from shared.files import read_json, sha256_of, write_json
 
 FINE_TUNED = ("SequenceClassification", "TokenClassification", "QuestionAnswering")
 
@@ -52,7 +51,7 @@ def check_model(path: str, fine_tuned: bool = False) -> dict[str, str]:
 def check_folder(output_dir: str, hashes: dict[str, dict[str, str]]) -> None:
     """Raise InputError if `output_dir` holds runs of other models under these names; write down which these are."""
     file = Path(output_dir, "models.json")
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    before = read_json(file) if file.is_file() else {}
     for name, now in hashes.items():
         if before.get(name, now) != now:
             raise InputError(f"--output_dir {output_dir}: holds runs of another {name}; name a new folder")

@@ -1,7 +1,6 @@
 """The search for hyperparameters, on the training data alone."""
 
 import copy
-import json
 import math
 import os
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 from finetuning.common.arguments import FineTuningArguments, read_space
 from shared.errors import InputError
-from shared.files import write_json
+from shared.files import read_json, write_json
 from shared.training.arguments import RunArguments
 
 SEARCH = "search.json"
@@ -29,7 +28,7 @@ def search(build_trainer: Callable[[RunArguments], Any], args: FineTuningArgumen
     asked = {"space": args.search_space, "seed": args.search_seed, "fraction": args.search_fraction}
     asked |= {"number": args.search_trials}
     if file.is_file():
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if content["asked"] != asked:
             raise InputError(f"{file}: holds another search ({content['asked']}); name a new --output_dir")
     else:

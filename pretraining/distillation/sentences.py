@@ -2,7 +2,6 @@
 
 import hashlib
 import heapq
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -12,7 +11,7 @@ import numpy as np
 from shared.command_line import check_ranges
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
-from shared.files import CACHE, content_hash, write_json
+from shared.files import CACHE, content_hash, read_json, write_json
 
 # A sentence ends at its mark when a space follows; lines are paragraphs of their own.
 ENDS = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])|\n+")
@@ -47,7 +46,7 @@ def cached_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, choose_sentences(documents, args, quiet))
-    found: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = read_json(file)
     return found
 
 

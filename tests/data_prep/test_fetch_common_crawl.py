@@ -628,6 +628,14 @@ def test_wrong_flags(crawl, tmp_path, flags, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_plan_is_named(crawl, tmp_path):
+    fetch(crawl, tmp_path / "out")
+    plan = tmp_path / "out" / ".state" / "plan.json"
+    plan.write_text(plan.read_text()[:-9])
+    with pytest.raises(InputError, match=r"/plan\.json: damaged \(.*; remove it, or name a new folder"):
+        fetch(crawl, tmp_path / "out")
+
+
 def test_missing_kind_names_what_there_is(crawl, tmp_path):
     (crawl.root / f"crawl-data/{SNAPSHOT}/wat.paths.gz").unlink()
     with pytest.raises(InputError, match=r"--kind wat: .* has no .*wat.paths.gz; there is warc, wet"):
