@@ -226,22 +226,24 @@ class Index:
         for name, group in itertools.groupby(numbered, key=lambda item: item[1]["set"]):
             members = list(group)
             inside = np.isin(files_of, [index for index, _ in members])
+            splits: dict[str, Counter[str]] = {}
+            for index, facts in members:  # a split may lie in several files
+                splits.setdefault(facts["split"], Counter()).update(
+                    {
+                        "rows": facts["rows"],
+                        "rows_checked": facts.get("rows_checked", 0),
+                        "rows_found": int(np.count_nonzero(rows_of == index)),
+                        "texts": facts.get("texts", 0),
+                        "texts_too_short": facts.get("too_short", 0),
+                    }
+                )
             report.append(
                 {
                     "set": name,
                     "documents": documents[name],
                     "ngrams": len(np.unique(self.hashes[inside])),
                     "ngrams_found": len(np.unique(self.hashes[inside & hit])),
-                    "splits": {
-                        facts["split"]: {
-                            "rows": facts["rows"],
-                            "rows_checked": facts.get("rows_checked", 0),
-                            "rows_found": int(np.count_nonzero(rows_of == index)),
-                            "texts": facts.get("texts", 0),
-                            "texts_too_short": facts.get("too_short", 0),
-                        }
-                        for index, facts in members
-                    },
+                    "splits": splits,
                     "examples": examples.get(name, []),
                 }
             )

@@ -546,6 +546,10 @@ def test_the_files_of_a_set_are_one_set(tmp_path):
     run(tmp_path, tmp_path / "out", "in.parquet", decontaminate=[str(tmp_path / "set")])
     report = json.loads((tmp_path / "out" / "reports" / "contamination.json").read_text())
     assert [len(one["splits"]) for one in report] == [2, 1] and len({one["set"] for one in report}) == 2
+    (tmp_path / "set" / "a.txt").write_text("Another text of this split, with rather more than eight words in it.\n")
+    run(tmp_path, tmp_path / "more", "in.parquet", decontaminate=[str(tmp_path / "set")])
+    report = json.loads((tmp_path / "more" / "reports" / "contamination.json").read_text())
+    assert {name: part["rows"] for name, part in report[0]["splits"].items()} == {"a": 2, "z": 1}
 
 
 def test_damaged_records_are_counted(tmp_path):
