@@ -19,7 +19,7 @@ from evaluation.cpu.page import make_table as cpu_table
 from evaluation.make_report import ReportArguments, shift
 from evaluation.masked import blimp_page, eval_page, freshness_page, probes_page
 from evaluation.report.inputs import Inputs
-from evaluation.report.months import rates_table, series_table
+from evaluation.report.months import new_words_table, rates_table, series_table
 from evaluation.report.sections import summary_rows
 from evaluation.tasks.page import make_table as benchmark_table
 from shared.files import write_text
@@ -173,6 +173,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
         "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
         **{name: ([f"evaluation/results/{name}.json"], series_table) for name in SERIES},
+        "updates_new_words": (["evaluation/results/updates_new_words.json"], new_words_table),
         "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
         **{name: ([f"evaluation/results/{name}.json"], gate_table) for name in GATES},
     },

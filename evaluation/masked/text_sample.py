@@ -1,12 +1,11 @@
 """A part of a large text: its first documents, and sentences chosen from all of it."""
 
-import hashlib
-import heapq
 import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from data_prep.corpus.made_tasks import Lowest
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 
@@ -38,21 +37,13 @@ def choose_sentences(documents: FirstDocuments, held_out: float, count: int) -> 
     and are found by a simple rule for languages with capital letters. Raises InputError when there is none.
     """
 
-    def sentences() -> Iterator[tuple[bytes, str]]:
-        for text in documents.progress("Choosing sentences"):
-            if not held_out or is_held_out(text, held_out):
-                for sentence in SENTENCE_END.split(text):
-                    if SHORTEST <= len(sentence := sentence.strip()) <= LONGEST and sentence[-1] in ".!?":
-                        yield hashlib.blake2b(sentence.encode(), digest_size=8).digest(), sentence
-
-    lowest: dict[bytes, str] = {}
-    bound = b"\xff" * 8
-    for digest, sentence in sentences():  # a buffer that is cut back now and then: repeated sentences count once
-        if digest <= bound:
-            lowest[digest] = sentence
-            if len(lowest) >= 2 * count + 1000:
-                lowest = dict(heapq.nsmallest(count, lowest.items()))
-                bound = max(lowest)
-    if not lowest:
+    lowest = Lowest(count)
+    for text in documents.progress("Choosing sentences"):
+        if not held_out or is_held_out(text, held_out):
+            for sentence in SENTENCE_END.split(text):
+                if SHORTEST <= len(sentence := sentence.strip()) <= LONGEST and sentence[-1] in ".!?":
+                    lowest.add(sentence, True, sentence)
+    found = [sentence for *_, sentence in lowest.cut()]
+    if not found:
         raise InputError(f"--pll: no sentence of {SHORTEST} to {LONGEST} characters in the text")
-    return [sentence for _, sentence in heapq.nsmallest(count, lowest.items())]
+    return found
