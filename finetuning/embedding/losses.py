@@ -38,7 +38,6 @@ def check_arguments(model_args: CheckpointArguments, training_args: FineTuningAr
         (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
         (model_args.dropout is not None, "--dropout: not for sentence encoders"),
         (training_args.label_smoothing_factor, "--label_smoothing_factor: similarities are no classes"),
-        (training_args.dry_run and not training_args.do_train, "--no_do_train: --dry_run says what training would be"),
     ):
         if wrong:
             raise InputError(f"{why}; remove the flag")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from shared.training.environment import hardware
 
@@ -157,8 +158,8 @@ def say_if_bf16_pays(trainer: Any) -> None:
     the work. Without such instructions, nothing is said to those who have not asked for bf16.
     """
     has_products = any("bf16" in name for name in hardware("cpu")["cpu_instructions"])
-    if not (trainer.args.bf16 or has_products):
-        return
+    if not (trainer.args.bf16 or has_products) or not isinstance(trainer.model, PreTrainedModel):
+        return  # nor of sentence encoders, whose loss takes other batches
     key = (type(trainer.model), trainer.model.num_parameters())
     if key in _SAID or trainer.is_deepspeed_enabled:  # its weights are in bf16 themselves
         return

@@ -14,8 +14,7 @@ from shared.errors import InputError
 def text(tmp_path_factory):
     """200 documents, each with two sentences of praise, one of blame, and some that are of neither use."""
     rng, documents = random.Random(0), []
-    for _ in range(200):
-        number = rng.randint(2, 9999)
+    for number in rng.sample(range(2, 9999), 200):
         documents.append(
             f"The critics praised the excellent plot of film {number}. They found its music beautiful and its end "
             f"{number} brilliant. A reader of paper {number} called the very same\nfilm boring and dull. It was good "

@@ -209,6 +209,7 @@ def test_a_dry_run_says_what_it_would_be(checkpoint, tmp_path):
     assert plan["steps"] == 60 and plan["gradient_norm_16x1"] == pytest.approx(plan["gradient_norm_8x2"], rel=1e-3)
     plan = run(checkpoint, tmp_path / "out", "--dry_run", "--loss", "cosent")
     assert plan["steps"] == 60 and not [name for name in plan if name.startswith("gradient_norm")]
+    assert run(checkpoint, tmp_path / "out", "--dry_run", "--bf16")["steps"] == 60
     assert not (tmp_path / "out").exists()
 
 
@@ -354,7 +355,7 @@ def test_other_errors_name_what_is_wrong(checkpoint, tmp_path, wordpiece):
         (("--score_scale", 5, 0), checkpoint, "--score_scale 5.0 0.0: give the lowest and the highest"),
         (("--do_predict",), checkpoint, "--do_predict: there is no test split"),
         (("--max_seq_length", 100), checkpoint, "the model has only 64 positions"),
-        (("--no_do_train", "--dry_run"), checkpoint, "--no_do_train"),
+        (("--no_do_train", "--dry_run"), checkpoint, "--do_train false: --dry_run and --search_trials are about"),
         ((), decoder, "gpt2 is no encoder"),
         ((), "no/such/model", "no/such/model"),
     ):
