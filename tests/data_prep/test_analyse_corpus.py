@@ -119,6 +119,15 @@ def test_urls_and_texts_in_both_snapshots(analysis):
     assert analysis["duplicates"]["text"]["shared"][0][1] == 60
 
 
+def test_an_address_within_an_address_is_not_the_whole(tmp_path):
+    rows = [
+        {"text": f"page {year}", "url": f"https://archive.org/{year}/https://a.org/"} for year in range(2020, 2024)
+    ]
+    rows.append({"text": "another", "url": "http://archive.org/2020/https://a.org"})  # the first one's again
+    pq.write_table(pa.Table.from_pylist([{**row, "source": "a"} for row in rows]), tmp_path / "in.parquet")
+    assert run(tmp_path / "in.parquet", tmp_path / "out")["duplicates"]["url"]["distinct"] == [4]
+
+
 def test_overlaps_are_the_same_in_ranges(whole, analysis, monkeypatch):
     monkeypatch.setattr(counts, "HASHES_AT_ONCE", 70)  # 9 ranges
     for kind, facts in analysis["duplicates"].items():
@@ -329,7 +338,7 @@ def test_no_documents_is_an_error(tmp_path):
 def test_too_many_snapshots(tmp_path):
     rows = [{"text": "a b c", "source": f"s{number}"} for number in range(201)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
-    with pytest.raises(InputError, match="--by source: 201 snapshots"):
+    with pytest.raises(InputError, match=r"--by source: 201 snapshots, .* --by year, in a new --output_dir"):
         run(tmp_path / "in.parquet", tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from data_prep.extend_tokenizer import ExtensionArguments
 from data_prep.tokens.characters import Characters, bert_normalizer
 from data_prep.train_tokenizer import TokenizerArguments, describe_tokenizer, main, train_tokenizer
 from shared.command_line import parse_arguments
-from shared.documents import Documents
+from shared.documents import Documents, is_held_out
 from shared.errors import InputError
 from shared.tokenizer import load_tokenizer, special_tokens, tokenizer_hash
 
@@ -82,6 +82,15 @@ def test_held_out_documents_do_not_shape_the_vocabulary(tmp_path):
         Documents([str(SENTENCES)]), TokenizerArguments("", vocab_size=200, reserved_entries=0), quiet=True
     )
     assert tokenizer_hash(AutoTokenizer.from_pretrained(tmp_path / "t")) != tokenizer_hash(everything)
+
+
+def test_held_out_text_of_blanks_is_not_described(tmp_path):
+    texts = [text for text in SENTENCES.read_text().split("\n\n") if not is_held_out(text, 0.2)]
+    texts += [" " * spaces for spaces in range(1, 30)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    wishes = {"vocab_size": 200, "reserved_entries": 0, "validation_fraction": 0.2}
+    report = main(TokenizerArguments(str(tmp_path / "t"), [str(tmp_path / "in.jsonl")], **wishes))
+    assert report["held_out_documents"] > 0 and "trained" not in report
 
 
 def test_impossible_wishes_are_refused(tmp_path):

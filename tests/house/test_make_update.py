@@ -101,4 +101,6 @@ def test_what_the_gate_cannot_measure_is_said_before_training(tmp_path):
     words += ["LAST=2026-10-31", "MONTH=2026-11", f"MODEL={MODEL}", "VALIDATION=0.9"]
     done = make("update", *words, "PERIOD=quarter")  # the fourth one began before the model's last day
     assert done.returncode == 2 and "no period with enough documents began after 2026-10-31" in done.stderr
+    later = make("update", *words, "MONTH=2026-12")  # the next day
+    assert later.returncode == 2 and "was begun with" in later.stderr
     assert not (tmp_path / "update" / "tokenizer").exists()

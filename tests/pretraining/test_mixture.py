@@ -158,6 +158,15 @@ def test_each_set_is_evaluated_as_it_would_be_alone(packed, tmp_path):
     assert metrics["eval_perplexity"] == pytest.approx(math.exp(metrics["eval_loss"]), rel=1e-5)
 
 
+def test_the_best_model_may_be_that_of_one_set(packed, tmp_path):
+    flags = ["--packed_dataset", packed / "month", packed / "old", "--max_steps", 4, "--load_best_model_at_end"]
+    flags += ["--eval_strategy", "steps", "--eval_steps", 2, "--save_steps", 2]
+    run(tmp_path / "run", *flags, "--metric_for_best_model", "bits_per_byte_old")
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    measured = [row["eval_bits_per_byte_old"] for row in state["log_history"] if "eval_bits_per_byte_old" in row]
+    assert state["best_metric"] == min(measured[:2])  # the third is that of the best one, loaded again
+
+
 def test_one_folder_is_read_as_ever(packed, tmp_path):
     """What earlier versions wrote into recipe.yaml and checkpoints is one word."""
     run(tmp_path / "run", "--packed_dataset", packed / "month", "--max_steps", 1)

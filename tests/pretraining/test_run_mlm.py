@@ -2,15 +2,20 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from conftest import ROOT, SENTENCES
+from packed_sets import pack_parts
+from packed_sets import run as run_packed
 from transformers import AutoModelForMaskedLM, AutoTokenizer, ModernBertModel, pipeline
 
 from data_prep.pack_dataset import PackingArguments, pack_dataset
 from data_prep.pack_dataset import main as pack
+from data_prep.train_word_vectors import VectorArguments
+from data_prep.train_word_vectors import main as count_vectors
 from pretraining.run_mlm import DataArguments, ModelArguments, RunArguments, main
 from shared.command_line import parse_arguments
 from shared.documents import Documents
@@ -313,6 +318,18 @@ def test_what_has_changed_since_the_checkpoint_is_refused_with_the_difference(tm
     monkeypatch.setattr("shared.training.record.versions", lambda: {"torch": "9.9"})
     with pytest.raises(InputError, match=r"torch: 2\.\S+ -> 9\.9"):
         resume()
+
+
+def test_word_vectors_that_changed_since_are_refused(tmp_path, wordpiece):
+    pack_parts(tmp_path, wordpiece, ["month"])
+    vectors = VectorArguments([str(tmp_path / "month")], str(tmp_path / "vectors"), dimensions=8)
+    words = ("--packed_dataset", tmp_path / "month", "--word_vectors", tmp_path / "vectors", "--max_steps")
+    count_vectors(vectors)
+    run_packed(tmp_path / "run", *words, 1)
+    shutil.rmtree(tmp_path / "vectors")
+    count_vectors(replace(vectors, window=1))
+    with pytest.raises(InputError, match=r"word_vectors/model\.safetensors: \w{8}\.\.\. -> \w{8}"):
+        run_packed(tmp_path / "run", *words, 2)
 
 
 def test_a_run_in_hours_is_prolonged_by_steps(tmp_path):
