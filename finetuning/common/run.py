@@ -4,6 +4,7 @@
 `model_init`. What data, model and Trainer are is said in the script.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from finetuning.common.data import data_identity
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
-from shared.training.budget import check_split, describe_plan, measure_step, set_steps
+from shared.training.budget import check_split, describe_plan, measure_step, set_decay, set_steps
 from shared.training.card import ModelCardFacts
+from shared.training.data_order import steps_per_epoch
 from shared.training.record import RunRecord
 
 
@@ -57,7 +59,10 @@ def dry_run(
 def train_and_save(trainer: Any, record: RunRecord, metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train and save, if that is asked for. Returns the metrics of training behind those that are given."""
     metrics = dict(metrics or {})
-    if record.args.do_train:
+    args = record.args
+    if args.do_train:
+        epoch = steps_per_epoch(len(trainer.train_dataset), args.samples_per_step, args.dataloader_drop_last)
+        set_decay(args, args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs))
         metrics |= trainer.train(resume_from_checkpoint=record.checkpoint).metrics
         trainer.save_model()
         trainer.save_metrics("train", metrics)

@@ -55,10 +55,15 @@ def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | No
     elif args.max_steps <= 0:
         steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
         args.max_steps = math.ceil(steps * args.num_train_epochs)
+    set_decay(args, args.max_steps)
+
+
+def set_decay(args: RunArguments, steps: int) -> None:
+    """Turn the share of the `steps` in which warm-up-stable-decay lowers the learning rate into a number of them."""
     if args.lr_scheduler_type == "warmup_stable_decay":
         settings = dict(args.lr_scheduler_kwargs or {})
         decay = float(settings.get("num_decay_steps", DECAY_SHARE))
-        settings["num_decay_steps"] = round(decay * args.max_steps if decay < 1 else decay)
+        settings["num_decay_steps"] = round(decay * steps if decay < 1 else decay)
         args.lr_scheduler_kwargs = settings
 
 

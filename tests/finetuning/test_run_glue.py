@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_the_smoke_recipe_learns(finished):
     }
     assert (folder / "errors" / "errors.md").is_file() and (folder / "errors" / "reliability.png").is_file()
     assert json.loads((folder / "all_results.json").read_text())["eval_accuracy"] == metrics["eval_accuracy"]
+
+
+def test_the_decay_is_a_share_of_the_steps(checkpoint, tmp_path):
+    flags = ("--lr_scheduler_type", "warmup_stable_decay", "--logging_steps", 1, "--save_strategy", "no")
+    run(checkpoint, tmp_path / "run", *flags, "--num_train_epochs", 1)
+    history = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    rates = [row["learning_rate"] for row in history if "learning_rate" in row]
+    falling = sum(later < earlier for earlier, later in pairwise(rates))
+    assert rates[0] == max(rates) and 0 < falling <= 0.25 * len(rates) and rates[-1] < 0.6 * rates[0]
 
 
 def test_the_pipeline_gives_the_same_answers(finished):
