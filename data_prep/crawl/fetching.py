@@ -129,10 +129,11 @@ def write_dropped(output_dir: str, name: str, rows: list[dict[str, Any]]) -> dic
 
 def forget_bad(output_dir: str) -> None:
     """Remove the records of files that could not be had, so that they are tried again."""
-    for record in Path(output_dir, STATE, "files").glob("*.json"):
-        if read_json(record)["counts"]["bad"]:
-            for other in record.parent.glob(f"{record.name.split('-')[0]}-*.json"):
-                other.unlink()
+    records = list(Path(output_dir, STATE, "files").glob("*.json"))
+    bad = {record.name.split("-")[0] for record in records if read_json(record)["counts"]["bad"]}
+    for record in records:  # a file has several: one for each part
+        if record.name.split("-")[0] in bad:
+            record.unlink()
             Path(output_dir, "manifest.json").unlink(missing_ok=True)
 
 

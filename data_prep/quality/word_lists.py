@@ -66,7 +66,7 @@ def read_lists(flag: str, entries: list[str]) -> dict[str, WordList]:
         if not equals or not language or not name:
             raise InputError(f"--{flag} {entry}: write LANGUAGE=FILE, for example en=words.txt")
         try:
-            words = Path(name).read_text(encoding="utf-8").lower().splitlines()
+            words = Path(name).read_text(encoding="utf-8-sig").lower().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--{flag} {entry}: {error}; the file holds one word a line, in UTF-8") from error
         check_codes(flag, [language])
