@@ -134,7 +134,8 @@ def forget_bad(output_dir: str) -> None:
     for record in records:  # a file has several: one for each part
         if record.name.split("-")[0] in bad:
             record.unlink()
-            Path(output_dir, "manifest.json").unlink(missing_ok=True)
+    if bad:
+        Path(output_dir, "manifest.json").unlink(missing_ok=True)
 
 
 def grows(before: dict[str, Any], now: dict[str, Any]) -> bool:

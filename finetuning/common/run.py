@@ -60,7 +60,7 @@ def train_and_save(trainer: Any, record: RunRecord, metrics: dict[str, Any] | No
     """Train and save, if that is asked for. Returns the metrics of training behind those that are given."""
     metrics = dict(metrics or {})
     args = record.args
-    if args.do_train:
+    if args.do_train:  # Trainer builds the schedule in train(), and takes a share for a number of steps
         epoch = steps_per_epoch(len(trainer.train_dataset), args.samples_per_step, args.dataloader_drop_last)
         set_decay(args, args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs))
         metrics |= trainer.train(resume_from_checkpoint=record.checkpoint).metrics
