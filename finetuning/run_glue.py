@@ -108,7 +108,7 @@ def load_data(
     """The splits that are asked for, as text and as tokens, the configuration with their labels, the tokenizer, and
     the hashes of what was read."""
     splits, hashes = load_splits(data_args, data_args.task_name, renamed=MNLI)
-    splits = hold_out(splits, data_args, data_args.text_flags, data_args.sources_of_labels)
+    splits = hold_out(splits, data_args, data_args.text_flags, data_args.labels_of)
     splits = settle_columns(choose_splits(splits, data_args, training_args), data_args)
     head = read_head(model_args, AutoModelForSequenceClassification, training_args.do_train)
     kind = data_args.problem_type = choose_problem_type(data_args, head, next(iter(splits.values())))

@@ -82,7 +82,7 @@ def load_data(
     splits, hashes = load_splits(data_args, read_file=lambda *file: read_file(*file, *more))
     if data_args.validation_fraction:
         found = find_columns(splits["train"], *names, needs_tags=True) if "train" in splits else ()
-        splits = hold_out(splits, data_args, found[:1], found[1:])
+        splits = hold_out(splits, data_args, found[:1], lambda split: split.rows[found[1]][:])
     chosen = choose_splits(splits, data_args, training_args)
     columns = {name: find_columns(split, *names, needs_tags=name != "test") for name, split in chosen.items()}
     read = partial(read_sentences, repair=data_args.repair_tags, scheme=scheme)

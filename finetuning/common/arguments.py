@@ -106,8 +106,11 @@ class FineTuningArguments(RunArguments):
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
         refuse_flags(self, {"batch_ramp": "is for pretraining"})
-        for entry in self.search_space:
-            read_space(entry)
+        names = [read_space(entry)[0] for entry in self.search_space]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"--search_space: names {twice} twice; write its values once, separated by commas")
+        if "num_train_epochs" in names and self.max_steps > 0:
+            raise InputError("--search_space num_train_epochs: means nothing beside --max_steps; remove one")
 
     @property
     def callbacks(self) -> list[Any]:

@@ -3,12 +3,13 @@
 A row's side depends on its text alone, so it stays where it is when rows are added, removed or reordered, and rows of
 the same text are never on both sides, whatever their labels. Each label then has about its share of the rows; one that
 would have no row in validation gets the text that comes first by its hash, and one of a single text is trained on.
+Scores are no labels: a value that a few rows share says nothing about where they belong.
 """
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Value
@@ -35,10 +36,10 @@ def hold_out(
     splits: dict[str, Split],
     args: LabelledDataArguments,
     columns: Sequence[str] | Mapping[str, str],
-    labels: Sequence[str] = (),
+    labels_of: Callable[[Split], Sequence[Collection[Any]]] | None = None,
 ) -> dict[str, Split]:
     """The splits; with --validation_fraction, validation is cut from train. `columns` hold the texts (and may say the
-    flags that name them), `labels` what both sides are to have, each item of a list for itself. Raises InputError."""
+    flags that name them); both sides are to have each label that `labels_of` finds in the rows. Raises InputError."""
     if args.validation_fraction is None:
         return splits
     if "train" not in splits:
@@ -57,9 +58,8 @@ def hold_out(
     places = [place_of(texts) for texts in zip(*(train.rows[name][:] for name in columns), strict=True)]
     held = {place for place in places if place < args.validation_fraction}
     of_label: dict[Any, set[float]] = {}
-    known = [train.rows[name][:] for name in labels if name in train.rows.column_names]
-    for place, values in zip(places, zip(*known, strict=True), strict=True) if known else ():
-        for label in values[0] if isinstance(values[0], list) else [str(values)]:
+    for place, labels in zip(places, labels_of(train), strict=True) if labels_of else ():
+        for label in labels:
             of_label.setdefault(label, set()).add(place)
     for label_places in [*of_label.values(), set(places)]:
         if len(label_places) > 1 and not held & label_places:

@@ -4,7 +4,6 @@
 `model_init`. What data, model and Trainer are is said in the script.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
 from shared.training.budget import check_split, describe_plan, measure_step, set_decay, set_steps
 from shared.training.card import ModelCardFacts
-from shared.training.data_order import steps_per_epoch
 from shared.training.record import RunRecord
 
 
@@ -61,8 +59,7 @@ def train_and_save(trainer: Any, record: RunRecord, metrics: dict[str, Any] | No
     metrics = dict(metrics or {})
     args = record.args
     if args.do_train:  # Trainer builds the schedule in train(), and takes a share for a number of steps
-        epoch = steps_per_epoch(len(trainer.train_dataset), args.samples_per_step, args.dataloader_drop_last)
-        set_decay(args, args.max_steps if args.max_steps > 0 else math.ceil(epoch * args.num_train_epochs))
+        set_decay(args, len(trainer.train_dataset))
         metrics |= trainer.train(resume_from_checkpoint=record.checkpoint).metrics
         trainer.save_model()
         trainer.save_metrics("train", metrics)

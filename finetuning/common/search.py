@@ -4,6 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from finetuning.common.arguments import FineTuningArguments, read_space
 from shared.errors import InputError
 from shared.files import read_json, write_json
 from shared.training.arguments import RunArguments
+from shared.training.budget import set_decay
 
 SEARCH = "search.json"
 
@@ -54,9 +56,13 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
     trial_args.save_strategy = trial_args.eval_strategy = "no"
     trial_args.load_best_model_at_end, trial_args.report_to = False, []
     trials: list[dict[str, Any]] = []
+    whole = {entry.name for entry in fields(args) if entry.type is int}
+    for name, _, _ in spaces:  # Trainer casts a value to the type of the one before, which made a share of 0.1 a 0
+        if name not in whole:
+            setattr(trial_args, name, float(getattr(args, name)))
 
     def typed(settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: type(getattr(args, name))(value) for name, value in settings.items()}
+        return {name: int(value) if name in whole else value for name, value in settings.items()}
 
     def space(trial: Any) -> dict[str, Any]:
         chosen = typed(
@@ -68,6 +74,10 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
             }
         )
         trials.append({"settings": chosen})
+        planned = copy.copy(args)  # the steps of a trial are its own, and so are those of its decay
+        planned.__dict__.update(chosen)
+        set_decay(planned, len(trainer.train_dataset))
+        trainer.args.lr_scheduler_kwargs = planned.lr_scheduler_kwargs
         return chosen
 
     def objective(metrics: dict[str, float]) -> float:
@@ -77,7 +87,8 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
     grid = {name: choices for name, choices, _ in spaces if choices}
     is_grid = len(grid) == len(spaces) and math.prod(map(len, grid.values())) == args.search_trials
     samplers = optuna.samplers
-    run = build_trainer(trial_args).hyperparameter_search(
+    trainer = build_trainer(trial_args)
+    run = trainer.hyperparameter_search(
         hp_space=space,
         compute_objective=objective,
         n_trials=args.search_trials,

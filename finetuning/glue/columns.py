@@ -52,6 +52,21 @@ class LabelArguments(ClassArguments):
         """The columns that hold labels in the data."""
         return self.label_columns or [self.label_column]
 
+    def labels_of(self, split: Split) -> list[list[Any]]:
+        """The labels of each row as the file writes them, and none where they are scores: what a held-out part is to
+        have as well. Marks in --label_columns count as one label each, set or not."""
+        rows, columns = split.rows, [name for name in self.sources_of_labels if name in split.rows.column_names]
+        if self.problem_type == REGRESSION or any(_holds_scores(rows[name][:]) for name in columns):
+            columns = []
+        labels: list[list[Any]] = [[] for _ in range(len(rows))]
+        for name in columns:
+            for found, value in zip(labels, rows[name][:], strict=True):
+                if self.label_separator:
+                    found += [part.strip() for part in str(value or "").split(self.label_separator)]
+                else:
+                    found += value if isinstance(value, list) else [(name, value)]
+        return labels
+
 
 def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
     """The splits with a label column whose type says what the labels are, without the rows that lack something.
@@ -64,6 +79,12 @@ def settle_columns(splits: dict[str, Split], args: Any) -> dict[str, Split]:
     if args.both_orders and "train" in splits:
         splits["train"] = _in_both_orders(splits["train"], args.text_columns)
     return splits if args.label_separator else _as_numbers(splits, args.label_column, args.problem_type)
+
+
+def _holds_scores(values: Sequence[Any]) -> bool:
+    """Whether a column holds numbers that are not all whole, as numbers or as a CSV file's text."""
+    texts = [value if isinstance(value, str) else repr(value) for value in values if value is not None]
+    return number_kind(texts) == "float64" and any(float(text) % 1 for text in texts)
 
 
 def _in_both_orders(split: Split, columns: Sequence[str]) -> Split:

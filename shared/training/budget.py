@@ -52,15 +52,20 @@ def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | No
         assert cost is not None
         whole = args.max_hours * 3600 / cost.seconds
         args.max_steps = max(1, round(args.ramp.steps(args.samples_per_step, whole * args.samples_per_step)))
-    elif args.max_steps <= 0:
-        steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
-        args.max_steps = math.ceil(steps * args.num_train_epochs)
-    set_decay(args, args.max_steps)
+    args.max_steps = planned_steps(args, samples)
+    set_decay(args, samples)
 
 
-def set_decay(args: RunArguments, steps: int) -> None:
-    """Turn the share of the `steps` in which warm-up-stable-decay lowers the learning rate into a number of them."""
+def planned_steps(args: RunArguments, samples: int) -> int:
+    """--max_steps, or the steps of --num_train_epochs over so many samples."""
+    steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
+    return args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
+
+
+def set_decay(args: RunArguments, samples: int) -> None:
+    """Turn the share of the steps in which warm-up-stable-decay lowers the learning rate into a number of them."""
     if args.lr_scheduler_type == "warmup_stable_decay":
+        steps = planned_steps(args, samples)
         settings = dict(args.lr_scheduler_kwargs or {})
         decay = float(settings.get("num_decay_steps", DECAY_SHARE))
         settings["num_decay_steps"] = round(decay * steps if decay < 1 else decay)

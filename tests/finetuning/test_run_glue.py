@@ -321,6 +321,22 @@ def test_a_search_looks_at_training_data_alone(checkpoint, tmp_path):
     assert found["eval_accuracy"] < 1  # of two wrong labels
 
 
+def test_a_search_tries_shares_of_a_warm_up_and_other_numbers_of_steps(checkpoint, tmp_path):
+    pytest.importorskip("optuna")
+    space = ("warmup_steps=0.1,0.4", "num_train_epochs=1,2")
+    flags = ("--search_trials", 4, "--search_space", *space, "--lr_scheduler_type", "warmup_stable_decay")
+    run(checkpoint, tmp_path, *flags, "--max_train_samples", 64, "--per_device_train_batch_size", 8)
+    trials = json.loads((tmp_path / "search.json").read_text())["trials"]
+    tried = {(trial["settings"]["warmup_steps"], trial["settings"]["num_train_epochs"]) for trial in trials}
+    assert tried == {(0.1, 1.0), (0.1, 2.0), (0.4, 1.0), (0.4, 2.0)}
+    for flags, message in (
+        (("--search_space", "seed=1,2", "seed=3"), "names seed twice"),
+        (("--search_space", "num_train_epochs=1,2", "--max_steps", 5), "means nothing beside --max_steps"),
+    ):
+        with pytest.raises(InputError, match=f"--search_space.* {message}"):
+            run(checkpoint, tmp_path / "no", "--search_trials", 2, *flags)
+
+
 @pytest.mark.parametrize("space", ["nan", "1e-4,inf", "1e-5..inf", "nan..1", "2..1", "a,b"])
 def test_a_space_of_no_numbers_is_refused(space):
     with pytest.raises(InputError, match=f"--search_space learning_rate={space}: write NAME="):

@@ -142,7 +142,7 @@ def test_json_by_its_values(tmp_path):
 def settle(path, **flags):
     args = DataArguments(train_file=path, **flags)
     splits, _ = load_splits(args)
-    return settle_columns(hold_out(splits, args, args.text_flags, args.sources_of_labels), args)
+    return settle_columns(hold_out(splits, args, args.text_flags, args.labels_of), args)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +336,18 @@ def test_a_row_stays_on_its_side_of_the_held_out_part(tmp_path):
     splits = settle(path, validation_fraction=0.5)  # pairs of rows with a label, and labels of one row
     labels = [splits[name].rows["label"][:] for name in ("train", "validation")]
     assert len(labels[0]) == 40 and len(set(labels[0])) == 40 and len(set(labels[1])) == 20
+    scores = [f"text {i},{i * 37 % 101 / 20}" for i in range(600)]  # a score in some six rows each, or in one
+    for more in ([], [f"alone {i},0.{1000 + i}" for i in range(100)]):
+        path = write(tmp_path, "\n".join(["sentence,label", *scores, *more]))
+        share = len(settle(path, validation_fraction=0.1)["validation"].rows) / (600 + len(more))
+        assert 0.05 < share < 0.15  # four standard deviations
+    marks = ["sentence,a,b,c,d,e,f,g,h", *(f"text {i},{','.join(f'{i:08b}')}" for i in range(256))]
+    path = write(tmp_path, "\n".join(marks))  # each combination once, and each mark in half of the rows
+    held = settle(path, validation_fraction=0.1, label_columns=list("abcdefgh"))["validation"].rows
+    assert 0.025 < len(held) / 256 < 0.175
+    path = write(tmp_path, "sentence,label\n" + "".join(f"text {i},x;r{i % 128}\n" for i in range(256)))
+    held = settle(path, validation_fraction=0.1, label_separator=";")["validation"].rows["label"][:]
+    assert {label for row in held for label in row} == {"x", *(f"r{i}" for i in range(128))}
     numbers = write(tmp_path, '{"sentence": 1, "label": "x"}\n{"sentence": null, "label": "y"}\n', "n.jsonl")
     with pytest.raises(InputError, match=r"n\.jsonl: column sentence holds int64, not text"):
         settle(numbers, validation_fraction=0.5)
