@@ -78,9 +78,9 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         raise InputError(f"{args.before}, {args.after}: have no number in common")
     quantile = NormalDist().inv_cdf(1 - (1 - args.confidence) / len(both))
     tasks = {name: pair(before.numbers[name], after.numbers[name]) for name in both}
-    samples = [sample for name, sample in tasks.items() if sample and name != "average"]
-    if "average" in tasks and len(samples) == len([n for n in before.numbers.values() if n.metric != "average"]):
-        tasks["average"] = average(samples)
+    if "average" in tasks:
+        samples = [tasks.get(name) for name in sorted(before.numbers["average"].tasks)]
+        tasks["average"] = average([sample for sample in samples if sample]) if all(samples) else None
     rows = []
     for name in dict.fromkeys([*before.numbers, *after.numbers]):
         old, new = before.numbers.get(name), after.numbers.get(name)

@@ -104,6 +104,14 @@ def load_blocks(args: EvalArguments, checkpoint: Checkpoint) -> tuple[np.ndarray
     return blocks, packed.manifest["splits"][split]
 
 
+def describe_blocks(blocks: np.ndarray, facts: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """What is known of blocks from the `facts` of their split: of a part of it, neither documents nor bytes."""
+    whole = ("documents", "tokens", "bytes") if len(blocks) == facts["blocks"] else ()
+    row = {"blocks": len(blocks)} | {name: facts[name] for name in whole}
+    row |= {"tokens_per_byte": facts["tokens"] / facts["bytes"], "tokenizer": tokenizer_hash(tokenizer)}
+    return row | {"unknown_share": float(np.mean(np.asarray(blocks) == tokenizer.unk_token_id))}
+
+
 def most_frequent(blocks: np.ndarray, masker: Masker) -> float:
     """The masked accuracy of always guessing the most frequent target: what any model has to beat."""
     counts = np.zeros(len(masker.is_special), dtype=np.int64)
@@ -165,11 +173,11 @@ def main(args: EvalArguments) -> dict[str, Any]:
         tokens_per_byte = facts["tokens"] / facts["bytes"]
         values = summarize_blocks(sums.sum(0), tokens_per_byte)
         samples = summarize_blocks(resample_sums(sums[sums[:, 2] > 0], args.seed), tokens_per_byte)
-        row = {"blocks": len(blocks), "targets": int(sums[:, 2].sum())}
-        row |= {name: facts[name] for name in ("documents", "tokens", "bytes")}
-        row |= {"tokens_per_byte": tokens_per_byte, "most_frequent_token_accuracy": most_frequent(blocks, masker)}
-        row["unknown_share"] = float(np.mean(np.asarray(blocks) == tokenizer.unk_token_id))
-        row |= {"tokenizer": tokenizer_hash(tokenizer), "tokens_per_second": blocks.size / seconds}
+        row = describe_blocks(blocks, facts, tokenizer) | {"targets": int(sums[:, 2].sum())}
+        row |= {
+            "most_frequent_token_accuracy": most_frequent(blocks, masker),
+            "tokens_per_second": blocks.size / seconds,
+        }
         if args.pll:
             chosen = [sentences[number] for number in fitting]
             scores = score_sentences(model, [s for s in chosen if s], tokenizer.mask_token_id)

@@ -197,7 +197,7 @@ def main(
     metrics = train_and_save(trainer, record, count_repaired(sentences))
 
     # 5. Evaluate, predict and report.
-    for name in [name for name in ("validation", "test") if name in windows]:
+    for name in [name for name in windows if name != "train"]:
         found = predict_split(trainer, record, name, sentences[name], windows[name], metric, config)
         trainer.save_metrics(name.replace("validation", "eval"), found)
         metrics |= found

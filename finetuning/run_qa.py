@@ -133,7 +133,7 @@ def predict_splits(trainer: Any, record: Any, parts: dict[str, Windows], metric:
             threshold = scores.get(THRESHOLD)
             found |= {f"{prefix}_{key}": value for key, value in scores.items()}
         if record.is_writer:
-            write_predictions(record.folder, "" if name == "test" else "eval_", questions, best, threshold)
+            write_predictions(record.folder, "" if name == "test" else f"{prefix}_", questions, best, threshold)
             if "answers" in questions.column_names:
                 write_answer_errors(record.folder / prefix.replace("eval", "errors"), questions, best, threshold)
         trainer.save_metrics(prefix, found)

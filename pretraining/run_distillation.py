@@ -133,9 +133,9 @@ def compute_metrics(prediction: EvalPrediction, names: list[str]) -> dict[str, f
     others = ~np.eye(cosines.shape[-1], dtype=bool)
     means = losses.mean(0, dtype=np.float64).tolist()
     found = {f"{name}_loss": value for name, value in zip(names, means, strict=True)}
-    found["score_spearman"] = float(spearmanr(scores.ravel(), wanted_scores.ravel()).statistic)
+    found["score_spearman"] = float(np.nan_to_num(spearmanr(scores.ravel(), wanted_scores.ravel()).statistic))
     cosines, wanted_cosines = cosines[:, others].ravel(), wanted_cosines[:, others].ravel()
-    found["cosine_spearman"] = float(spearmanr(cosines, wanted_cosines).statistic)
+    found["cosine_spearman"] = float(np.nan_to_num(spearmanr(cosines, wanted_cosines).statistic))
     return found
 
 

@@ -16,7 +16,7 @@ from finetuning.common.arguments import CheckpointArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE
 from finetuning.common.data import check_columns, load_splits
 from finetuning.common.tables import format_of
-from finetuning.glue.predictions import as_predictions
+from finetuning.glue.predictions import THRESHOLDS, as_predictions
 from finetuning.metrics.glue_tasks import main_metric
 from shared.documents import Documents
 from shared.errors import InputError, RunError
@@ -44,10 +44,11 @@ class Rows:
     metric_task: str | None = None
     problem_type: str = SINGLE
     calibration: list[dict[str, np.ndarray]] = field(default_factory=list)
+    thresholds: list[float] | None = None  # that fine-tuning tuned
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """What is compared: classes, numbers, or rows of zeros and ones."""
-        return as_predictions(logits, self.problem_type)
+        return as_predictions(logits, self.problem_type, self.thresholds)
 
     def score(self, logits: np.ndarray) -> float | None:
         """The first metric of the task."""
@@ -150,7 +151,8 @@ def labelled_rows(path: str, tokenizer: Any, names: Sequence[str], padding: dict
     labels = np.array(rows["labels"])
     source = args.task_name or Path(args.input).name
     calibration = calibration_rows(tokenizer, names, args)
-    return Rows(source, inputs, args.batch_size, padding, None, labels, metric, kind, calibration)
+    thresholds = getattr(config, THRESHOLDS, None)
+    return Rows(source, inputs, args.batch_size, padding, None, labels, metric, kind, calibration, thresholds)
 
 
 def calibration_rows(tokenizer: Any, names: Sequence[str], args: Any) -> list[dict[str, np.ndarray]]:

@@ -28,8 +28,11 @@ def make_table(report: dict[str, Any]) -> str:
     first = next(iter(models.values()))
     text = escape(" ".join(report["settings"]["input"]))
     lines = [markdown_table(head, rows), ""]
+    read = f"{first['blocks']:,} blocks of {text}"
+    if "documents" in first:
+        read = f"{first['documents']:,} documents of {text} ({first['bytes']:,} bytes)"
     lines += [
-        f"15% of the tokens of {first['documents']:,} documents of {text} ({first['bytes']:,} bytes) masked, at fixed "
+        f"15% of the tokens of {read} masked, at fixed "
         "places; 'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, "
         "bootstrapped over blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
     ]

@@ -94,7 +94,7 @@ def read_result(text: str) -> Result:
         sources.add((file.resolve(), name))
         gain = gain or read_gain(content, name, file)
         known = [key for key in SETTINGS if key in content["settings"]]
-        settings |= {f"{file.stem}: {key}": content["settings"][key] for key in known}
+        settings |= {key if len(files) == 1 else f"{file.stem}: {key}": content["settings"][key] for key in known}
     if not numbers:
         raise InputError(f"{text}: holds no result with numbers and their errors")
     return Result(numbers, settings, sources, gain)

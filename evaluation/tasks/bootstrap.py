@@ -183,9 +183,9 @@ def parts_of(rows: Sequence[dict[str, Any]], metric: str) -> tuple[np.ndarray, s
         pairs = ((set(find_entities(a)), set(find_entities(b))) for a, b in zip(gold, found, strict=True))
         return np.array([[len(a & b), len(b), len(a)] for a, b in pairs], np.float64), "entity_f1"
     if metric in ("squad_f1", "squad_v2_f1"):
-        from finetuning.metrics.squad_answers import score_answer
+        from finetuning.metrics.squad_answers import is_unspaced, score_answer
 
-        version_2 = metric == "squad_v2_f1"
-        scores = [score_answer(b, a, version_2)[1] for a, b in zip(gold, found, strict=True)]
+        how = (metric == "squad_v2_f1", is_unspaced([text for golds in gold for text in golds]))
+        scores = [score_answer(b, a, *how)[1] for a, b in zip(gold, found, strict=True)]
         return np.array(scores, np.float64)[:, None], "mean"
     raise ValueError(f"no parts for {metric}")

@@ -8,7 +8,7 @@ from typing import Any
 from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
 from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError, one_line
-from shared.files import sha256_of
+from shared.files import content_hash, sha256_of
 from shared.tokenizer import tokenizer_hash
 
 SPLITS = ("train", "validation", "test")
@@ -146,10 +146,16 @@ def _tables_of(folder: str) -> dict[str, str]:
 
 
 def _load_dataset(name: str, config: str | None) -> Any:
+    from datasets import config as library
     from datasets import load_dataset
 
     try:
-        return load_dataset(name) if Path(name).is_dir() else load_dataset(name, config)
+        if not Path(name).is_dir():
+            return load_dataset(name, config)
+        # The library finds its copy of a folder whose README.md names the files by the folder's name and that page
+        # alone, and so gave the rows of another folder, or of a file before it was changed.
+        files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in Path(name).resolve().rglob("*")]
+        return load_dataset(name, cache_dir=str(Path(library.HF_DATASETS_CACHE, content_hash(sorted(files)))))
     except Exception as error:  # the library has dozens of its own
         shown = f"{name}, configuration {config}" if config and not Path(name).is_dir() else name
         raise InputError(f"--dataset_name {shown}: cannot be loaded: {one_line(error)}") from error

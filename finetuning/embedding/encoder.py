@@ -102,7 +102,8 @@ class Evaluator(BaseEvaluator):
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         found = self.inner(model)
-        return {ours: float(found[theirs]) for theirs, ours in self.names.items()}
+        # The correlation of cosines that are all the same is nan; as in finetuning/metrics/glue_tasks.py, it is 0.
+        return {ours: float(np.nan_to_num(found[theirs])) for theirs, ours in self.names.items()}
 
 
 def _retrieval(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, str], dict[str, str], Any]:

@@ -120,10 +120,11 @@ def _has_labels(split: Split, name: str, task: str | None) -> bool:
 
 
 def _is_missing(value: Any, feature: Any) -> bool:
-    """Whether a field is empty. A class is missing at -1, where the column has names for its numbers."""
+    """Whether a field is empty. A number is missing at nan, a class at -1, where the column has
+    names for its numbers."""
     if isinstance(value, str):
         return not value.strip()
-    return value is None or (isinstance(feature, ClassLabel) and value == -1)
+    return value is None or value != value or (isinstance(feature, ClassLabel) and value == -1)
 
 
 def _complete(split: Split, texts: Sequence[str], labels: Sequence[str], drop: bool) -> Split:
@@ -235,6 +236,7 @@ def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
     """What predictions say of each row: its `index` where it came from, from 0, its `id` if a column has it, and its
     `text` by column."""
     ids = split.rows[args.id_column][:] if args.id_column else None
+    ids = ids and [value if isinstance(value, (str, int, float)) else str(value) for value in ids]  # of dates, say
     texts = zip(*(split.rows[name][:] for name in args.text_columns), strict=True)
     return [
         {"index": split.number(i) - 1}

@@ -14,6 +14,7 @@ from shared.errors import InputError
 from shared.files import atomic_file
 
 CONLL_U = 10  # columns
+MARK = "-DOCSTART-"  # of a document, in a line of any width
 NO_WORD = re.compile(r"[0-9]+[-.][0-9]+")  # https://universaldependencies.org/format.html: ids of no single word
 
 
@@ -35,7 +36,8 @@ def read_columns(
     word_at, tag_at = (_column_number(value) for value in (word_column, tag_column))
     separator = "\t" if "\t" in text else " "  # and nothing else: other white space may be a word
     rows: list[dict[str, Any]] = []
-    width = next((len(_fields(line, separator)) for line in text.split("\n") if line.strip() and line[:2] != "# "), 0)
+    first = next((line for line in text.split("\n") if line.strip() and not line.startswith(("# ", MARK))), "")
+    width = len(_fields(first, separator)) if first else 0
     is_conll_u = width == CONLL_U and re.search(r"^1(-[0-9]+)?\t", text, re.MULTILINE) is not None
     if is_conll_u and not word_column and not tag_column:
         word_at, tag_at = 2, 4
@@ -46,7 +48,7 @@ def read_columns(
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
         fields = _fields(line, separator)
-        if not line.strip(" \t") or fields[0] == "-DOCSTART-":
+        if not line.strip(" \t") or fields[0] == MARK:
             at_start = True
             continue
         if (

@@ -22,15 +22,18 @@ def write_report(
     scheme: str,
     types: dict[str, Any],
 ) -> None:
-    """Write what a split gave: the test split (`prefix` "test") as predictions.conll, others as an error analysis with
-    the tags of each sentence in errors/predictions.jsonl; and the scores of each type, if there are any, as JSON.
+    """Write what a split gave: a test split (`prefix` "test") as predictions.conll, a validation split as an error
+    analysis with the tags of each sentence in errors/predictions.jsonl, further ones of either under their own names;
+    and the scores of each type, if there are any, as JSON.
 
     `found` are the predicted tags, `confidence` their probabilities, by sentence and word.
     """
-    if prefix == "test":
-        write_predictions(folder / "predictions.conll", sentences.words, found, confidence, scheme)
+    if prefix.startswith("test"):
+        file = folder / f"{prefix}_predictions.conll".removeprefix("test_")
+        write_predictions(file, sentences.words, found, confidence, scheme)
     else:
-        write_entity_errors(folder / "errors", sentences, found, confidence)
+        errors = folder / prefix.replace("eval", "errors", 1)
+        write_entity_errors(errors, sentences, found, confidence)
         pairs = enumerate(zip(sentences.tags or [], found, strict=True))
         rows = (
             {
@@ -40,6 +43,6 @@ def write_report(
             }
             for i, (gold, row) in pairs
         )
-        write_json_lines(folder / "errors" / "predictions.jsonl", rows)
+        write_json_lines(errors / "predictions.jsonl", rows)
     if types:
         write_json(folder / f"{prefix}_report.json", types)

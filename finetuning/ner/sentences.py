@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -166,11 +166,6 @@ def read_sentences(
             raise InputError(f"{name_row(split, i)}: column {word_column}: a word is missing")
     if not any(words):
         raise InputError(f"{split.where}: holds no words")
-    if "id" in rows.column_names:
-        first: dict[Any, int] = {}
-        for i, key in enumerate(rows["id"]):
-            if first.setdefault(key, i) != i:
-                raise InputError(f"{name_row(split, i)}: has the id {key!r}, as row {first[key] + 1}")
     tags = _read_tags(split, words, tag_column, scheme) if tag_column else None
     if tags is None:
         return Sentences(words, None)

@@ -16,7 +16,7 @@ from finetuning.common.error_analysis import (
     write_json_lines,
     write_page,
 )
-from finetuning.metrics.squad_answers import score_answer
+from finetuning.metrics.squad_answers import is_unspaced, score_answer
 from finetuning.qa.spans import BestAnswers
 from finetuning.qa.squad import Questions
 from shared.files import atomic_file
@@ -94,7 +94,8 @@ def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, thresho
     shares, null_shares = best.probabilities(with_null=threshold is not None)
     confidence = np.where([bool(text) for text in answers], shares[:, 0], null_shares)
     golds = [value["text"] for value in questions["answers"]]
-    scores = [score_answer(text, gold, threshold is not None) for text, gold in zip(answers, golds, strict=True)]
+    how = (threshold is not None, is_unspaced([text for gold in golds for text in gold]))
+    scores = [score_answer(text, gold, *how) for text, gold in zip(answers, golds, strict=True)]
     exact, f1 = np.array(scores).T
     folder.mkdir(parents=True, exist_ok=True)
     words = np.array([len(context.split()) for context in questions["context"][:]])
@@ -123,7 +124,7 @@ def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, thresho
     write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
     wrong = (
         f"Exact match {exact.mean():.3f}, F1 {f1.mean():.3f} on {len(f1):,} questions; the answers to "
-        f"{int((f1 == 0).sum()):,} share no word with a right one."
+        f"{int((f1 == 0).sum()):,} share no {'character' if how[1] else 'word'} with a right one."
     )
     more = f"Likeliest and most wrong first; `worst_mistakes.jsonl` holds {len(mistakes)}, with their whole context."
     sections = {

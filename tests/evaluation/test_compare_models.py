@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +81,36 @@ def test_the_same_examples_are_paired_and_that_sees_more(tmp_path):
     assert (
         rows[0]["verdict"] == "as before" and not rows[0]["is_paired"] and "(unpaired)" in make_table({"rows": rows})
     )
+
+
+def test_an_average_is_paired_whatever_lies_beside_it(tmp_path):
+    before = save_benchmark(tmp_path / "a", {"mrpc": 0.8, "rte": 0.6})
+    fallen = save_benchmark(tmp_path / "b", {"mrpc": 0.77, "rte": 0.57}, rng_seed=1)
+    expected = verdicts(before, fallen)
+    assert expected["average"] == "worse"
+    for folder in (before, fallen):
+        (tmp_path / folder / "mlm_eval.json").write_text(
+            json.dumps(
+                {
+                    "settings": {},
+                    "models": {"tiny": {"bits_per_byte": 1.5, "bits_per_byte_interval": [1.4, 1.6]}},
+                }
+            )
+        )
+    assert expected.items() < verdicts(before, fallen).items()
+
+
+def test_a_file_of_another_name_has_the_same_settings(tmp_path):
+    paths = [
+        save_benchmark(tmp_path / name, {"mrpc": 0.8, "rte": 0.6}, max_samples=7) + "/benchmark.json" for name in "ab"
+    ]
+    renamed = tmp_path / "b" / "june.json"
+    Path(paths[1]).rename(renamed)
+    main(CompareArguments(paths[0], str(renamed)))
+    content = json.loads(renamed.read_text())
+    renamed.write_text(json.dumps(content | {"settings": content["settings"] | {"max_samples": 8}}))
+    with pytest.raises(InputError, match="max_samples: 7 -> 8"):
+        main(CompareArguments(paths[0], str(renamed)))
 
 
 def test_a_task_that_is_gone_fails_and_a_new_one_does_not(tmp_path):
@@ -227,7 +258,7 @@ def test_wrong_input(tmp_path):
         broken.write_text(text)
         with pytest.raises(InputError, match=message):
             read_result(f"{broken}:tiny" if "{" in text[1:] else str(broken))
-    with pytest.raises(InputError, match=r"other settings \(benchmark: overrides: \[\] -> "):
+    with pytest.raises(InputError, match=r"other settings \(overrides: \[\] -> "):
         main(CompareArguments(f"{good}:tiny", other, output_dir=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
     main(CompareArguments(f"{good}:tiny", other, accept_changes=True))

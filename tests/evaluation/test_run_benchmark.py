@@ -229,6 +229,16 @@ def test_scores_of_sums_are_the_metrics_of_the_tasks():
     expected = evaluate.load("finetuning/metrics/entities.py").compute(predictions=found, references=tags)["f1"]
     rows = [{"gold": a, "prediction": b} for a, b in zip(tags, found, strict=True)]
     assert make_examples("wnut_17", [rows]).values() == pytest.approx([expected])
+    texts, golds = ["東京", "大阪の", "京都"], [["東京都"], ["大阪", "大"], ["名古屋"]]  # scored by characters
+    metric = evaluate.load("finetuning/metrics/squad_answers.py", "v1.1")
+    expected = metric.compute(
+        predictions=[{"id": t, "prediction_text": t, "no_answer_probability": 0.0} for t in texts],
+        references=[
+            {"id": t, "answers": {"text": g, "answer_start": [0] * len(g)}} for t, g in zip(texts, golds, strict=True)
+        ],
+    )["f1"]
+    rows = [{"gold": g, "prediction": t} for t, g in zip(texts, golds, strict=True)]
+    assert make_examples("squad", [rows]).values() == pytest.approx([expected / 100]) and expected > 50
     always = [{"gold": row["gold"], "prediction": 1} for row in classes]
     assert make_examples("cola", [always]).values() == [0.0]
     with pytest.raises(ValueError, match="different rows"):

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from transformers import (
     set_seed,
 )
 
-from evaluation.cpu.inputs import Rows, choose_places, made_up_rows, write_batches
+from evaluation.cpu.inputs import Rows, choose_places, labelled_rows, made_up_rows, write_batches
 from evaluation.cpu.page import make_table, recommend
 from evaluation.cpu.processes import latency, start_all, throughput
 from evaluation.run_cpu_benchmark import CpuBenchmarkArguments, main
@@ -84,6 +85,16 @@ def test_the_forms_of_a_classifier_agree_and_are_measured(measured):
     eager, onnx = (model["variants"][name]["threads"]["1"] for name in ("eager", "onnx"))
     assert onnx["start_seconds"] < eager["start_seconds"]  # it imports no torch,
     assert onnx["peak_memory_mib"] < eager["start_memory_mib"]  # and its memory is not that of this process
+
+
+def test_a_threshold_that_was_tuned_decides(classifier, wordpiece, tmp_path):
+    shutil.copytree(classifier, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    args = CpuBenchmarkArguments([str(tmp_path / "model")], str(tmp_path), input=VALIDATION, max_seq_length=64)
+    for threshold in (0.0, 1.0):  # then all rows are of the second class, or of the first
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"decision_thresholds": [threshold]}))
+        rows = labelled_rows(str(tmp_path / "model"), wordpiece, ["input_ids"], {"input_ids": 0}, args)
+        assert set(rows.predict(np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()) == {int(threshold == 0)}
 
 
 @pytest.mark.parametrize("variant", ["onnx", "onnx_int8"])

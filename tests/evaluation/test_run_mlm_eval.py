@@ -127,6 +127,9 @@ def test_the_numbers_are_those_of_the_training_run_on_its_blocks(tmp_path, rando
             assert found[name] == pytest.approx(expected[name], rel=1e-4)
             low, high = found[f"{name}_interval"]
             assert low <= found[name] <= high
+    assert found["documents"] == facts["documents"]
+    part = run(tmp_path / "part", random_model, input=[str(tmp_path / "packed")], max_samples=2)["models"]["random"]
+    assert part["blocks"] == 2 and not {"documents", "tokens", "bytes"} & {*part}  # those of two blocks, nobody knows
 
 
 def test_a_model_of_word_counts_is_measured_as_arithmetic_says(tmp_path, counting_model, wordpiece, texts):

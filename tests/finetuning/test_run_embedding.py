@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.data import Split, read_rows
-from finetuning.embedding.pairs import find_form
+from finetuning.embedding.encoder import Evaluator
+from finetuning.embedding.pairs import SCORES, find_form
 from finetuning.run_embedding import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
@@ -83,6 +84,12 @@ def test_the_smoke_recipe_learns(finished):
     assert "library_name: sentence-transformers" in card and "pipeline_tag: sentence-similarity" in card
     assert "Scores of 0 and 4 become cosines of 0 and 1." in card
     assert json.loads((folder / "manifest.json").read_text())["data"]["library"].startswith("sentence-transformers ")
+
+
+def test_cosines_that_are_all_the_same_score_0(finished):
+    rows = Dataset.from_dict({"text_1": ["a"] * 3, "text_2": ["b"] * 3, "labels": [0.1, 0.5, 0.9]})
+    model = SentenceTransformer(str(finished[0]), device="cpu")
+    assert Evaluator(SCORES, rows, 8)(model) == {"pearson": 0, "spearman": 0}
 
 
 def test_it_loads_both_ways_with_equal_vectors(finished):

@@ -356,6 +356,24 @@ def test_very_small_sets_and_a_batch_larger_than_them(rows, checkpoint, tmp_path
     assert len(read_predictions(tmp_path / "out")) == rows
 
 
+def test_each_split_for_validation_is_scored_under_its_own_name(finished, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = read_columns(VALIDATION).remove_columns("line")
+    for name, some in (("validation", rows), ("short", rows.select(range(9)))):
+        some.to_json(str(folder / f"{name}.jsonl"))
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: validation, path: validation.jsonl}\n"
+        "  - {split: validation_short, path: short.jsonl}\n---\n"
+    )
+    flags = ("--no_do_train", "--dataset_name", folder, "--max_seq_length", 64)
+    words = ["--model_name_or_path", finished[0], "--output_dir", tmp_path / "out", "--disable_tqdm", "true"]
+    found = main(*parse_arguments(KINDS, [*map(str, (*words, *flags))]))
+    assert found["eval_f1"] == finished[1]["eval_f1"] and "eval_short_f1" in found
+    for name, count in (("errors", len(rows)), ("errors_short", 9)):
+        assert len((tmp_path / "out" / name / "predictions.jsonl").read_text().splitlines()) == count
+
+
 BAD = {
     "a,b\n1,2\n": (".csv", "has no column word or token; there are a, b; name it by --text_column"),
     "": (".jsonl", "empty"),
@@ -365,10 +383,6 @@ BAD = {
         "row 2: 1 words and 2",
     ),
     '{"tokens": ["a", null], "tags": ["O", "B-X"]}\n': (".jsonl", "row 1: column tokens: a word is missing"),
-    '{"tokens": ["a"], "tags": ["B-X"], "id": 1}\n{"tokens": ["b"], "tags": ["O"], "id": 1}\n': (
-        ".jsonl",
-        "row 2: has the id",
-    ),
     "a B-X\n\nb O\nc I-X\n": (".conll", "sentence 2, from line 3: I-X of word 2 ('c') is not IOB2"),
     "a O\n\nb O\n": (".conll", "every tag is O"),
     "a\nb\n": (".txt", "has no column ner_tags or tags"),

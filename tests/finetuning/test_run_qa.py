@@ -101,6 +101,24 @@ def test_the_scores_are_those_of_the_predictions_file(finished, rows):
     assert 100 * np.mean(scores, axis=0) == pytest.approx([metrics["eval_exact_match"], metrics["eval_f1"]])
 
 
+def test_each_split_for_validation_has_its_own_predictions(finished, rows, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "validation.jsonl", rows)
+    write(folder / "short.jsonl", rows[:9])
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: validation, path: validation.jsonl}\n"
+        "  - {split: validation_short, path: short.jsonl}\n---\n"
+    )
+    words = ["--model_name_or_path", finished[0], "--output_dir", tmp_path / "out", "--disable_tqdm", "true"]
+    words += ["--no_do_train", "--dataset_name", folder, "--version_2_with_negative"]
+    words += ["--max_seq_length", 64, "--doc_stride", 16, "--max_question_length", 24]
+    found = main(*parse_arguments(KINDS, [*map(str, words)]))
+    assert {"eval_f1", "eval_short_f1"} <= {*found}
+    for name, some in (("eval", rows), ("eval_short", rows[:9])):
+        assert list(read(tmp_path / "out" / f"{name}_predictions.json")) == [row["id"] for row in some]
+
+
 def test_the_threshold_is_in_the_config_and_decides(finished, predicted, rows):
     """A test set is answered as validation was, by the saved model alone, in the order of the file."""
     (folder, metrics), (found, _) = finished, predicted

@@ -1,7 +1,9 @@
 """Reading tables: what was written comes back, and what is wrong is one line with file and row."""
 
+import datetime
 import gzip
 import io
+import json
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pytest
 from finetuning.common.data import LabelledDataArguments, load_splits
 from finetuning.common.held_out import hold_out
 from finetuning.common.tables import TextFormat, read_rows
-from finetuning.glue.columns import settle_columns
+from finetuning.glue.columns import about_rows, settle_columns
 from finetuning.glue.labels import MULTI, REGRESSION, SINGLE, encode_labels, find_names, find_problem_type, read_labels
 from finetuning.run_glue import DataArguments
 from shared.errors import InputError
@@ -307,6 +309,36 @@ def test_several_labels_in_a_row(tmp_path):
         DataArguments(label_columns=["a"], label_separator=";")
     with pytest.raises(InputError, match="--label_separator: means several labels a row"):
         DataArguments(label_separator=";", task_name="sst2")
+
+
+def test_a_number_that_is_none_is_a_missing_label(tmp_path):
+    path = str(tmp_path / "scores.parquet")
+    pq.write_table(pa.table({"sentence": ["a", "b"], "label": [1.5, float("nan")]}), path)
+    with pytest.raises(InputError, match="row 2: column label is empty"):
+        settle(path)
+
+
+def test_a_folder_of_the_same_name_is_another_one(tmp_path):
+    """The library's cache knows a folder whose page names its files by its name and that page alone."""
+    page = "---\nconfigs:\n- config_name: default\n  data_files: [{split: validation, path: a.jsonl}]\n---\n"
+    found = []
+    for parent, value in (("one", "a"), ("two", "b"), ("two", "c"), ("one", "a")):
+        folder = tmp_path / parent / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(page)
+        (folder / "a.jsonl").write_text(json.dumps({"sentence": value}))
+        splits, hashes = load_splits(LabelledDataArguments(dataset_name=str(folder)))
+        assert splits["validation"].rows["sentence"][:] == [value]
+        found.append(hashes)
+    assert found[0] == found[3] and len({str(hashes) for hashes in found}) == 3  # what is recorded is the content
+
+
+def test_ids_may_be_dates(tmp_path):
+    path = str(tmp_path / "dates.parquet")
+    days = [datetime.date(2026, 12, day) for day in (1, 2)]
+    pq.write_table(pa.table({"sentence": ["a", "b"], "label": ["x", "y"], "day": days}), path)
+    rows = about_rows(settle(path)["train"], DataArguments(train_file=path, id_column="day"))
+    assert [json.loads(json.dumps(row))["id"] for row in rows] == ["2026-12-01", "2026-12-02"]
 
 
 def test_a_row_stays_on_its_side_of_the_held_out_part(tmp_path):

@@ -135,7 +135,6 @@ def test_repair_reads_what_is_meant_and_counts():
         ({"tokens": [[1, 2]]}, "column tokens holds .*int64.*, not words"),
         ({"tokens": [["a"]], "tags": [[3]]}, "column tags holds int64 without names"),
         ({"text": [["a"]]}, "has no column tokens or words .there are text.; name it with --text_column"),
-        ({"tokens": [["a"], ["b"], ["c"]], "id": ["x", "y", "x"]}, "row 3: has the id 'x', as row 1"),
         ({"tokens": [[], []]}, "holds no words"),
         (
             {"tokens": [["a", "b"]] * 2, "tags": [["I-X", "O"], ["S-X", "O"]]},
@@ -175,6 +174,7 @@ def test_types_and_classes_that_training_does_not_have():
         "-DOCSTART- -X- -X- O\n\na NN x O\nb NN x B-X\n\nc NN x I-X\n\n",
         "a\tO\nb\tB-X\n\t\nc\tI-X\n",
         "# id 1\na  O\nb  B-X\n\n# text = c\nc  I-X\n",
+        "-DOCSTART- -X- O O\n\na O\nb B-X\n\n-DOCSTART-\n\nc I-X\n",
     ],
 )
 def test_files_of_columns(text, tmp_path):
