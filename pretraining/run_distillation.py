@@ -17,7 +17,6 @@ answer_early(__file__, __name__)  # --help and wrong flags, before the seconds t
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,13 +26,13 @@ from transformers import EvalPrediction, set_seed
 from pretraining.distillation.card import RESULTS, describe
 from pretraining.distillation.made_tasks import MadeTask, check_lengths, load_made_tasks
 from pretraining.distillation.pairs import PairArguments, PairGroups, Pairs, make_pairs
-from pretraining.distillation.pooling import write_pooling
 from pretraining.distillation.sentences import SentenceArguments, cached_sentences
-from pretraining.distillation.student import LossArguments, add_heads, load_heads, remove_heads, weighted_loss
+from pretraining.distillation.student import LossArguments, add_heads, load_heads, save_student, weighted_loss
 from pretraining.distillation.teacher import cached_encodings, check_reads, load_teacher
 from pretraining.masking import EVALUATION, MaskedBlocks, MaskingArguments, make_masker, whole_batch
 from pretraining.text.blocks import join_sets
 from pretraining.text.mixture import MixtureArguments, PackedSets
+from pretraining.update.start import AverageArguments, Update
 from pretraining.vocabulary.rows import build_model
 from shared.blocks import open_blocks
 from shared.command_line import refuse_flags, run_script
@@ -51,7 +50,9 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArguments, MixtureArguments):
+class DataArguments(
+    AverageArguments, SentenceArguments, PairArguments, MaskingArguments, LossArguments, MixtureArguments
+):
     teacher_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder: a folder or Hub id."})
     train_file: list[str] = field(
         default_factory=list,
@@ -71,7 +72,7 @@ class DataArguments(SentenceArguments, PairArguments, MaskingArguments, LossArgu
 
 
 def load_data(
-    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, say: Say, quiet: bool
+    model_args: ModelArguments, data_args: DataArguments, training_args: RunArguments, record: RunRecord
 ) -> tuple[Any, dict[str, Pairs], PackedSets | None, dict[str, dict[str, MadeTask]], dict[str, Any]]:
     """The tokenizer; the pairs of `train` and `validation`; the blocks; the made-up tasks; what identifies all."""
     if not data_args.teacher_name_or_path:
@@ -89,12 +90,13 @@ def load_data(
     packed = join_sets(sets, data_args.mixture_weights, tokenizer) if sets else None
     documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
     teacher = load_teacher(data_args.teacher_name_or_path)
+    quiet = not record.is_writer
     sentences = cached_sentences(documents, data_args, quiet)
     check_reads(teacher, data_args.teacher_name_or_path, sentences["train"][:1000])
     encode = partial(cached_encodings, bf16=training_args.bf16, quiet=quiet)
     seed = training_args.seed
     pairs = {name: make_pairs(rows, teacher, encode, tokenizer, data_args, seed) for name, rows in sentences.items()}
-    made = load_made_tasks(data_args, tokenizer, say)
+    made = load_made_tasks(data_args, tokenizer, record.note)
     identity = {"tokenizer": tokenizer_hash(tokenizer), "vectors": {n: p.digest() for n, p in pairs.items()}}
     for task in data_args.made_tasks:
         identity[f"{task}s"] = {split: tasks[task].digest() for split, tasks in made.items()}
@@ -144,12 +146,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     record = RunRecord(training_args, model_args, data_args)
     training_args.remove_unused_columns = False  # the batches carry more than the model's signature names
     choose_best_by(training_args, data_args.measures)
+    update = Update(model_args, data_args, training_args)
 
     # 2. Tokenizer and data.
     with training_args.main_process_first(desc="preparing data"):
-        quiet = not record.is_writer
-        tokenizer, pairs, packed, made, identity = load_data(model_args, data_args, training_args, record.note, quiet)
-    if record.use_inputs(identity, identity):
+        tokenizer, pairs, packed, made, identity = load_data(model_args, data_args, training_args, record)
+    if record.use_inputs(identity, identity | update.identity):
         return record.finished["results"]
     length = packed.manifest["max_seq_length"] if packed else 2 * data_args.max_sentence_tokens
     datasets = make_datasets(tokenizer, pairs, packed, made, data_args, training_args.seed, record.note)
@@ -159,6 +161,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
         set_seed(args.seed)
         model = build_model(model_args, tokenizer, length, record.note, packed and datasets["train"].blocks.blocks)
         check_lengths(made, model.config)
+        callbacks = update.callbacks(model, tokenizer)
         project_masked_only(model, record.note)
         classes = {name: task.classes for name, task in made["train"].items()}
         add_heads(model, pairs["train"].vectors.shape[1], data_args.pair_weight > 0, classes)
@@ -172,6 +175,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
             processing_class=tokenizer,
             compute_loss_func=partial(weighted_loss, weights=list(data_args.weights.values())),
             compute_metrics=partial(compute_metrics, names=list(data_args.weights)),
+            callbacks=callbacks,
             identity=record.identity,
         )
 
@@ -188,14 +192,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Ru
     trainer.save_metrics("train", metrics)
 
     # 5. Evaluate and report.
+    update.finish(trainer, record.note)
     evaluation = trainer.evaluate()
     trainer.save_metrics("eval", evaluation)
     trainer.save_state()
     metrics |= evaluation
-    remove_heads(trainer)
-    trainer.save_model()
-    if record.is_writer:
-        write_pooling(Path(training_args.output_dir), trainer.model.config.hidden_size)
+    save_student(trainer)
     record.finish(trainer, metrics, describe(trainer.model.config, model_args, data_args))
     record.show({name: metrics[key] for key, name in RESULTS.items() if key in metrics})
     return metrics

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, no
 
 from pretraining.attention import FLEX
 from pretraining.distillation.made_tasks import MadeTaskArguments
+from pretraining.distillation.pooling import write_pooling
 from shared.errors import InputError, one_line
 from shared.files import atomic_file
 from shared.loss import IGNORED, Count
@@ -87,13 +88,16 @@ def load_heads(model: Any, folder: str | None, say: Callable[[str], None]) -> No
     say(f"{file}: the heads go on{new and f', but for {new}, which begin anew'}")
 
 
-def remove_heads(trainer: Any) -> None:
-    """Make the model what it was before `add_heads`, with what it has learned, and keep the heads in `output_dir` for
-    the next stage, in a file that no other script reads. Call it in every process."""
+def save_student(trainer: Any) -> None:
+    """Make the model what it was before `add_heads`, with what it has learned, and save it, to load as a sentence
+    encoder as well, and the heads for the next stage, in a file that no other script reads. Call it in every
+    process."""
     model = trainer.model
     weights = trainer.accelerator.get_state_dict(trainer.deepspeed or model)  # whole, under ZeRO-3 too
     del model.distillation, model.forward
+    trainer.save_model()
     if trainer.is_world_process_zero():
+        write_pooling(Path(trainer.args.output_dir), model.config.hidden_size)
         heads = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
         with atomic_file(Path(trainer.args.output_dir) / HEADS) as file:
             save_file(heads, file, metadata={"format": "pt"})

@@ -56,7 +56,8 @@ class Average:
         tables = _tables_of_tokens(model)
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                old = self.weights[name]
+                if (old := self.weights.get(name)) is None:
+                    continue  # of a head that training alone has: `check` saw the model without it
                 if name in tables:
                     here = rows.to(weight.device)
                     weight[here] = self._mix(weight[here], old[old_rows])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from pretraining.update.average import open_average, read_share
 from pretraining.update.trunk import KeepTrunk, check_schedule, check_trunk
@@ -11,14 +11,8 @@ from shared.training.processes import engine_name
 
 
 @dataclass
-class UpdateArguments:
-    keep_trunk: bool = field(
-        default=False,
-        metadata={
-            "help": "Keep the model of the last step before warmup_stable_decay lowers the learning rate, in "
-            "output_dir/trunk: an update goes on from it by --model_name_or_path OLD/trunk."
-        },
-    )
+class AverageArguments:
+    keep_trunk: ClassVar[bool] = False  # of a script without that flag
     average_with: str | None = field(
         default=None,
         metadata={"help": "An older model and its share, OLD:0.3: after training the weights are .7 new and .3 old."},
@@ -30,10 +24,21 @@ class UpdateArguments:
         super().__post_init__()  # type: ignore[misc]  # of the other arguments of the script
 
 
+@dataclass
+class UpdateArguments(AverageArguments):
+    keep_trunk: bool = field(  # type: ignore[misc]
+        default=False,
+        metadata={
+            "help": "Keep the model of the last step before warmup_stable_decay lowers the learning rate, in "
+            "output_dir/trunk: an update goes on from it by --model_name_or_path OLD/trunk."
+        },
+    )
+
+
 class Update:
     """What the flags ask for. Raises InputError, before work starts, for a trunk or older model that cannot serve."""
 
-    def __init__(self, model_args: Any, data_args: UpdateArguments, training_args: Any) -> None:
+    def __init__(self, model_args: Any, data_args: AverageArguments, training_args: Any) -> None:
         check_schedule(data_args.keep_trunk, training_args)
         check_trunk(model_args.model_name_or_path)
         self.keeps_trunk = data_args.keep_trunk

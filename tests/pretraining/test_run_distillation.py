@@ -106,6 +106,21 @@ def test_the_student_comes_closer_to_the_teacher(place, finished):
     assert metrics["eval_loss"] == pytest.approx(weighted, rel=1e-4)
 
 
+def test_the_weights_are_averaged_with_those_of_an_older_model(place, finished, tmp_path):
+    flags = ("--max_steps", 3, "--save_steps", 3, "--average_with", f"{finished[0]}:0.25")
+    found = run(place, tmp_path / "out", *flags)
+    saved, old, last = (
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "out", finished[0], tmp_path / "out" / "checkpoint-3")
+    )
+    assert saved.keys() == old.keys() < last.keys()  # which has the heads
+    for name in saved:
+        assert np.allclose(saved[name], 0.75 * last[name] + 0.25 * old[name], atol=1e-7)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-3")
+    alone = run(place, tmp_path / "alone", "--max_steps", 3)
+    assert found["eval_loss"] != alone["eval_loss"]  # measured is what is saved
+
+
 def test_part_of_the_groups_is_evaluated(place, finished, wordpiece):
     part = run(place, place / "part", "--max_steps", 1, "--max_eval_samples", 3)
     counts = [round(one["eval_runtime"] * one["eval_samples_per_second"]) for one in (finished[1], part)]
