@@ -93,10 +93,11 @@ results: $(VENV)/dev ## the tables of the README files and the report
 define set_aside
 @cd "$(CORPUS)" && name=$$(echo $(1) | tr A-Z a-z) && \
 	before=$$(cat $$name 2>/dev/null || { $(or $(MADE_WITH_$(1)),echo $($(1))); }) && \
-	if [ "$$before" != $($(1)) ]; then old=$$name-$$before && \
-		while [ -e "$$old" ]; do old=$$old-before; done && mkdir "$$old" && \
-		for folder in $(2); do [ ! -e $$folder ] || mv $$folder "$$old/" || exit 1; done && \
-		echo "$(1) was $$before: what was made with it is in $(CORPUS)/$$old"; fi && echo $($(1)) > $$name
+	if ! awk "BEGIN {exit !($$before == $($(1)))}"; then old=$$name-$$before && \
+		while [ -e "$$old" ]; do old=$$old-before; done && \
+		for folder in $(2); do [ ! -e $$folder ] || { mkdir -p "$$old" && mv $$folder "$$old/"; } || exit 1; done && \
+		if [ -e "$$old" ]; then echo "$(1) was $$before: what was made with it is in $(CORPUS)/$$old"; fi; fi && \
+		echo $($(1)) > $$name
 endef
 MADE_WITH_VOCAB_SIZE = if [ -e tokenizer ]; then "$(abspath $(BIN))/python" -c 'from tokenizers import Tokenizer; \
 	print(Tokenizer.from_file("tokenizer/tokenizer.json").get_vocab_size())'; else echo $(VOCAB_SIZE); fi
@@ -153,7 +154,7 @@ model: corpus $(VENV)/embeddings ## a model of that corpus which fills masks and
 	@echo '  $(BIN)/python finetuning/run_glue.py --config finetuning/recipes/stsb.yaml --model_name_or_path $(STAGES)/model'
 
 # Everything of an update lies in UPDATE, and each step goes on where it was stopped; the last one is the gate.
-update: CORPUS = $(UPDATE)
+update: override CORPUS = $(UPDATE)
 update: $(VENV)/core ## last month's MODEL learns this month's text: better on it, and nowhere worse, or it fails
 	@test -n "$(OLD_TEXT)" && test -n "$(LAST)" || { echo 'make update: name the text of before,' \
 		'OLD_TEXT=data/october/corpus, and the last day that the model knows, LAST=2026-10-31' >&2; exit 2; }

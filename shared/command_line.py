@@ -172,7 +172,9 @@ def parse_arguments(
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, parents=[configs])
     shorten_help(parser, dataclass_types, "--help_all" in argv)
     paths, flags = configs.parse_known_args(argv)
-    given = {word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")}
+    named = [word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--")]
+    given = set(named)
+    refuse_twice({action.dest for action in parser._actions if action.nargs in ("+", "*")}, named)
     unused = {other for name in given for other in INSTEAD.get(name, ())}
     words: list[str] = []
     recipe_of: dict[str, str] = {}
@@ -203,6 +205,13 @@ def parse_arguments(
     for arguments in parsed:
         check_limits(arguments)
     return tuple(parsed)
+
+
+def refuse_twice(lists: Collection[str], named: Sequence[str]) -> None:
+    """Raise InputError for the first of `lists` that is named more than once: argparse would take the last alone."""
+    for name in lists:
+        if named.count(name) > 1:
+            raise InputError(f"--{name}: is given twice, and the last would win; name all its values after one")
 
 
 def check_limits(arguments: Any) -> None:

@@ -7,6 +7,7 @@ import codecs
 import datetime
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,8 @@ def find_files(names: Sequence[str], suffixes: Sequence[str], flag: str = "") ->
         if file.resolve() in seen:
             raise InputError(f"{flag}{file}: is named twice, perhaps once by its folder; name it once")
         seen.add(file.resolve())
+    if names and not files:
+        raise InputError(f"{flag}{' '.join(names)}: its stage kept no document; its manifest.json says why")
     return files
 
 
@@ -95,7 +98,8 @@ def _find(name: str, suffixes: Sequence[str], shown: str) -> list[Path]:
         raise InputError(f"{shown}: no such file or folder")
     if not path.is_dir() and not path.name.endswith(tuple(suffixes)):
         raise InputError(f"{shown}: unknown kind of file; the ones read here end in {', '.join(suffixes)}")
-    if not (found := files_of(path, suffixes) if path.is_dir() else [path]):
+    found = files_of(path, suffixes) if path.is_dir() else [path]
+    if not found and not (path / STATE).is_dir():  # a stage may have kept nothing
         raise InputError(f"{shown}: no file in this folder ends in {', '.join(suffixes)}")
     return found
 
@@ -120,13 +124,14 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
             if not file.is_file():
                 raise InputError(f"{file}: is gone, though manifest.json lists it; {AGAIN}")
         return files
-    if stages := sorted(shown_path(state.parent) for state in folder.rglob(STATE) if state.is_dir()):
+    below = list(walk(folder))
+    if stages := sorted(shown_path(state.parent) for state in below if state.name == STATE and state.is_dir()):
         raise InputError(
             f"{folder}: holds the output of stages, with what they dropped; name the folders to read instead: "
             f"{', '.join(stages[:5])}{' ...' if len(stages) > 5 else ''}"
         )
     in_folder = tuple(suffix for suffix in suffixes if suffix not in NAMED_ONLY)
-    found = sorted(file for file in folder.rglob("*") if file.name.endswith(in_folder))
+    found = sorted(file for file in below if file.name.endswith(in_folder))
     broken = [file for file in found if file.is_symlink() and not file.exists()]
     if broken:
         raise InputError(
@@ -134,6 +139,18 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
             "remove or mend them"
         )
     return [file for file in found if file.is_file()]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """What lies in a folder at any depth, also behind symbolic links to folders; each folder is walked once."""
+    seen: set[str] = set()
+    for at, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(at)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()  # or the order of the disk would say by which of two links a folder is known
+        yield from (Path(at, name) for name in (*folders, *names))
 
 
 def check_apart(output_dir: str, inputs: Sequence[str], flag: str = "--input") -> None:
@@ -176,6 +193,7 @@ def read_raw(
 
 
 def _as_document(row: dict[str, Any], default_id: str) -> tuple[dict[str, Any] | None, str]:
+    row = {name: value for name, value in row.items() if value == value}  # nan is nothing
     text = row.get("text")
     if isinstance(text, bytes):  # a binary column
         try:
@@ -291,7 +309,8 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 while too_long and not line.endswith(b"\n") and line:
                     line = lines.readline(MAX_LINE_BYTES)
             except (EOFError, OSError, zlib.error):
-                yield number + 1, 1.0, None, DAMAGED
+                if number >= start:  # or this has been said
+                    yield number + 1, 1.0, None, DAMAGED
                 return
             if not line:
                 return
@@ -303,7 +322,7 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
                 yield number, share, None, f"line longer than {MAX_LINE_BYTES} bytes"
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=lambda _: None)  # NaN and Infinity are no JSON
             except (ValueError, RecursionError) as error:
                 if number == 1:
                     raise _not_json_lines(source.path, line, error) from error
@@ -328,7 +347,8 @@ def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[st
             try:
                 line = lines.readline(MAX_DOCUMENT_BYTES + 1)
             except (EOFError, OSError, zlib.error):
-                yield number + 1, 1.0, None, DAMAGED
+                if number >= start:
+                    yield number + 1, 1.0, None, DAMAGED
                 return
             if first:
                 line, first = line.removeprefix(codecs.BOM_UTF8), False

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from data_prep.corpus.words import normalised_words, word_hashes, words_in_pieces
 from shared.errors import InputError
 from shared.files import atomic_file, sha256_of, shown_path
-from shared.rows import batch_rows
+from shared.rows import batch_rows, walk
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".txt")
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial over word hashes, modulo 2^64
@@ -55,7 +55,7 @@ def find_evaluation_sets(inputs: Sequence[str]) -> list[EvaluationFile]:
     files: list[EvaluationFile] = []
     for name in inputs:
         path = Path(name)
-        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        found = [path] if path.is_file() else sorted(file for file in walk(path) if file.is_file())
         if not path.exists():
             raise InputError(f"--decontaminate {name}: no such file or folder")
         for file in found:

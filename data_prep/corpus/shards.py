@@ -104,19 +104,20 @@ class Write:
     ) -> None:
         _, place, tokens, size, outcome, hit = record
         taken = place < shard["threshold"]
-        if shard["pass"]:  # all but the documents that are repeated was written in the first pass
-            if outcome == TRAIN and taken and row is not None:
-                files.add("", row, size)
-                counts["repeated"] = counts.get("repeated", 0) + 1
-                tally(counts, "train", row, tokens, size)
-            return
+        if shard["pass"] and (outcome != TRAIN or not taken or row is None):
+            return  # all but the documents that are repeated was written in the first pass
         if row is None:
             files.add("dropped", {"reason": problem}, 0)
             return
         sets = self._sets(row["text"]) if hit else {}
+        if outcome in FOLDERS and taken and sets:
+            row["metadata"] = with_contamination(row["metadata"], list(sets))
+        if shard["pass"]:
+            files.add("", row, size)
+            counts["repeated"] = counts.get("repeated", 0) + 1
+            tally(counts, "train", row, tokens, size)
+            return
         if outcome in FOLDERS and taken:
-            if sets:
-                row["metadata"] = with_contamination(row["metadata"], list(sets))
             files.add(FOLDERS[outcome], row, size)
             counts["kept"] += 1
             counts["text_bytes"] += size

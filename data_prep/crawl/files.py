@@ -29,15 +29,16 @@ def snapshot_of(path: str) -> str:
         fields = re.search(r"^isPartOf:[ \t]*(\S.*)$", record.block.decode("utf-8", "replace"), re.MULTILINE)
         if fields:
             return clean_text(unquote(fields[1])).strip()[:100]
-    return stem_of(path)
+    return Path(stem_of(path)).name
 
 
 def stem_of(path: str) -> str:
-    """The name of a file without its suffix: the same for the WARC, WET and WAT file of one crawl job."""
-    name = Path(path).name
+    """A file without its suffix: the same for the WARC, WET and WAT file of one crawl job, which lie in one folder or,
+    as the crawl lays them out, in warc/, wet/ and wat/ side by side."""
+    folder, name = Path(path).parent, Path(path).name
     for suffix in (*WET, *WAT, *WARC):
         name = name.removesuffix(suffix)
-    return name
+    return str((folder.parent if folder.name in ("warc", "wet", "wat") else folder) / name)
 
 
 def key_of(*parts: str | None) -> bytes:

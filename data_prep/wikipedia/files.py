@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from data_prep.engine.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain
 from shared.errors import InputError, RunError
 from shared.files import flush
-from shared.rows import Source, find_sources
+from shared.rows import Source, find_sources, walk
 
 SUFFIXES = (".xml", ".bz2")
 JOB = "articlesdump"  # in dumpstatus.json: the articles in parts; the "recombine" jobs hold them once more
@@ -109,7 +109,7 @@ def find_dumps(inputs: Sequence[str]) -> list[Source]:
         if not Path(name).is_dir():
             files.append(name)
             continue
-        found = sorted(path for path in Path(name).rglob("*") if path.is_file() and path.name.endswith(SUFFIXES))
+        found = sorted(path for path in walk(Path(name)) if path.is_file() and path.name.endswith(SUFFIXES))
         if not found:
             raise InputError(f"--input {name}: no file in this folder ends in {' or '.join(SUFFIXES)}")
         dumps: dict[tuple[Path, str], dict[int, list[Path]]] = {}

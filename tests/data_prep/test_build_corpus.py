@@ -297,6 +297,10 @@ def test_flagged_documents_stay(inputs, tmp_path):
     flagged = [row for row in rows_of(tmp_path / "out") if row["metadata"]]
     assert [row["id"] for row in flagged] == ["CC-MAIN-2026-43/4"]
     assert json.loads(flagged[0]["metadata"]) == {"contamination": ["set/validation"]}
+    tokens = sum(row["tokens"] for row in json.loads((tmp_path / "out" / "reports" / "mix.json").read_text()))
+    run(inputs, tmp_path / "twice", "web", **flags, weights=[1], token_budget=1.9 * tokens, max_repeats=2)
+    copies = [row["metadata"] for row in rows_of(tmp_path / "twice") if row["id"] == "CC-MAIN-2026-43/4"]
+    assert copies == [flagged[0]["metadata"]] * 2
 
 
 def test_nested_columns_and_other_formats_are_read(tmp_path):

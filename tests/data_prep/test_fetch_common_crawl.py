@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_prep import fetch_common_crawl as script
+from data_prep.crawl.files import choose_sources
 from data_prep.crawl.lists import sample
 from data_prep.engine import downloads
 from data_prep.fetch_common_crawl import FetchArguments, FetchStageArguments
@@ -26,6 +27,15 @@ SNAPSHOT = "CC-MAIN-2026-43"
 OTHER = "CC-MAIN-2026-38"
 KINDS = ("warc", "wet", "wat")
 DATA = os.environ.get("TINY_OLM_DATA", "")
+
+
+def test_files_of_one_name_in_two_folders_are_two_crawls(tmp_path):
+    names = ["a/x.warc.gz", "b/x.warc.wet.gz", "c/warc/y.warc.gz", "c/wet/y.warc.wet.gz", "c/wat/y.warc.wat.gz"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    sources, _, _ = choose_sources([str(tmp_path)])
+    assert [str(Path(source.path).relative_to(tmp_path)) for source in sources] == names[:3]  # c's WET is of its WARC
 
 
 def warc_bytes(seed, records=3, size=300):

@@ -98,6 +98,7 @@ def test_with_a_higher_ratio_what_was_made_of_the_smaller_sample_is_set_aside(tm
         (corpus / name).mkdir()
         (corpus / name / "kept").touch()
     assert "VALIDATION was 0.01" in make(*words, "RATIO=1", "VALIDATION=0.1")
+    assert "VALIDATION was" not in make(*words, "RATIO=1.0", "VALIDATION=0.10")  # the same number
     (corpus / "packed").mkdir()
     for _ in range(2):  # there and back again: nothing is lost
         asked = (*words, "RATIO=1", "VALIDATION=0.1")

@@ -83,6 +83,8 @@ def test_an_update_needs_the_text_of_before_and_a_date(tmp_path):
         done = make(target, *words, f"CORPUS={tmp_path / 'update'}", "LAST=2024-13-01")
         assert done.returncode == 2 and "LAST=2024-13-01 is no day" in done.stderr
     assert not (tmp_path / "update").exists()
+    steps = make("-n", "update", *words[:3], "MODEL=runs/tiny", f"CORPUS={tmp_path / 'elsewhere'}").stdout
+    assert "validation" in steps and "elsewhere" not in steps  # all of an update lies in UPDATE
 
 
 def test_the_text_of_an_update_is_all_newer_than_the_model(tmp_path):

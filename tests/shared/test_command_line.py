@@ -16,6 +16,12 @@ from shared.command_line import check_ranges, parse_arguments
 from shared.errors import InputError
 
 
+def test_a_list_that_is_given_twice_is_refused():
+    assert parse_arguments((Arguments,), ["--files", "a", "b", "--offset", "1", "--offset", "2"])[0].offset == 2
+    with pytest.raises(InputError, match="--files: is given twice, and the last would win; name all its values after"):
+        parse_arguments((Arguments,), ["--files", "a", "--files=b"])
+
+
 @dataclass
 class Arguments:
     learning_rate: float = 5e-5

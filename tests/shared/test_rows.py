@@ -96,6 +96,9 @@ def test_a_cut_gzip_file_keeps_what_can_be_read(tmp_path):
     *whole, last = read(tmp_path / "a.txt.gz")
     assert len(whole) > 500 and last[3] == "damaged gzip file: the rest is lost"
     assert [row["text"] for *_, row, _ in whole] == lines.splitlines()[: len(whole)]
+    for name, places in (("a.jsonl.gz", [found[-2][0], found[-1][0]]), ("a.txt.gz", [whole[-1][0], last[0]])):
+        rest = [[problem for *_, problem in read(tmp_path / name, start)] for start in places]
+        assert rest == [["damaged gzip file: the rest is lost"], []]  # what was said is not said again
 
 
 def test_parquet_that_is_not_utf_8_costs_the_row_only(tmp_path):
@@ -156,6 +159,25 @@ def test_the_folder_of_a_stage_gives_its_documents_alone(tmp_path):
     assert list(Documents([str(tmp_path)])) == ["kept"]
 
 
+def test_a_stage_that_kept_nothing_adds_nothing(tmp_path):
+    (tmp_path / "empty" / ".state").mkdir(parents=True)
+    (tmp_path / "empty" / "manifest.json").write_text('{"files": {}}')
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    assert list(Documents([str(tmp_path / "empty"), str(tmp_path / "a.jsonl")])) == ["a"]
+    with pytest.raises(InputError, match="empty: its stage kept no document"):
+        find_sources([str(tmp_path / "empty")])
+
+
+def test_nan_is_nothing(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "title": NaN, "score": NaN, "more": [NaN, 1]}\n{"text": NaN}\n')
+    pq.write_table(pa.table({"text": ["a"], "title": [float("nan")], "more": [float("nan")]}), tmp_path / "b.parquet")
+    (*_, row, _), (*_, problem) = read(tmp_path / "a.jsonl")
+    assert row["title"] is None and json.loads(row["metadata"]) == {"more": [None, 1]}
+    assert problem == "text is missing"
+    ((*_, row, _),) = read(tmp_path / "b.parquet")
+    assert row["title"] is None and row["metadata"] is None
+
+
 def test_a_folder_above_those_of_stages_is_refused(tmp_path):
     for name in ("web", "wikipedia"):
         (tmp_path / "data" / name / ".state").mkdir(parents=True)
@@ -184,6 +206,19 @@ def test_a_text_beyond_the_limit_is_counted(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_text('{"text": "12345"}\n{"text": "123456"}\n')
     (source,) = find_sources([str(tmp_path)])
     assert [problem for *_, problem in read_rows(source)] == ["", "text longer than 5 characters"]
+
+
+def test_linked_folders_are_read_and_lead_nobody_in_circles(tmp_path):
+    for name in ("here", "there/deep"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jsonl").write_text(json.dumps({"text": name}) + "\n")
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / "linked" / "deep" / "back").symlink_to(tmp_path / "here")
+    (tmp_path / "here" / "up").symlink_to(tmp_path)
+    assert sorted(Documents([str(tmp_path / "here")])) == ["here", "there/deep"]
+    (tmp_path / "there" / "deep" / ".state").mkdir()
+    with pytest.raises(InputError, match="holds the output of stages"):
+        find_sources([str(tmp_path / "here")])
 
 
 def test_links_that_lead_nowhere_are_named(tmp_path):
