@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from shared.errors import RunError
 from shared.training.checkpoints import verify
@@ -27,17 +27,33 @@ class Guard(TrainerCallback):
         state.compute_steps(args, state.max_steps)  # the checkpoint's save_steps and so on would win
         state.logging_steps = min(state.logging_steps, max(1, state.max_steps // LEAST_POINTS))  # or there is no curve
         self.trainer.saved_step = state.global_step or None
+        patient = self._follow_changes(args, state) if args.accept_changes and state.global_step else None
         best = Path(args.output_dir, f"checkpoint-{state.best_global_step}")  # the folder may have moved
         state.best_model_checkpoint = str(best) if state.best_global_step and best.is_dir() else None
         if args.load_best_model_at_end and state.best_global_step:
             verify(best)  # now, and not after days
         before = state.stateful_callbacks.get("TrainerControl", {})
         before = before if isinstance(before, dict) else {}
-        stopped = before.get("args", {}).get("should_training_stop", False)
+        stopped = before.get("args", {}).get("should_training_stop", False) and not patient
         self.trainer.has_sums = not state.global_step or "losses" in before
         if "losses" in before:
             restore_sums(self.trainer, before["losses"])
         self.trainer.already_over = state.global_step > 0 and (state.global_step >= state.max_steps or stopped)
+
+    def _follow_changes(self, args: Any, state: Any) -> bool:
+        """Go on with the patience and the metric of now, where the checkpoint has those of before. The best value is
+        that of the checkpoints that are still there. Returns whether early stopping has patience left."""
+        metric = f"eval_{args.metric_for_best_model or ''}".replace("eval_eval_", "eval_")
+        values = {row["step"]: row[metric] for row in state.log_history if metric in row}
+        kept = {step: value for step, value in values.items() if Path(args.output_dir, f"checkpoint-{step}").is_dir()}
+        if metric != "eval_" and kept:
+            pick = max if args.greater_is_better else min
+            state.best_global_step = pick(kept, key=lambda step: kept[step])
+            state.best_metric = kept[state.best_global_step]
+        stoppers = [one for one in self.trainer.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
+        for stopper in stoppers:
+            stopper.early_stopping_patience = args.early_stopping_patience
+        return all(one.early_stopping_patience_counter < one.early_stopping_patience for one in stoppers)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         order = self.trainer.order

@@ -281,6 +281,18 @@ def test_early_stopping_keeps_the_best_epoch(checkpoint, tmp_path):
     assert state["best_metric"] == found["eval_accuracy"] and state["best_global_step"] == state["global_step"] // 2
 
 
+def test_with_accepted_changes_patience_and_metric_are_the_new_ones(checkpoint, tmp_path):
+    flags = ("--train_file", TRAIN, "--validation_file", VALIDATION, *BEST, "--learning_rate", 1e-12)
+    flags += ("--num_train_epochs", 5, "--early_stopping_patience")
+    run(checkpoint, tmp_path, *flags, 1, recipe=None)
+    more = ("--metric_for_best_model", "loss", "--greater_is_better", "false", "--accept_changes")
+    found = run(checkpoint, tmp_path, *flags, 3, *more, recipe=None)
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    losses = {row["step"]: row["eval_loss"] for row in state["log_history"] if "eval_loss" in row}
+    assert found["epoch"] > 2 and state["best_metric"] == min(losses.values())
+    assert losses[state["best_global_step"]] == state["best_metric"]
+
+
 def test_a_dry_run_comes_before_the_search_and_without_early_stopping(checkpoint, tmp_path):
     flags = (
         "--train_file",
