@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
-from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer
+from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer, check_room
 from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
 from data_prep.tokens.pieces import cut
 from shared.command_line import check_ranges, refuse_flags, run_script
@@ -146,8 +146,9 @@ def _train_wordpiece(texts: Any, args: TokenizerArguments, characters: Character
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    if args.learned_entries < len(WORDPIECE_SPECIAL_TOKENS) + len(alphabet) + len(continuations):
-        raise InputError(f"--vocab_size {args.vocab_size}: the alphabet of {len(alphabet)} characters needs more")
+    check_room(
+        args.vocab_size, args.reserved_entries, len(WORDPIECE_SPECIAL_TOKENS) + len(alphabet) + len(continuations)
+    )
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.normalizer, learner.pre_tokenizer = normalizer, words
     learner.train_from_iterator(texts("Training WordPiece"), trainer)
@@ -163,8 +164,7 @@ def _train_bpe(texts: Any, args: TokenizerArguments) -> Any:
     from transformers import RobertaTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if args.learned_entries < len(BPE_SPECIAL_TOKENS) + len(alphabet):
-        raise InputError(f"--vocab_size {args.vocab_size}: byte-level BPE needs at least {len(alphabet) + 5}")
+    check_room(args.vocab_size, args.reserved_entries, len(BPE_SPECIAL_TOKENS) + len(alphabet))
     trainer = trainers.BpeTrainer(
         vocab_size=args.learned_entries,
         special_tokens=BPE_SPECIAL_TOKENS,

@@ -42,7 +42,10 @@ RENAMED = {
 
 DATASET = ("dataset_name", "dataset_config_name")
 FILES = ("train_file", "validation_file", "test_file", "input")
-INSTEAD = dict.fromkeys(FILES, DATASET) | {"dataset_name": FILES}  # of a recipe, not used beside such a flag
+BUDGETS = ("num_train_epochs", "max_steps", "max_tokens", "max_hours")
+INSTEAD: dict[str, tuple[str, ...]] = {"dataset_name": FILES}  # of a recipe, not used beside such a flag
+INSTEAD |= dict.fromkeys(FILES, DATASET)
+INSTEAD |= {name: tuple(other for other in BUDGETS if other != name) for name in BUDGETS}
 
 LIMITS = "(.*_)?max_(.*_)?(samples|length|steps|blocks|characters|tokens)|save_total_limit"
 SEEDS = "(.*_)?seeds?"
@@ -152,7 +155,7 @@ def parse_arguments(
     on_read: Callable[[argparse.Namespace], None] | None = None,
 ) -> tuple[Any, ...]:
     """Parse flags, with recipes (`--config A.yaml B.yaml`, later ones win) in front of them. Files given as flags take
-    the place of the dataset of a recipe, and a dataset that of its files.
+    the place of the dataset of a recipe, a dataset that of its files, and a budget that of its budget.
 
     Returns one instance of each dataclass. With no flag at all, `default_recipe` is read and the first line printed
     says so. Raises InputError for an unknown key or a value that the dataclass refuses; argparse exits 2 for a value

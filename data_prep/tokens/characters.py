@@ -111,3 +111,12 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
             yield batch
             batch, size = [], 0
     yield batch
+
+
+def check_room(vocab_size: int, reserved_entries: int, fewest: int) -> None:
+    """Raise InputError unless so many special tokens and characters fit into a vocabulary beside what is reserved."""
+    if vocab_size - reserved_entries < fewest:
+        raise InputError(
+            f"--vocab_size {vocab_size}: special tokens and characters need {fewest:,} entries beside "
+            f"--reserved_entries {reserved_entries}; raise the one or lower the other"
+        )

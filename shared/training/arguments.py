@@ -138,10 +138,7 @@ class RunArguments(TrainingArguments):
         read_ramp(self.batch_ramp)
         epochs = self.num_train_epochs != type(self).num_train_epochs
         if sum(map(bool, (epochs, self.max_steps > 0, self.max_tokens, self.max_hours))) > 1:
-            raise InputError(
-                "--num_train_epochs, --max_steps, --max_tokens, --max_hours: give one budget "
-                "(--max_steps -1 takes back the one of a recipe)"
-            )
+            raise InputError("--num_train_epochs, --max_steps, --max_tokens, --max_hours: give one budget")
         if self.n_gpu > 1:
             raise InputError(
                 f"one process sees {self.n_gpu} GPUs: use --config_file shared/launch/ddp.yaml --num_processes "

@@ -94,7 +94,7 @@ def test_held_out_text_of_blanks_is_not_described(tmp_path):
 
 
 def test_impossible_wishes_are_refused(tmp_path):
-    for size, message in [(100_000, "words enough for"), (20, "alphabet")]:
+    for size, message in [(100_000, "words enough for"), (20, "characters need")]:
         with pytest.raises(InputError, match=message):
             main(TokenizerArguments(str(tmp_path / "t"), [str(SENTENCES)], vocab_size=size, reserved_entries=0))
     with pytest.raises(InputError, match="--reserved_entries 300"):

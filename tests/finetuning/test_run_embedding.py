@@ -47,7 +47,6 @@ def checkpoint(tmp_path_factory, wordpiece):
 
 def run(checkpoint, output_dir, *flags, recipe=RECIPE):
     words = ["--config", recipe] if recipe else ["--use_cpu", "--learning_rate", "3e-3"]
-    words += ["--num_train_epochs", "3"] if "--max_steps" in flags else []  # one budget
     words += ["--model_name_or_path", checkpoint, "--output_dir", str(output_dir), *map(str, flags)]
     return main(*parse_arguments(KINDS, words))
 

@@ -56,7 +56,6 @@ def checkpoint(tmp_path_factory, wordpiece):
 
 def run(checkpoint, output_dir, *flags):
     words = ["--config", RECIPE, "--model_name_or_path", str(checkpoint), "--output_dir", str(output_dir)]
-    words += ["--num_train_epochs", "3"] if "--max_steps" in flags else []  # one budget
     return main(*parse_arguments(KINDS, [*words, "--disable_tqdm", "true", *map(str, flags)]))
 
 

@@ -44,7 +44,6 @@ def make_checkpoint(folder, tokenizer, model_type):
 
 def run(checkpoint, output_dir, *flags):
     words = ["--config", RECIPE, "--model_name_or_path", checkpoint, "--output_dir", str(output_dir)]
-    words += ["--num_train_epochs", "3"] if "--max_steps" in flags else []  # one budget
     return main(*parse_arguments(KINDS, [*words, "--disable_tqdm", "true", *map(str, flags)]))
 
 

@@ -154,7 +154,25 @@ def test_each_recipe_stands_on_a_page():
     """But for those of tests, `..._smoke`."""
     paths = [ROOT / folder / page for folder in (".", *FOLDERS) for page in ("README.md", "RESULTS.md")]
     pages = " ".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
-    named = set(re.findall(r"[a-z0-9_]+", pages))
+    named = {name for pair in re.findall(r"`([a-z0-9_]+)`|([a-z0-9_]+)\.yaml", pages) for name in pair}
     recipes = [path.stem for folder in FOLDERS for path in (ROOT / folder / "recipes").glob("*.yaml")]
     assert len(recipes) > 40
     assert [one for one in recipes if one not in named and not one.endswith("_smoke")] == []
+
+
+def test_recipes_read_what_others_write():
+    """Folders under data/ and runs/ are the output of a recipe or of a command on a page, or the header names them."""
+    recipes = [path for folder in FOLDERS for path in (ROOT / folder / "recipes").glob("*.yaml")]
+    pages = [*recipes, *(ROOT / folder / "README.md" for folder in (".", *FOLDERS)), ROOT / "Makefile"]
+    text = " ".join(page.read_text(encoding="utf-8") for page in pages if page.is_file())
+    written = set(re.findall(r"(?:--output_dir |\noutput_dir: )(?:\.\./)?([\w./-]+)", text))
+    unknown = []
+    for path in recipes:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = " ".join(line for line in lines if line.startswith("#"))
+        for name in re.findall(
+            r"(?<![\w/])(?:data|runs)/[\w/.-]+", " ".join(line for line in lines if line[:1] != "#")
+        ):
+            if not {name, *map(str, Path(name).parents)} & written and name not in header:
+                unknown.append(f"{path.relative_to(ROOT)}: {name}")
+    assert unknown == []

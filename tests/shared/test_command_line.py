@@ -14,6 +14,17 @@ from conftest import ROOT
 
 from shared.command_line import check_ranges, parse_arguments
 from shared.errors import InputError
+from shared.training.arguments import RunArguments
+
+
+def test_a_budget_takes_the_place_of_that_of_a_recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("num_train_epochs: 7\noutput_dir: out\nuse_cpu: true\n")
+    words = ["--config", str(path)]
+    assert parse_arguments((RunArguments,), words)[0].num_train_epochs == 7
+    for flag in ("max_steps", "max_tokens", "max_hours"):
+        args = parse_arguments((RunArguments,), [*words, f"--{flag}", "5"])[0]
+        assert getattr(args, flag) == 5 and args.num_train_epochs == RunArguments.num_train_epochs
 
 
 def test_a_list_that_is_given_twice_is_refused():
