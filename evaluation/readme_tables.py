@@ -6,6 +6,7 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->`, and nothing between
 that is not there leaves "Not measured."; a test fails when a page and its files disagree.
 """
 
+import argparse
 import json
 import re
 from collections.abc import Callable
@@ -68,8 +69,7 @@ def pretraining_table(*runs: dict[str, Any] | None) -> str:
         if run is None:
             continue
         found = run["results"]
-        cells = [f"[`{name}`](results/{name})", model]
-        cells += [f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
+        cells = [f"[`{name}`](results/{name})", model, f"{text}, {run['inputs']['tokenizer']['vocab_size']:,} entries"]
         cells += [f"{found['train_tokens'] / 1e6:.1f}M", f"{found['train_runtime'] / 60:.1f} min"]
         cells += [f"{found['train_tokens_per_second']:,.0f}", f"{found['eval_loss']:.3f}"]
         for key in ("masked_accuracy", "most_frequent_token_accuracy", "bits_per_byte"):
@@ -200,11 +200,11 @@ def main() -> None:
     for page in TABLES:
         path = ROOT / page
         before = path.read_text(encoding="utf-8")
-        after = fill(page, before)
-        if after != before:
+        if (after := fill(page, before)) != before:
             write_text(path, after)
         print(f"{page}: {'written' if after != before else 'as it was'}")
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args()  # --help, and no flags
     main()

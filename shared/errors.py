@@ -18,4 +18,6 @@ def one_line(error: BaseException, most: int | None = 400) -> str:
     text = " ".join(str(error).split())
     if text.startswith("Repo id must "):  # the Hub's library about the name of a folder that is not there
         return "no such folder, and no id of the Hub (name or organization/name)"
+    if text.startswith("We couldn't connect to "):
+        return "no such folder here, and the Hub cannot be reached to look for one of this name"
     return text[:most]
