@@ -355,6 +355,28 @@ def test_an_older_checkpoint_is_not_resumed_beside_a_newer_one(smoke):
         run(folder, "--resume_from_checkpoint", folder / "checkpoint-100")
 
 
+def test_what_is_pushed_is_the_model_without_its_checkpoints(smoke, tmp_path, monkeypatch):
+    """The upload alone does not happen: which files it would take, the Hub's own library says."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+    from transformers import Trainer
+
+    folder, pushed = tmp_path / "run", {}
+    shutil.copytree(smoke[0], folder)
+    (folder / "trunk").mkdir()
+    (folder / "trunk" / "model.safetensors").touch()
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **asked: pushed.update(asked))
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda self, **_: setattr(self, "hub_model_id", "me/tiny"))
+    monkeypatch.chdir(ROOT)
+    run(folder, "--push_to_hub", "--hub_model_id", "me/tiny")
+    assert pushed["repo_id"] == "me/tiny" and pushed["folder_path"] == folder
+    files = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    taken = set(filter_repo_objects(files, ignore_patterns=pushed["ignore_patterns"]))
+    assert {"model.safetensors", "config.json", "tokenizer.json", "README.md", "manifest.json"} <= taken
+    assert not [name for name in taken if "/" in name or name.startswith(".")]
+    assert any(name.startswith("checkpoint-") for name in files)
+
+
 def smoke_tokenizer(folder, size):
     from conftest import make_tokenizer
 
