@@ -157,11 +157,10 @@ BAD = {
 
 @pytest.mark.parametrize("words", BAD)
 def test_wrong_flags(words, checkpoint, tmp_path):  # noqa: F811
+    usual = {"--models": f"tiny={checkpoint}", "--tasks": "mrpc", "--seeds": 1, "--output_dir": tmp_path / "out"}
+    others = [word for flag, value in usual.items() if flag not in words for word in (flag, value)]
     with pytest.raises(InputError) as error:
-        benchmark(
-            *("--models", f"tiny={checkpoint}", "--tasks", "mrpc", "--seeds", 1, "--output_dir", tmp_path / "out"),
-            *words,
-        )
+        benchmark(*others, *words)
     assert BAD[words] in str(error.value) and not (tmp_path / "out").exists()
 
 

@@ -604,7 +604,9 @@ def test_blocks_without_held_out_documents_are_refused(place, tmp_path):
     arguments = {"input": [str(SENTENCES)], "max_seq_length": 32, "validation_fraction": 0.0}
     pack(PackingArguments(str(place / "student"), str(tmp_path / "packed"), **arguments))
     with pytest.raises(InputError, match="packed: no held-out documents"):
-        run(place, tmp_path / "run", "--packed_dataset", tmp_path / "packed")
+        given = words(place, tmp_path / "run")
+        given[given.index("--packed_dataset") + 1] = str(tmp_path / "packed")
+        main(*parse_arguments(KINDS, given))
 
 
 def test_a_teacher_without_a_tokenizer_or_for_another_script_is_refused(place, tmp_path):
