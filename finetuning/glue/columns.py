@@ -236,7 +236,7 @@ def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
     """What predictions say of each row: its `index` where it came from, from 0, its `id` if a column has it, and its
     `text` by column."""
     ids = split.rows[args.id_column][:] if args.id_column else None
-    ids = ids and [value if isinstance(value, (str, int, float)) else str(value) for value in ids]  # of dates, say
+    ids = ids and [value if isinstance(value, str | int | float | None) else str(value) for value in ids]  # dates
     texts = zip(*(split.rows[name][:] for name in args.text_columns), strict=True)
     return [
         {"index": split.number(i) - 1}

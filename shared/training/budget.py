@@ -58,8 +58,11 @@ def set_steps(args: RunArguments, samples: int, length: int, cost: StepCost | No
 
 def planned_steps(args: RunArguments, samples: int) -> int:
     """--max_steps, or the steps of --num_train_epochs over so many samples."""
-    steps = steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last)
-    return args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
+    if args.max_steps > 0:
+        return args.max_steps
+    return math.ceil(
+        steps_per_epoch(samples, args.samples_per_step, args.dataloader_drop_last) * args.num_train_epochs
+    )
 
 
 def set_decay(args: RunArguments, samples: int) -> None:
