@@ -218,7 +218,10 @@ class RunRecord:
         if (self.folder / ".lock").is_file() or "hardware" in self._written_manifest():
             return
         found = sorted({path.name for pattern in WRITTEN for path in self.folder.glob(pattern)})
-        found = [name for name in found if not (self.folder / name / MANIFEST).is_file()]  # a checkpoint may be moved
+        if any(
+            (self.folder / name / MANIFEST).is_file() for name in found
+        ):  # checkpoints may be moved to a new folder
+            found = [name for name in found if not name.startswith("checkpoint-")]
         if found:
             raise InputError(
                 f"--output_dir {self.folder}: holds files of something else ({', '.join(found[:5])}), and a run would "

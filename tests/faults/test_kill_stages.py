@@ -30,7 +30,9 @@ STAGES = {
 
 def start(stage, inputs, output_dir):
     command = [sys.executable, f"data_prep/{stage}.py", *(word.format(inputs=inputs) for word in STAGES[stage])]
-    command += ["--part_records", str(PART_RECORDS), "--workers", "2", "--output_dir", str(output_dir)]
+    if stage != "fetch_common_crawl":  # whose files have no parts
+        command += ["--part_records", str(PART_RECORDS)]
+    command += ["--workers", "2", "--output_dir", str(output_dir)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

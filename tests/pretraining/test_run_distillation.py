@@ -73,16 +73,8 @@ def place(tmp_path_factory, wordpiece):
 
 def words(place, output_dir, *flags):
     found = ["--config", RECIPE, "--model_name_or_path", f"{place}/student", "--output_dir", str(output_dir)]
-    return [
-        *found,
-        "--teacher_name_or_path",
-        f"{place}/teacher",
-        "--packed_dataset",
-        f"{place}/packed",
-        "--mlm_weight",
-        "0.2",
-        *flags,
-    ]
+    found += ["--teacher_name_or_path", f"{place}/teacher", "--mlm_weight", "0.2", *flags]
+    return found if "--packed_dataset" in flags else [*found, "--packed_dataset", f"{place}/packed"]
 
 
 def run(place, output_dir, *flags):
@@ -604,9 +596,7 @@ def test_blocks_without_held_out_documents_are_refused(place, tmp_path):
     arguments = {"input": [str(SENTENCES)], "max_seq_length": 32, "validation_fraction": 0.0}
     pack(PackingArguments(str(place / "student"), str(tmp_path / "packed"), **arguments))
     with pytest.raises(InputError, match="packed: no held-out documents"):
-        given = words(place, tmp_path / "run")
-        given[given.index("--packed_dataset") + 1] = str(tmp_path / "packed")
-        main(*parse_arguments(KINDS, given))
+        run(place, tmp_path / "run", "--packed_dataset", tmp_path / "packed")
 
 
 def test_a_teacher_without_a_tokenizer_or_for_another_script_is_refused(place, tmp_path):

@@ -86,6 +86,12 @@ def test_files_of_something_else_are_not_written_over(tmp_path):
             begin(folder)
         assert [path.name for path in folder.iterdir()] == [name]
 
+    moved = tmp_path / "moved"
+    for step in (4, 8):
+        (moved / f"checkpoint-{step}").mkdir(parents=True)
+    (moved / "checkpoint-4" / "checkpoint.json").write_text("{}")  # so checkpoint-8 is one that lost its own
+    with pytest.raises(InputError, match="no good checkpoint is left"):
+        begin(moved)
     run = tmp_path / "run"
     run.mkdir()
     (run / "log.txt").write_text("a log is not written over")
