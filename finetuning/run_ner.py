@@ -45,6 +45,7 @@ from finetuning.ner.tags import as_tag, check_labels, labels_of, model_scheme, t
 from finetuning.ner.windows import encode, keep_classes, merge_windows
 from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
+from shared.files import write_json
 from shared.training.arguments import choose_best_by
 from shared.training.trainer import ExactTrainer
 
@@ -58,9 +59,7 @@ class DataArguments(TagArguments):
         metadata={"help": "Train on all tokens of a word. Default: on its first, which decides the word."},
     )
     max_seq_length: int = field(default=512, metadata={"help": "Tokens of a window; longer sentences get several."})
-    stride: int | None = field(
-        default=None, metadata={"help": "Tokens that two windows share at most. Default: a quarter of a window."}
-    )
+    stride: int | None = field(default=None, metadata={"help": "Tokens that two windows share. Default: a quarter."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,7 +138,9 @@ def predict_split(
     scores, types = score(metric, tags, some, config.tag_scheme) if some.tags else ({}, {})
     if record.is_writer:
         confidence = merge_windows(output.predictions[1], windows, some.words)
-        write_report(record.folder, prefix, some, tags, confidence, config.tag_scheme, types)
+        write_report(record.folder, prefix, some, tags, confidence, config.tag_scheme)
+        if types:
+            write_json(record.folder / f"{prefix}_report.json", types)
     return output.metrics | {f"{prefix}_{key}": value for key, value in scores.items()}
 
 

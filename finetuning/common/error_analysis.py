@@ -8,15 +8,14 @@ order; a probability is a share of 1, a loss is in nats.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE
 from shared.figures import new_figure, save_figure
 from shared.files import atomic_file, write_text
 from shared.markdown import escape, markdown_table
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 MISTAKES = 100  # in worst_mistakes.jsonl
 SHOWN = 20  # of these on the page
@@ -40,10 +39,12 @@ def reliability(
     return counts, mean_confidence, accuracy
 
 
-def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path, bins: int = 15) -> None:
-    """Draw accuracy over confidence, and how many answers there are of each confidence, as PNG."""
-    counts, mean_confidence, accuracy = reliability(confidence, right, bins)
-    full, edges = counts > 0, np.arange(bins) / bins
+def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path) -> float:
+    """Draw accuracy over confidence, and how many answers there are of each confidence, as PNG; returns the expected
+    calibration error."""
+    counts, mean_confidence, accuracy = reliability(confidence, right)
+    bins, full = len(counts), counts > 0
+    edges = np.arange(bins) / bins
     error = calibration_error(counts, mean_confidence, accuracy)
     figure = new_figure(5, 6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -55,6 +56,7 @@ def draw_reliability(confidence: np.ndarray, right: np.ndarray, path: str | Path
     lower.bar(edges, counts, width=1 / bins, align="edge", edgecolor="white", color="gray")
     lower.set(xlabel="confidence", ylabel="answers")
     save_figure(figure, path)
+    return error
 
 
 def draw_scatter(gold: np.ndarray, predicted: np.ndarray, path: str | Path) -> None:
@@ -126,11 +128,11 @@ def score_by_length(lengths: np.ndarray, scores: np.ndarray, bins: int = 5) -> l
     ]
 
 
-def length_table(bins: list[dict[str, float]], score: str, unit: str = "tokens") -> str:
-    """What `score_by_length` returns as Markdown."""
+def length_table(lengths: np.ndarray, scores: np.ndarray, score: str, unit: str = "tokens") -> str:
+    """What `score_by_length` finds as Markdown."""
     rows = [
         [f"{part['from']} to {part['to']}", part["rows"], f"{part['score']:.3f} ± {part['error']:.3f}"]
-        for part in bins
+        for part in score_by_length(lengths, scores)
     ]
     return markdown_table([unit, "rows", score], rows)
 
@@ -144,19 +146,21 @@ def worst_rows(losses: np.ndarray, wrong: np.ndarray, most: int = MISTAKES) -> l
 def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object per line, atomically."""
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_page(path: str | Path, title: str, sections: dict[str, str]) -> None:
-    """A Markdown page of sections, title to text."""
-    parts = [f"# {title}", *(f"## {name}\n\n{text.strip()}" for name, text in sections.items() if text)]
-    write_text(path, "\n\n".join(parts) + "\n")
+def write_page(folder: Path, sections: dict[str, str], mistakes: Sequence[dict[str, Any]]) -> None:
+    """Write worst_mistakes.jsonl and errors.md, a page of sections, title to text, the first mistakes behind the last
+    one."""
+    write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
+    parts = ["# Error analysis", *(f"## {name}\n\n{text.strip()}" for name, text in sections.items())]
+    write_text(folder / "errors.md", "\n\n".join([*parts, mistake_lines(mistakes)]).strip() + "\n")
 
 
-def mistake_lines(mistakes: Sequence[dict[str, Any]], shown: int = SHOWN) -> str:
+def mistake_lines(mistakes: Sequence[dict[str, Any]]) -> str:
     """The first mistakes as a Markdown list. What stands under `text`, name to text, gets a line each."""
     lines = []
-    for number, mistake in enumerate(mistakes[:shown], 1):
+    for number, mistake in enumerate(mistakes[:SHOWN], 1):
         facts = (f"{key} {_value(value)}" for key, value in mistake.items() if key != "text")
         lines.append(f"{number}. {', '.join(facts)}")
         lines += [f"   - {escape(name)}: {escape(text)}" for name, text in mistake["text"].items()]
@@ -175,14 +179,13 @@ def _value(value: Any) -> str:
 
 def write_error_analysis(
     folder: str | Path,
-    problem_type: ProblemType,
+    problem_type: str,
     rows: Any,
     text_columns: Sequence[str],
     lengths: Sequence[int] | np.ndarray,
     gold: Sequence[Any] | np.ndarray,
     predicted: np.ndarray,
     names: Sequence[str] = (),
-    title: str = "Error analysis",
     answers: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Write errors.md, worst_mistakes.jsonl and reliability.png or scatter.png into `folder`.
@@ -198,24 +201,19 @@ def write_error_analysis(
     # [:] because a column of a data set is slow to read value by value
     folder, lengths, gold = Path(folder), np.asarray(lengths[:]), np.asarray(gold[:])
     predicted = np.asarray(predicted, np.float64)
-    shape = (len(rows),) if problem_type == "regression" else (len(rows), len(names))
-    gold_shape = shape[:1] if problem_type == "single_label_classification" else shape
+    shape = (len(rows),) if problem_type == REGRESSION else (len(rows), len(names))
+    gold_shape = shape[:1] if problem_type == SINGLE else shape
     if (predicted.shape, gold.shape, lengths.shape) != (shape, gold_shape, shape[:1]) or not len(rows):
         raise ValueError(f"{len(rows)} rows, {gold.shape} gold, {predicted.shape} predicted, {lengths.shape} lengths")
-    folder.mkdir(parents=True, exist_ok=True)
     found = ANALYSES[problem_type](folder, gold, predicted, names, answers)
-    found.sections[f"{found.score} by length"] = length_table(
-        score_by_length(lengths, found.scores), found.score.lower()
-    )
+    found.sections[f"{found.score} by length"] = length_table(lengths, found.scores, found.score.lower())
     mistakes = []
     for index in worst_rows(found.losses, found.wrong):
         texts = {name: rows[index][name] for name in text_columns}
         mistakes.append({"index": index, **found.describe(index), "tokens": int(lengths[index]), "text": texts})
-    write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
-    count = f"{found.wrong.sum():,} of {len(rows):,} rows are wrong. " if problem_type != "regression" else ""
+    count = f"{found.wrong.sum():,} of {len(rows):,} rows are wrong. " if problem_type != REGRESSION else ""
     more = f"The worst first; `worst_mistakes.jsonl` holds {len(mistakes)}, with their whole text."
-    found.sections["Worst mistakes"] = f"{count}{more}\n\n{mistake_lines(mistakes)}"
-    write_page(folder / "errors.md", title, found.sections)
+    write_page(folder, found.sections | {"Worst mistakes": count + more}, mistakes)
     return found.summary
 
 
@@ -238,8 +236,7 @@ def _single_label(
     confidence, right = probabilities[all_rows, answers], answers == gold
     losses = -np.log(np.maximum(probabilities[all_rows, gold], LEAST))
     matrix = confusion_matrix(gold, answers, len(names))
-    error = calibration_error(*reliability(confidence, right))
-    draw_reliability(confidence, right, folder / "reliability.png")
+    error = draw_reliability(confidence, right, folder / "reliability.png")
     of_gold, of_answers = matrix.sum(axis=1), matrix.sum(axis=0)
     most = int(of_gold.argmax())
     overview = (
@@ -271,9 +268,7 @@ def _multi_label(
     gold, answers = gold.astype(bool), probabilities > 0.5 if answers is None else answers.astype(bool)
     right, confidence = gold == answers, np.where(answers, probabilities, 1 - probabilities)
     losses = -np.log(np.maximum(np.where(gold, probabilities, 1 - probabilities), LEAST)).sum(axis=1)
-    counts, mean_confidence, accuracy = reliability(confidence.ravel(), right.ravel())
-    error = calibration_error(counts, mean_confidence, accuracy)
-    draw_reliability(confidence.ravel(), right.ravel(), folder / "reliability.png")
+    error = draw_reliability(confidence.ravel(), right.ravel(), folder / "reliability.png")
     sections = {
         "Overview": (
             f"All labels right in {right.all(axis=1).mean():.3f} of {len(gold):,} rows. A row has "
@@ -324,11 +319,7 @@ def _regression(folder: Path, gold: np.ndarray, predicted: np.ndarray, *_: Any) 
     return _Found(summary, sections, "Mean absolute error", absolute, absolute, absolute > 0, describe)
 
 
-ANALYSES: dict[str, Callable[..., _Found]] = {
-    "single_label_classification": _single_label,
-    "multi_label_classification": _multi_label,
-    "regression": _regression,
-}
+ANALYSES: dict[str, Callable[..., _Found]] = {SINGLE: _single_label, MULTI: _multi_label, REGRESSION: _regression}
 
 
 def _calibration(error: float, what: str) -> str:

@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.common.error_analysis import (
-    length_table,
-    mistake_lines,
-    score_by_length,
-    worst_rows,
-    write_json_lines,
-    write_page,
-)
+from finetuning.common.error_analysis import confusion_matrix, length_table, worst_rows, write_json_lines, write_page
 from finetuning.metrics.squad_answers import is_unspaced, score_answer
 from finetuning.qa.spans import BestAnswers
 from finetuning.qa.squad import Questions
@@ -23,13 +16,12 @@ from shared.files import atomic_file
 from shared.markdown import markdown_table
 
 _KIND = re.compile(r"\b(how many|how much|how|what|which|whose|whom|who|when|where|why)\b", re.IGNORECASE)
-OTHER_KIND = "other"
 
 
 def question_kind(question: str) -> str:
     """Its first question word in lower case, or "other"."""
     found = _KIND.search(question)
-    return found[1].lower() if found else OTHER_KIND
+    return found[1].lower() if found else "other"
 
 
 def kind_table(kinds: list[str], exact: np.ndarray, f1: np.ndarray) -> str:
@@ -97,16 +89,11 @@ def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, thresho
     how = (threshold is not None, is_unspaced([text for gold in golds for text in gold]))
     scores = [score_answer(text, gold, *how) for text, gold in zip(answers, golds, strict=True)]
     exact, f1 = np.array(scores).T
-    folder.mkdir(parents=True, exist_ok=True)
     words = np.array([len(context.split()) for context in questions["context"][:]])
     is_answered, is_answerable = (np.array([bool(value) for value in values]) for values in (answers, golds))
-    table = markdown_table(
-        ["", "answered", "not answered"],
-        [
-            ["has an answer", int((is_answerable & is_answered).sum()), int((is_answerable & ~is_answered).sum())],
-            ["has none", int((~is_answerable & is_answered).sum()), int((~is_answerable & ~is_answered).sum())],
-        ],
-    )
+    matrix = confusion_matrix(~is_answerable, ~is_answered, 2).tolist()
+    rows = [["has an answer", *matrix[0]], ["has none", *matrix[1]]]
+    table = markdown_table(["", "answered", "not answered"], rows)
     mistakes = []
     for row in worst_rows((1 - f1) * confidence, f1 < 1):
         question = questions[row]
@@ -121,7 +108,6 @@ def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, thresho
                 "text": {"question": question["question"], "context": question["context"]},
             }
         )
-    write_json_lines(folder / "worst_mistakes.jsonl", mistakes)
     wrong = (
         f"Exact match {exact.mean():.3f}, F1 {f1.mean():.3f} on {len(f1):,} questions; the answers to "
         f"{int((f1 == 0).sum()):,} share no {'character' if how[1] else 'word'} with a right one."
@@ -130,7 +116,7 @@ def write_answer_errors(folder: Path, questions: Any, best: BestAnswers, thresho
     sections = {
         "Overview": f"{wrong}\n\n{table}",
         "Scores by question word": kind_table([question_kind(text) for text in questions["question"][:]], exact, f1),
-        "F1 by length of the context": length_table(score_by_length(words, f1), "F1", "words"),
-        "Worst mistakes": f"{more}\n\n{mistake_lines(mistakes)}",
+        "F1 by length of the context": length_table(words, f1, "F1", "words"),
+        "Worst mistakes": more,
     }
-    write_page(folder / "errors.md", "Error analysis", sections)
+    write_page(folder, sections, mistakes)

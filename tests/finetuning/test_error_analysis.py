@@ -102,7 +102,7 @@ def test_single_label(tmp_path):
     rows = [{"text_a": f"first {i}", "text_b": "| *second*\nline", "other": object()} for i in range(4)]
     summary = write_error_analysis(
         tmp_path / "new", "single_label_classification", rows, ["text_a", "text_b"], [5, 6, 7, 8], gold, probabilities,
-        names, title="Errors on a set",
+        names,
     )  # fmt: skip
     assert summary == {"expected_calibration_error": pytest.approx((0.1 + 0.8 + 0.3 + 0.6) / 4)}
     worst, second = read_mistakes(tmp_path / "new")
@@ -113,7 +113,7 @@ def test_single_label(tmp_path):
     }  # fmt: skip
     assert (second["index"], second["gold"], second["predicted"]) == (3, "negative", "positive")
     page = (tmp_path / "new" / "errors.md").read_text()
-    assert page.startswith("# Errors on a set\n")
+    assert page.startswith("# Error analysis\n")
     assert "Accuracy 0.500 on 4 rows; 0.500 for always saying **negative**" in page
     assert "| **positive** | 1 | 1 |" in page and "2 of 4 rows are wrong" in page
     assert r"- text\_b: \| \*second\* line" in page and "reliability.png" in page
