@@ -1,25 +1,22 @@
 """What a model says of sentences: logits as predictions and probabilities, and the files that hold them."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from finetuning.common.checkpoint import MULTI, REGRESSION
-from finetuning.common.error_analysis import write_error_analysis
-from finetuning.glue.server import why_not_for_server, write_server_file
-from shared.files import atomic_file
+from finetuning.common.error_analysis import write_error_analysis, write_json_lines
+from finetuning.glue.server import write_server_file
+from shared.errors import InputError
 
 THRESHOLDS = "decision_thresholds"  # in the model's configuration: of each label, or of the second of two classes
 
 
 def as_predictions(logits: np.ndarray, problem_type: str, thresholds: Sequence[float] | None = None) -> np.ndarray:
-    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,).
-
-    `thresholds`: of each of several labels, or of the second of two classes, the least probability that is a yes.
-    """
+    """What the metric compares: classes (rows,), zeros and ones (rows, labels), or numbers (rows,). `thresholds`: of
+    each of several labels, or of the second of two classes, the least probability that is a yes."""
     if problem_type == REGRESSION:
         return logits[:, 0]
     if thresholds is not None:
@@ -32,75 +29,7 @@ def as_predictions(logits: np.ndarray, problem_type: str, thresholds: Sequence[f
 def as_probabilities(logits: np.ndarray, problem_type: str) -> np.ndarray:
     """Probabilities of the labels, (rows, labels) float64."""
     logits = logits.astype(np.float64)
-    if problem_type == MULTI:
-        return 1 / (1 + np.exp(-logits))
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    return odds / odds.sum(1, keepdims=True)
-
-
-def write_predictions(
-    path: Path,
-    logits: np.ndarray,
-    names: list[str],
-    problem_type: str,
-    thresholds: Sequence[float] | None,
-    about: list[dict[str, Any]],
-    gold: list[Any] | None = None,
-) -> None:
-    """One JSON line for each row, in the order of the set: what is said `about` it, the prediction, the probability of
-    each label, and the right label where `gold`, as the loss takes it, is given."""
-    predictions = as_predictions(logits, problem_type, thresholds)
-    probabilities = as_probabilities(logits, problem_type)
-
-    def named(label: Any) -> Any:
-        if problem_type == MULTI:
-            return [name for name, is_on in zip(names, label, strict=True) if is_on]
-        return label if problem_type == REGRESSION else names[label]
-
-    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for index, (found, shares) in enumerate(zip(predictions.tolist(), probabilities.tolist(), strict=True)):
-            row = about[index] | ({} if gold is None else {"gold": named(gold[index])})
-            row["prediction"] = named(found)
-            if problem_type != REGRESSION:
-                row["probabilities"] = dict(zip(names, shares, strict=True))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def write_errors(
-    folder: Path,
-    logits: np.ndarray,
-    names: list[str],
-    problem_type: str,
-    thresholds: Sequence[float] | None,
-    about: list[dict[str, Any]],
-    texts: Any,
-    rows: Any,
-) -> dict[str, float]:
-    """Write the error analysis of labelled rows, and all predictions beside it; returns what the analysis measures.
-
-    `texts` has columns of text alone, `rows` `length` and `labels`, both in the order of the logits.
-    """
-    lengths, labels = rows["length"][:], rows["labels"][:]
-    predicted = logits[:, 0] if problem_type == REGRESSION else as_probabilities(logits, problem_type)
-    facts = (texts, texts.column_names, lengths, labels, predicted, names)
-    answers = None if thresholds is None else as_predictions(logits, problem_type, thresholds)
-    errors = write_error_analysis(folder, problem_type, *facts, answers=answers)
-    write_predictions(folder / "predictions.jsonl", logits, names, problem_type, thresholds, about, labels)
-    return errors
-
-
-def write_for_server(
-    folder: Path, task: str, logits: np.ndarray, names: list[str], kind: str, thresholds: Sequence[float] | None = None
-) -> str:
-    """Write what GLUE's server reads, if this is a whole test set of it; say what was done."""
-    predictions = as_predictions(logits, kind, thresholds).tolist()
-    found = predictions if kind == REGRESSION else [names[index] for index in predictions]
-    reason = why_not_for_server(task, names, len(found))
-    return (
-        f"Not for GLUE's server: {reason}"
-        if reason
-        else f"For GLUE's server: {write_server_file(folder, task, found)}"
-    )
+    return expit(logits) if problem_type == MULTI else softmax(logits, axis=1)
 
 
 def write_split(
@@ -114,11 +43,48 @@ def write_split(
     task: str | None,
 ) -> dict[str, float]:
     """Write the predictions of a split, of a test split of GLUE also as its server reads them, and for other splits an
-    error analysis; returns what that measures."""
-    facts = (logits, list(config.label2id), config.problem_type, getattr(config, THRESHOLDS, None))
-    if not name.startswith("test"):
-        return write_errors(record.folder / name.replace("validation", "errors"), *facts, about, texts, rows)
-    write_predictions(record.folder / f"{name.replace('test', 'predictions')}.jsonl", *facts, about)
-    if task:
-        record.print(write_for_server(record.folder, name.replace("test", task), *facts))
-    return {}
+    error analysis; returns what that measures.
+
+    `about`: what is said of each row; `texts` has columns of text alone, `rows` `length` and `labels`; all in the
+    order of the logits.
+    """
+    kind, names, measured = config.problem_type, list(config.label2id), {}
+    answers = as_predictions(logits, kind, getattr(config, THRESHOLDS, None))
+    shares = as_probabilities(logits, kind)
+    if name.startswith("test"):
+        path, gold = record.folder / f"{name.replace('test', 'predictions')}.jsonl", None
+        if task:
+            found = [answer if kind == REGRESSION else names[answer] for answer in answers.tolist()]
+            try:
+                path_for_server = write_server_file(record.folder, name.replace("test", task), found)
+                record.print(f"For GLUE's server: {path_for_server}")
+            except InputError as error:
+                record.print(f"Not for GLUE's server: {error}")
+    else:
+        folder, gold = record.folder / name.replace("validation", "errors"), rows["labels"][:]
+        path, predicted = folder / "predictions.jsonl", answers if kind == REGRESSION else shares
+        facts = (texts, texts.column_names, rows["length"], gold, predicted, names, answers)
+        measured = write_error_analysis(folder, kind, *facts)
+    write_json_lines(path, prediction_lines(kind, names, answers, shares, about, gold))
+    return measured
+
+
+def prediction_lines(
+    problem_type: str,
+    names: list[str],
+    answers: np.ndarray,
+    shares: np.ndarray,
+    about: list[dict[str, Any]],
+    gold: list[Any] | None,
+) -> Iterator[dict[str, Any]]:
+    """For each row what is said `about` it, the right label where `gold`, as the loss takes it, is given, the
+    prediction, and the probability of each label."""
+
+    def named(label: Any) -> Any:
+        if problem_type == MULTI:
+            return [name for name, is_on in zip(names, label, strict=True) if is_on]
+        return label if problem_type == REGRESSION else names[label]
+
+    for index, (answer, row) in enumerate(zip(answers.tolist(), shares.tolist(), strict=True)):
+        line = about[index] | ({} if gold is None else {"gold": named(gold[index])}) | {"prediction": named(answer)}
+        yield line if problem_type == REGRESSION else line | {"probabilities": dict(zip(names, row, strict=True))}

@@ -13,7 +13,6 @@ from pathlib import Path
 from shared.errors import InputError
 from shared.files import atomic_file
 
-STSB_RANGE = (0.0, 5.0)
 # Each test set: its file, its rows, its labels in the order of the Hub's numbers, whether they are written as words.
 _INFERENCE = ("entailment", "neutral", "contradiction")
 _BINARY = ("entailment", "not_entailment")
@@ -61,7 +60,7 @@ def write_server_file(folder: str | Path, task: str, predictions: Sequence[str] 
         for row, number in enumerate(numbers):
             if not math.isfinite(number):
                 raise InputError(f"{TEST_SETS[task][0]}: the prediction of row {row} is {number}")
-        lines = [f"{min(max(number, STSB_RANGE[0]), STSB_RANGE[1]):.3f}" for number in numbers]
+        lines = [f"{min(max(number, 0.0), 5.0):.3f}" for number in numbers]
     else:
         values = _values(task)
         lines = [values[str(label)] for label in predictions]
