@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import max_pool1d, pad
+from transformers import DataCollatorWithPadding
 
 from finetuning.common.length_order import as_before, longest_first
 from shared.errors import InputError
@@ -37,15 +38,11 @@ class WindowSettings:
         """Raise InputError unless a context can move through the windows, and the tokenizer is of BERT's kind."""
         room = self.max_seq_length - self.max_question_length - tokenizer.num_special_tokens_to_add(pair=True)
         if not 0 <= self.doc_stride < room:
-            raise InputError(
-                f"--doc_stride {self.doc_stride}: must be from 0 to {room - 1}, below what --max_seq_length "
-                f"{self.max_seq_length} leaves beside a question of --max_question_length {self.max_question_length}"
-            )
+            why = "below what --max_seq_length leaves beside a question of --max_question_length"
+            raise InputError(f"--doc_stride {self.doc_stride}: must be from 0 to {room - 1}, {why}")
         ids = tokenizer("a", "a")["input_ids"]
         if tokenizer.padding_side != "right" or ids[NULL] != tokenizer.cls_token_id:
-            raise InputError(
-                f"{tokenizer.name_or_path}: its inputs do not begin with {tokenizer.cls_token}, where no answer is"
-            )
+            raise InputError(f"{tokenizer.name_or_path}: its inputs do not begin with {tokenizer.cls_token}")
 
 
 def cut_questions(questions: Sequence[str], tokenizer: Any, most: int) -> list[str]:
@@ -129,9 +126,7 @@ def answer_span(answers: dict[str, list[Any]]) -> tuple[int, int] | None:
 
 def label_window(starts: np.ndarray, ends: np.ndarray, span: tuple[int, int] | None, first: int) -> list[int]:
     """The first and the last token of an answer in a window, or [NULL, NULL] if the window does not hold all of it.
-
-    `starts` and `ends`: characters of the tokens of the context, of which the first one is token `first`.
-    """
+    `starts` and `ends`: characters of the tokens of the context, of which the first one is token `first`."""
     if span is None or not len(starts) or span[0] < starts[0] or span[1] > ends[-1]:
         return [NULL, NULL]
     # Tokens that stand for no character of the answer stay outside; several may stand for one character.
@@ -176,21 +171,12 @@ class WindowCollator:
     """Windows as tensors that the model takes, padded to the longest of the batch."""
 
     def __init__(self, tokenizer: Any, model: torch.nn.Module) -> None:
-        padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-        taken = inspect.signature(model.forward).parameters
-        self.padding = {name: fill for name, fill in padding.items() if name in taken}
+        self.names = {*inspect.signature(model.forward).parameters, "labels", "context"}
+        self.pad = DataCollatorWithPadding(tokenizer)
 
     def __call__(self, windows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        most = max(len(window["input_ids"]) for window in windows)
-        batch = {
-            name: torch.tensor([window[name] + [fill] * (most - len(window[name])) for window in windows])
-            for name, fill in self.padding.items()
-            if name in windows[0]
-        }
-        lengths = torch.tensor([len(window["input_ids"]) for window in windows])
-        batch["attention_mask"] = (torch.arange(most) < lengths[:, None]).long()
-        names = ("labels", "context") if "labels" in windows[0] else ("context",)
-        return batch | {name: torch.tensor([window[name] for window in windows]) for name in names}
+        taken = [{name: value for name, value in window.items() if name in self.names} for window in windows]
+        return dict(self.pad(taken))
 
 
 def pass_context_on(model: torch.nn.Module) -> None:
@@ -267,8 +253,7 @@ class BestAnswers:
 
     @property
     def odds(self) -> np.ndarray:
-        """How much more no answer scores than the best answer, (questions,) float64; where there
-        is none NO_CANDIDATE."""
+        """How much more no answer scores than the best answer, (questions,) float64; NO_CANDIDATE without one."""
         found = np.isfinite(self.scores[:, 0])
         return np.where(found, self.null_scores.astype(np.float64) - self.scores[:, 0], NO_CANDIDATE)
 
@@ -284,19 +269,16 @@ class BestAnswers:
         answer is the text "" without a start."""
         shares, null_shares = self.probabilities(with_null)
         counts = np.isfinite(self.scores).sum(axis=1)
-        places = np.where(with_null, (self.scores >= self.null_scores[:, None]).sum(axis=1), -1)
-        columns = (self.starts, self.ends, shares, self.scores, counts, places, null_shares, self.null_scores)
+        columns = (self.starts, self.ends, shares, self.scores, counts, null_shares, self.null_scores)
         for context, *values in zip(contexts, *(column.tolist() for column in columns), strict=True):
-            starts, ends, row_shares, scores, count, place, null_share, null_score = values
+            starts, ends, row_shares, scores, count, null_share, null_score = values
             answers: list[dict[str, Any]] = [
                 {"text": context[i:j], "probability": share, "score": score, "answer_start": i}
                 for i, j, share, score in zip(starts[:count], ends[:count], row_shares, scores, strict=False)
             ]
-            if place >= 0:
-                answers.insert(
-                    place, {"text": "", "probability": null_share, "score": null_score, "answer_start": None}
-                )
-            yield answers
+            if with_null:
+                answers.append({"text": "", "probability": null_share, "score": null_score, "answer_start": None})
+            yield sorted(answers, key=lambda answer: -answer["score"])
 
     def probabilities(self, with_null: bool) -> tuple[np.ndarray, np.ndarray]:
         """Of each answer, (questions, n), and of no answer, (questions,); float64, together 1 for each question.
@@ -338,19 +320,12 @@ def _merge(rows: np.ndarray, tokens: Any, spans: np.ndarray, scores: np.ndarray,
     """Write the best answers of the questions `rows` into `best`."""
     window, place = np.nonzero(np.isfinite(scores))
     scores, spans = scores[window, place], spans[window, place]
-    order = np.lexsort((-scores, rows[window]))  # stable: equal scores stay in the order of the windows
-    window, scores, spans = window[order], scores[order], spans[order]
-    question = rows[window]
     starts, ends = (_take(tokens[name], window, spans[:, i]) for i, name in enumerate(("token_starts", "token_ends")))
-    is_text = starts <= ends  # not white space alone, see `bare_edges`
-    question, starts, ends, scores = question[is_text], starts[is_text], ends[is_text], scores[is_text]
-
-    alike = np.lexsort((ends, starts, question))  # stable: the first of equal spans is the best one
-    repeats = (np.diff(question[alike]) == 0) & (np.diff(starts[alike]) == 0) & (np.diff(ends[alike]) == 0)
-    is_new = np.ones(len(question), dtype=bool)
-    is_new[alike[1:][repeats]] = False
-    question, starts, ends, scores = question[is_new], starts[is_new], ends[is_new], scores[is_new]
-
+    order = np.lexsort((-scores, rows[window]))  # stable: equal scores stay in the order of the windows
+    order = order[starts[order] <= ends[order]]  # not white space alone, see `bare_edges`
+    found, scores = np.stack([rows[window], starts, ends], axis=1)[order], scores[order]
+    first = np.sort(np.unique(found, axis=0, return_index=True)[1])  # the first of equal spans is the best one
+    (question, starts, ends), scores = found[first].T, scores[first]
     rank = np.arange(len(question)) - np.searchsorted(question, question)
     kept = rank < best.scores.shape[1]
     cells = question[kept], rank[kept]
