@@ -39,7 +39,6 @@ class Entities(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Precision, recall and F1 of named entities, in default and strict mode.",
             citation="Tjong Kim Sang and Buchholz, 2000: Introduction to the CoNLL-2000 Shared Task: Chunking",
-            inputs_description="predictions and references: lists of tags such as B-PER, I-PER and O",
             features=datasets.Features({"predictions": sentences, "references": sentences}),
         )
 

@@ -81,7 +81,6 @@ class GlueTasks(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The metrics of the GLUE tasks, and of single-label, multi-label and regression sets.",
             citation="Wang et al., 2018: GLUE: A Multi-Task Benchmark and Analysis Platform",
-            inputs_description="predictions and references: integers, floats, or rows of zeros and ones",
             features=datasets.Features({"predictions": value, "references": value}),
         )
 

@@ -61,11 +61,6 @@ def is_unspaced(texts: list[str]) -> bool:
     return 2 * sum(char.isalpha() for char in _UNSPACED.findall("".join(texts))) > letters
 
 
-def exact_match(found: str, gold: str) -> float:
-    """1.0 or 0.0, of two normalized texts."""
-    return float(found == gold)
-
-
 def f1(found: str, gold: str, version_2: bool) -> float:
     """The harmonic mean of precision and recall of words, of two normalized texts."""
     words, right = found.split(), gold.split()
@@ -81,7 +76,7 @@ def score_answer(found: str, golds: list[str], version_2: bool, characters: bool
     found, golds = normal(found), [normal(gold) for gold in golds]
     if version_2:
         golds = [gold for gold in golds if gold] or [""]
-    return max(exact_match(found, gold) for gold in golds), max(f1(found, gold, version_2) for gold in golds)
+    return float(found in golds), max(f1(found, gold, version_2) for gold in golds)
 
 
 def best_threshold(scores: np.ndarray, odds: np.ndarray, is_answerable: np.ndarray) -> tuple[float, float]:
@@ -105,16 +100,14 @@ class SquadAnswers(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in CONFIGURATIONS:
-            raise ValueError(
-                f"squad_answers: unknown configuration {self.config_name!r}; there are {', '.join(CONFIGURATIONS)}"
-            )
+            known = " and ".join(CONFIGURATIONS)
+            raise ValueError(f"squad_answers: unknown configuration {self.config_name!r}; there are {known}")
         text = datasets.Value("string")
         answers = {"text": datasets.Sequence(text), "answer_start": datasets.Sequence(datasets.Value("int32"))}
         prediction = {"id": text, "prediction_text": text, "no_answer_probability": datasets.Value("float64")}
         return evaluate.MetricInfo(
             description="Exact match and F1 of SQuAD 1.1 and 2.0.",
             citation="Rajpurkar et al., 2016 and 2018",
-            inputs_description="predictions: id, prediction_text, no_answer_probability; references: id, answers",
             features=datasets.Features({"predictions": prediction, "references": {"id": text, "answers": answers}}),
         )
 
@@ -129,24 +122,20 @@ class SquadAnswers(evaluate.Metric):
         odds = np.array([prediction["no_answer_probability"] for prediction in predictions], dtype=np.float64)
         is_answerable = np.array([bool(gold) for gold in golds])
         version_2 = self.config_name == "v2.0"
+        if not version_2 and not is_answerable.all():
+            row = int(np.argmin(is_answerable))
+            raise ValueError(f"squad_answers: question {ids[row]} has no answer, which v1.1 does not know")
+        if version_2 and np.isnan(odds).any():
+            row = int(np.argmax(np.isnan(odds)))
+            raise ValueError(f"squad_answers: the no_answer_probability of {ids[row]} is NaN")
         characters = is_unspaced([text for gold in golds for text in gold])
+        pairs = list(zip(texts, golds, strict=True))
+        answered = np.array([score_answer(text, gold, version_2, characters) for text, gold in pairs])
         result: dict[str, float] = {}
         if characters:
-            by_words = [score_answer(text, gold, version_2)[1] for text, gold in zip(texts, golds, strict=True)]
-            result["word_f1"] = 100 * float(np.mean(by_words))
+            result["word_f1"] = 100 * float(np.mean([score_answer(text, gold, version_2)[1] for text, gold in pairs]))
         if not version_2:
-            if not is_answerable.all():
-                row = int(np.argmin(is_answerable))
-                raise ValueError(f"squad_answers: question {ids[row]} has no answer, which v1.1 does not know")
-            pairs = zip(texts, golds, strict=True)
-            scores = np.array([score_answer(text, gold, False, characters) for text, gold in pairs])
-            return result | dict(zip(("exact_match", "f1"), (100 * scores.mean(axis=0)).tolist(), strict=True))
-        if np.isnan(odds).any():
-            raise ValueError(
-                f"squad_answers: the no_answer_probability of {ids[int(np.argmax(np.isnan(odds)))]} is NaN"
-            )
-        pairs = zip(texts, golds, strict=True)
-        answered = np.array([score_answer(text, gold, True, characters) for text, gold in pairs])
+            return result | dict(zip(("exact_match", "f1"), (100 * answered.mean(axis=0)).tolist(), strict=True))
         nothing = np.array([score_answer("", gold, True, characters) for gold in golds])
         scores = np.where((odds > no_answer_threshold)[:, None], nothing, answered)
         for column, name in enumerate(("exact_match", "f1")):
