@@ -47,10 +47,7 @@ class QuestionArguments(LabelledDataArguments):
 
 
 def read_questions(path: str, form: TextFormat = PLAIN) -> Dataset:
-    """The rows of a file: SQuAD's nested JSON, or flat ones in any format that `read_rows` knows, or under "data".
-
-    Raises InputError for a file that cannot be read.
-    """
+    """The rows of a file: SQuAD's nested JSON, or flat ones in any format that `read_rows` knows, or under "data"."""
     if format_of(path) != "json" or not Path(path).is_file():
         return read_rows(path, form)
     try:
@@ -89,9 +86,7 @@ def _flatten(data: list[Any], path: str) -> Iterator[dict[str, Any]]:
 
 def as_answers(value: Any, where: str) -> dict[str, list[Any]]:
     """Answers as two lists, text and answer_start, from those, from a list of pairs, or from the JSON of either.
-
-    Raises InputError for anything else.
-    """
+    Raises InputError for anything else."""
     wanted = f'{where}: answers must be {{"text": [...], "answer_start": [...]}}, and empty lists for no answer'
     if isinstance(value, str):
         try:
@@ -133,16 +128,16 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
     rows, where = split.rows, split.where
     ids = _read_ids(split)
     for column in ("question", "context"):
-        for number, text in enumerate(_values(rows, column), 1):
+        for i, text in enumerate(_values(rows, column)):
             if not text.strip():
-                raise InputError(f"{split.name(number - 1)} (id {ids[number - 1]}): its {column} is empty")
+                raise InputError(f"{split.name(i)} (id {ids[i]}): its {column} is empty")
     plain = rows.select_columns(["question", "context"]).add_column("id", ids)
     if "answers" not in rows.column_names or (not with_answers and not _any_answers(rows)):
         return Questions(plain, where)
 
     answers, kept, misplaced = [], [], []
-    for number, (value, context) in enumerate(zip(_values(rows, "answers"), _values(rows, "context"), strict=True), 1):
-        name = f"{split.name(number - 1)} (id {ids[number - 1]})"
+    for i, (value, context) in enumerate(zip(_values(rows, "answers"), _values(rows, "context"), strict=True)):
+        name = f"{split.name(i)} (id {ids[i]})"
         found = as_answers(value, name)
         if not found["text"] and not with_negative:
             raise InputError(f"{name}: has no answer; sets with such questions need --version_2_with_negative")
@@ -152,16 +147,10 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
             if there == text:
                 good.append((text, start))
             else:
-                line = {
-                    "row": split.number(number - 1),
-                    "id": ids[number - 1],
-                    "answer": text,
-                    "answer_start": start,
-                    "there": there,
-                }
-                misplaced.append({"where": where} | line)
+                line = {"where": where, "row": split.number(i), "id": ids[i], "answer": text}
+                misplaced.append(line | {"answer_start": start, "there": there})
         if good or not found["text"]:
-            kept.append(number - 1)
+            kept.append(i)
             answers.append({"text": [text for text, _ in good], "answer_start": [start for _, start in good]})
     if misplaced and not drop_misplaced:
         shown = "; ".join(
@@ -170,9 +159,8 @@ def check_questions(split: Split, with_answers: bool, with_negative: bool, drop_
             for line in misplaced[:SHOWN]
         )
         raise InputError(
-            f"{where}: {len(misplaced):,} answers are not at their answer_start, in characters: {shown}"
-            f"{'; ...' if len(misplaced) > SHOWN else ''}. Correct them, or leave them out with "
-            "--drop_misplaced_answers, which lists them all"
+            f"{where}: {len(misplaced):,} answers are not at their answer_start, in characters: {shown}; correct "
+            "them, or leave them out with --drop_misplaced_answers, which lists all"
         )
     if not kept:
         raise InputError(f"{where}: no answer is at its answer_start, so no question is left")
