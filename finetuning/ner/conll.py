@@ -36,7 +36,8 @@ def read_columns(
     word_at, tag_at = (_column_number(value) for value in (word_column, tag_column))
     separator = "\t" if "\t" in text else " "  # and nothing else: other white space may be a word
     rows: list[dict[str, Any]] = []
-    first = next((line for line in text.split("\n") if line.strip() and not line.startswith(("# ", MARK))), "")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    first = next((line for line in lines if line.strip() and not line.startswith(("# ", MARK))), "")
     width = len(_fields(first, separator)) if first else 0
     is_conll_u = width == CONLL_U and re.search(r"^1(-[0-9]+)?\t", text, re.MULTILINE) is not None
     if is_conll_u and not word_column and not tag_column:
@@ -45,19 +46,13 @@ def read_columns(
     if 1 < (tag_at or width) <= width:  # there are tags
         check_roles(("text_column", str(word_at or 1)), ("label_column", str(tag_at or width)))
     at_start = True
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.removesuffix("\r")
+    for number, line in enumerate(lines, start=1):
         fields = _fields(line, separator)
         if not line.strip(" \t") or fields[0] == MARK:
             at_start = True
             continue
-        if (
-            at_start
-            and line.startswith("# ")
-            and (len(fields) != width if scheme in BARE else not TAG.fullmatch(fields[-1]))
-        ):
-            continue
-        if is_conll_u and NO_WORD.fullmatch(fields[0]):
+        has_tag = len(fields) == width if scheme in BARE else TAG.fullmatch(fields[-1])
+        if (at_start and line.startswith("# ") and not has_tag) or (is_conll_u and NO_WORD.fullmatch(fields[0])):
             continue
         width = width or len(fields)
         if len(fields) != width:
@@ -90,7 +85,6 @@ def is_column_file(path: str) -> bool:
 
 
 def _fields(line: str, separator: str) -> list[str]:
-    line = line.removesuffix("\r")
     return line.split("\t") if separator == "\t" else [field for field in line.split(" ") if field]
 
 

@@ -85,9 +85,7 @@ def read_file(
     path: str, form: TextFormat, columns: Sequence[str | None], sentence_column: str | None, scheme: str
 ) -> Dataset:
     """The sentences of a file: one of columns, a table with a word in each row, or one with lists of words and tags.
-
-    `columns`: those of words and of tags, as flags name them. Raises InputError.
-    """
+    `columns`: those of words and of tags, as flags name them. Raises InputError."""
     is_table = not is_column_file(path) or bool(form.columns)
     if not is_table and format_of(path) == "tsv":
         is_table = has_header(read_text(path, form.encoding).partition("\n")[0], [*columns, sentence_column])
@@ -110,9 +108,9 @@ def find_columns(
         by_word = not {"line", "row"}.isdisjoint(filled)
         name = next((name for name in ([wish] if wish and not by_word else usual) if name in filled), None)
         if name is None and (needs_tags or flag == "text"):
+            wanted, there = wish or " or ".join(usual), ", ".join(filled)
             raise InputError(
-                f"{split.where}: has no column {wish or ' or '.join(usual)} (there are {', '.join(filled)}); name it "
-                f"with --{flag}_column"
+                f"{split.where}: has no column {wanted} (there are {there}); name it with --{flag}_column"
             )
         found.append(name)
     check_roles(("text_column", found[0]), ("label_column", found[1]))
@@ -137,27 +135,20 @@ def _class_names(split: Split, tag_column: str, scheme: str) -> list[str] | None
                 raise InputError(f"{split.where}: column {tag_column}: {name!r} {NO_TAG}")
         return list(inner.names)
     if inner is not None and inner.dtype not in ("string", "large_string", "null"):
-        raise InputError(
-            f"{split.where}: column {tag_column} holds {inner.dtype} without names; write tags as text, or give the "
-            "column a ClassLabel feature"
-        )
+        shown = f"column {tag_column} holds {inner.dtype} without names"
+        raise InputError(f"{split.where}: {shown}; write tags as text, or give the column a ClassLabel feature")
     return None
 
 
 def read_sentences(
     split: Split, word_column: str, tag_column: str | None, repair: bool, scheme: str = "IOB2"
 ) -> Sentences:
-    """Read the rows of a split, check them, and turn their labels, of this scheme or another, into tags of IOB2.
-
-    With `repair`, tags that are not in the scheme of the others are read as `find_entities` does. Raises InputError,
-    naming the row.
-    """
+    """Read the rows of a split, check them, and turn their labels, of this scheme or another, into tags of IOB2. With
+    `repair`, tags that are not in the scheme of the others are read as `find_entities` does. Raises InputError."""
     rows = split.rows
     for name in (word_column, tag_column):
         if name and not isinstance(rows.features[name], (List, LargeList)):
-            raise InputError(
-                f"{split.where}: column {name} holds {rows.features[name]}, not a list of each row's words"
-            )
+            raise InputError(f"{split.where}: column {name} holds {rows.features[name]}, not a list for each row")
     if getattr(rows.features[word_column].feature, "dtype", "") not in ("string", "large_string", "null"):
         raise InputError(f"{split.where}: column {word_column} holds {rows.features[word_column]}, not words")
     words = list(rows[word_column])
@@ -178,8 +169,7 @@ def read_sentences(
         known = next((f", as those of row {k + 1} are" for k in sorted(others) if set(tags[k]) - {"O"}), "")
         raise InputError(
             f"{name_row(split, i)}: {tags[i][at]} of word {at + 1} ({words[i][at]!r}) is not {found}{known}: the "
-            f"schemes are mixed in {len(wrong):,} of {len(tags):,} rows; correct them, or read such tags as the "
-            "entities that they seem to mean, with --repair_tags"
+            f"schemes are mixed in {len(wrong):,} of {len(tags):,} rows; correct them, or say --repair_tags"
         )
     return Sentences(words, tags, len(wrong)).in_scheme("IOB2")
 
@@ -216,17 +206,14 @@ def check_types(
         for i, row in enumerate(some.tags or []):
             for kind in types_of(row):
                 if kind not in types:
-                    raise InputError(
-                        f"{name_row(splits[name], i)}: an entity of type {kind}, which training has not seen (it has "
-                        f"{', '.join(types)}); train on data that has it, or correct the tag"
-                    )
+                    where = f"{name_row(splits[name], i)}: an entity of type {kind}"
+                    way_out = f"which training has not seen ({', '.join(types)}); train on it, or correct the tag"
+                    raise InputError(f"{where}, {way_out}")
         used = {tag[2:] or tag if scheme in BARE else tag for row in some.tags or [] for tag in row}
         if name == "train" and len(used) < 2:
             shown = next(iter(used), "missing")
-            raise InputError(
-                f"{splits[name].where}: every tag is {shown}; there is nothing to learn; are the tags in another "
-                "column, --label_column?"
-            )
+            way_out = "are the tags in another column, --label_column?"
+            raise InputError(f"{splits[name].where}: every tag is {shown}; there is nothing to learn; {way_out}")
 
 
 def count_repaired(splits: dict[str, Sentences]) -> dict[str, int]:

@@ -129,7 +129,7 @@ def check_labels(labels: Sequence[str], scheme: str) -> str:
     if not all(is_label(label, scheme) for label in labels) or set(labels) != set(labels_of(types, scheme)):
         raise InputError(
             f"--model_name_or_path: the labels of this model are not those of {scheme} ({', '.join(labels[:8])}); "
-            "say by --tag_scheme IO or POS what labels without B- and I- are, name another checkpoint, or train this "
-            "one with a new head (--ignore_mismatched_sizes)"
+            "say by --tag_scheme IO or POS what labels without B- and I- are, or train a new head with "
+            "--ignore_mismatched_sizes"
         )
     return scheme

@@ -29,12 +29,9 @@ def split_words(tokenizer: Any, sentences: Sequence[Sequence[str]]) -> list[list
     """
     encoder = raw_text_encoder(tokenizer)
     unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+    encodings = encoder.encode_batch([" ".join(words) for words in sentences], add_special_tokens=False)
     result = []
-    for words, encoding in zip(
-        sentences,
-        encoder.encode_batch([" ".join(words) for words in sentences], add_special_tokens=False),
-        strict=True,
-    ):
+    for words, encoding in zip(sentences, encodings, strict=True):
         ends = np.cumsum([len(word) + 1 for word in words]) - 1  # without the space that follows
         tokens: list[list[int]] = [[] for _ in words]
         for token, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):

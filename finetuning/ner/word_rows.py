@@ -31,10 +31,8 @@ def has_header(line: str, columns: Sequence[str | None]) -> bool:
 def group_words(
     path: str, rows: Dataset, word_column: str | None, tag_column: str | None, sentence_column: str | None
 ) -> Dataset:
-    """The sentences of a table: `tokens`, `tags` unless there are none, and the `row` in which each begins.
-
-    A sentence goes on while its id stays the same or is left out. Raises InputError, with the row.
-    """
+    """The sentences of a table: `tokens`, `tags` unless there are none, and the `row` in which each begins. A sentence
+    goes on while its id stays the same or is left out. Raises InputError, with the row."""
     split, names = Split(rows, path), rows.column_names
     words = find_name(names, word_column, WORD_NAMES)
     sentence = find_name(names, sentence_column, SENTENCE_NAMES)
@@ -43,18 +41,15 @@ def group_words(
     check_there(split, {sentence or " or ".join(SENTENCE_NAMES[:2]): "sentence_column"})
     check_roles(("text_column", words), ("sentence_column", sentence), ("label_column", tag))
     tags = rows[tag][:] if tag in names else []
-    if not any(tags):
-        tags = []
+    tags = tags if any(tags) else []
     found: list[dict[str, Any]] = []
     first: dict[Any, int] = {}
     last = None
     for index, (word, key) in enumerate(zip(rows[words][:], rows[sentence][:], strict=True)):
         if key not in (None, last):
             if key in first:
-                raise InputError(
-                    f"{split.name(index)}: column {sentence}: sentence {key} began in row {first[key]}, and another "
-                    "stands between; sort the rows"
-                )
+                where = f"{split.name(index)}: column {sentence}: sentence {key}"
+                raise InputError(f"{where} began in row {first[key]}, and another stands between; sort the rows")
             first[key], last = index + 1, key
             found.append({"tokens": [], "tags": [], "row": index + 1})
         for name, value in ((sentence, last), (words, word), (tag, tags[index] if tags else True)):
