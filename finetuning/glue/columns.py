@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from datasets import ClassLabel, Features, List, Value, concatenate_datasets
+from datasets import ClassLabel, List, Value, concatenate_datasets
 
 from finetuning.common.checkpoint import MULTI, REGRESSION
 from finetuning.common.classes import ClassArguments
@@ -120,8 +120,7 @@ def _has_labels(split: Split, name: str, task: str | None) -> bool:
 
 
 def _is_missing(value: Any, feature: Any) -> bool:
-    """Whether a field is empty. A number is missing at nan, a class at -1, where the column has
-    names for its numbers."""
+    """Whether a field is empty. A number is missing at nan, a class at -1 where the column has names for numbers."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value != value or (isinstance(feature, ClassLabel) and value == -1)
@@ -133,24 +132,24 @@ def _complete(split: Split, texts: Sequence[str], labels: Sequence[str], drop: b
     names = [*texts, *labels]
     features = [split.rows.features[name] for name in names]
     kept: list[int] = []
-    reasons: Counter[str] = Counter()
+    lacking: Counter[str] = Counter()
     for index, values in enumerate(zip(*(split.rows[name][:] for name in names), strict=True)):
         pairs = zip(names, values, features, strict=True)
         lacks = next((name for name, value, feature in pairs if _is_missing(value, feature)), None)
         if lacks is None:
             kept.append(index)
         elif drop:
-            reasons[f"{lacks} is empty"] += 1
+            lacking[lacks] += 1
         else:
             way_out = "fill it, or leave such rows out by --drop_incomplete_rows"
             raise InputError(f"{split.name(index)}: column {lacks} is empty; {way_out}")
-    if not reasons:
+    if not lacking:
         return split
-    shown = ", ".join(f"column {reason} in {count:,}" for reason, count in reasons.items())
+    shown = ", ".join(f"column {name} is empty in {count:,}" for name, count in lacking.items())
     if not kept:
         raise InputError(f"{split.where}: no row is complete: {shown}")
-    say(f"{split.where}: {reasons.total():,} of {len(split.rows):,} rows are left out: {shown}")
-    return replace(split.take(kept), left_out=dict(reasons))
+    say(f"{split.where}: {lacking.total():,} of {len(split.rows):,} rows are left out: {shown}")
+    return replace(split.take(kept), left_out=lacking.total())
 
 
 def _join_columns(split: Split, names: Sequence[str], column: str) -> Split:
@@ -162,7 +161,8 @@ def _join_columns(split: Split, names: Sequence[str], column: str) -> Split:
             if marked is None:
                 raise InputError(f"{split.name(index)}: column {name} holds {value!r}, which is neither 0 nor 1")
             labels[index] += [label] if marked else []
-    return _with_column(split.rows.remove_columns(list(names)), split, column, labels, ClassLabel(names=list(names)))
+    split = replace(split, rows=split.rows.remove_columns(list(names)))
+    return _with_column(split, column, labels, List(ClassLabel(names=list(names))))
 
 
 def _split_labels(split: Split, column: str, separator: str) -> Split:
@@ -170,17 +170,15 @@ def _split_labels(split: Split, column: str, separator: str) -> Split:
     labels = []
     for index, value in enumerate(split.rows[column][:]):
         if value is not None and not isinstance(value, str):
-            raise InputError(
-                f"{split.name(index)}: column {column} holds {value!r}, not text; remove --label_separator"
-            )
+            raise InputError(f"{split.name(index)}: column {column} holds {value!r}; remove --label_separator")
         parts = [part.strip() for part in (value or "").split(separator)]
         labels.append(list(dict.fromkeys(part for part in parts if part)))
-    return _with_column(split.rows, split, column, labels, Value("string"))
+    return _with_column(split, column, labels, List(Value("string")))
 
 
-def _with_column(rows: Any, split: Split, column: str, labels: list[Any], kind: Any) -> Split:
-    rows = rows.remove_columns(column) if column in rows.column_names else rows
-    return replace(split, rows=rows.add_column(column, labels, feature=Features({column: List(kind)})[column]))
+def _with_column(split: Split, column: str, values: list[Any], feature: Any) -> Split:
+    rows = split.rows.remove_columns({column} & {*split.rows.column_names})
+    return replace(split, rows=rows.add_column(column, values, feature=feature))
 
 
 def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None) -> dict[str, Split]:
@@ -189,7 +187,9 @@ def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None)
     columns = {
         name: split.rows[column][:]
         for name, split in splits.items()
-        if column in split.rows.column_names and split.rows.info.builder_name == "csv" and _is_text(split, column)
+        if column in split.rows.column_names
+        and split.rows.info.builder_name == "csv"
+        and getattr(split.rows.features[column], "dtype", "") == "string"
     }
     kind = number_kind(value for values in columns.values() for value in values)
     if kind == "null":
@@ -201,18 +201,14 @@ def _as_numbers(splits: dict[str, Split], column: str, problem_type: str | None)
             commas = [i for i, value in enumerate(values) if value and DECIMAL_COMMA.fullmatch(value)]
             if commas and number_kind(value and value.replace(",", ".") for value in values) != "string":
                 where, value = splits[name].name(commas[0]), values[commas[0]]
-                raise InputError(
-                    f"{where}: column {column} holds {value!r}: write a decimal point, or say "
-                    "--label_separator , if these are several labels"
-                )
+                way_out = "write a decimal point, or say --label_separator , if these are several labels"
+                raise InputError(f"{where}: column {column} holds {value!r}: {way_out}")
         return splits
     number = int if kind == "int64" else float
-    settled = {}
     for name, values in columns.items():
-        rows = splits[name].rows.remove_columns(column)
         typed = [value if value is None else number(value) for value in values]
-        settled[name] = replace(splits[name], rows=rows.add_column(column, typed, feature=Value(kind)))
-    return splits | settled
+        splits = splits | {name: _with_column(splits[name], column, typed, Value(kind))}
+    return splits
 
 
 def _refuse_no_numbers(splits: dict[str, Split], columns: dict[str, list[str | None]], column: str) -> None:
@@ -222,14 +218,8 @@ def _refuse_no_numbers(splits: dict[str, Split], columns: dict[str, list[str | N
     found = [(name, i, value) for name, i, value in known if NOT_FINITE.fullmatch(value)]
     if found and number_kind(value for _, _, value in known if not NOT_FINITE.fullmatch(value)) == "float64":
         name, i, value = found[0]
-        raise InputError(
-            f"{splits[name].name(i)}: column {column} holds {value.strip()}, not a number; correct it, or empty the "
-            "field and leave the row out by --drop_incomplete_rows"
-        )
-
-
-def _is_text(split: Split, column: str) -> bool:
-    return getattr(split.rows.features[column], "dtype", "") == "string"
+        way_out = "correct it, or empty the field and leave the row out by --drop_incomplete_rows"
+        raise InputError(f"{splits[name].name(i)}: column {column} holds {value.strip()}, not a number; {way_out}")
 
 
 def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
@@ -248,4 +238,4 @@ def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
 
 def count_left_out(splits: dict[str, Split]) -> dict[str, int]:
     """How many rows of each split were left out, for the results."""
-    return {f"{name}_left_out": sum(split.left_out.values()) for name, split in splits.items() if split.left_out}
+    return {f"{name}_left_out": split.left_out for name, split in splits.items() if split.left_out}

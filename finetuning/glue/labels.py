@@ -29,10 +29,8 @@ def choose_problem_type(data_args: Any, head: Any | None, split: Split) -> str:
         raise InputError(f"--model_name_or_path: gives {head.num_labels} numbers for a text, where one is supported")
     if asked and (asked != known if known else asked == REGRESSION):
         flag = f"--task_name {data_args.task_name}" if data_args.task_name else f"--problem_type {asked}"
-        raise InputError(
-            f"{flag}: this checkpoint was fine-tuned for {known or SINGLE}; remove the flag, name the pretrained "
-            "checkpoint, or train a new head with --ignore_mismatched_sizes"
-        )
+        way_out = "remove the flag, name the pretrained checkpoint, or train a new head with --ignore_mismatched_sizes"
+        raise InputError(f"{flag}: this checkpoint was fine-tuned for {known or SINGLE}; {way_out}")
     has_lists = is_there and not isinstance(split.rows.features[column], (ClassLabel, Value))
     return known or asked or (MULTI if has_lists else SINGLE)
 
@@ -55,9 +53,7 @@ def find_problem_type(split: Split, column: str) -> str:
 
 def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | None:
     """The label of each row: its name, a list of names, or a number; None if the set has no labels, as test sets.
-
-    Raises InputError for a row without a label among others, and for a value of another kind.
-    """
+    Raises InputError for a row without a label among others, and for a value of another kind."""
     if column not in split.rows.column_names:
         return None
     feature = split.rows.features[column]
@@ -65,19 +61,17 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
     names = [*feature.names, None] if isinstance(feature, ClassLabel) else None  # its -1 is no label
 
     def name_of(value: Any) -> str | None:
-        if names and value is not None:
-            return names[value]
-        return None if value is None else plain_number(str(value)) or None
+        if value is None:
+            return None
+        return names[value] if names else plain_number(str(value)) or None
 
     labels: list[Any] = []
     for index, value in enumerate(split.rows[column][:]):
         where = f"{split.name(index)}: column {column}"
         if problem_type == MULTI and value is not None:
             if not isinstance(value, list):
-                raise InputError(
-                    f"{where} holds {value!r}, not a list of labels; name columns of 0 and 1 by --label_columns, or "
-                    "what separates labels by --label_separator"
-                )
+                way_out = "name columns of 0 and 1 by --label_columns, or what separates labels by --label_separator"
+                raise InputError(f"{where} holds {value!r}, not a list of labels; {way_out}")
             labels.append(list(map(name_of, value)))
             if None in labels[-1]:
                 raise InputError(f"{where} holds {value!r}, with an empty label")
@@ -87,9 +81,7 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
             if isinstance(value, (str, bool)) or not float("-inf") < value < float("inf"):
                 raise InputError(f"{where} holds {value!r}, not a number")
             if value == IGNORED:
-                raise InputError(
-                    f"{where} holds {value!r}, which means no label to Trainer; shift or scale the column"
-                )
+                raise InputError(f"{where} holds {value!r}, which means no label to Trainer; shift or scale all")
             labels.append(float(value))
         else:
             labels.append(name_of(value))
@@ -107,21 +99,18 @@ def find_names(labels: list[Any], split: Split, column: str, problem_type: str) 
     feature = getattr(feature, "feature", feature)
     found = {name for label in labels for name in (label if problem_type == MULTI else [label])}
     if len(found) < (1 if problem_type == MULTI else 2):
-        raise InputError(
-            f"{split.where}: column {column}: every row is {', '.join(found) or 'empty'}; there is nothing to learn"
-        )
-    return (
-        list(feature.names) if isinstance(feature, ClassLabel) else sorted(found, key=lambda name: (len(name), name))
-    )
+        shown = ", ".join(found) or "empty"
+        raise InputError(f"{split.where}: column {column}: every row is {shown}; there is nothing to learn")
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return sorted(found, key=lambda name: (len(name), name))
 
 
 def encode_labels(
     labels: list[Any], ids: dict[str, int], split: Split, problem_type: str, way_out: str = ""
 ) -> list[Any]:
-    """Labels as the loss wants them: the id of a class, zeros and ones for each class, or the number.
-
-    A class without a name, LABEL_1, is also called by its number. Raises InputError for a name that is none of `ids`.
-    """
+    """Labels as the loss wants them: the id of a class, zeros and ones for each class, or the number. A class without
+    a name, LABEL_1, is also called by its number. Raises InputError for a name that is none of `ids`."""
     if problem_type == REGRESSION:
         return labels
     others = {plain_number(name): i for name, i in ids.items()}

@@ -59,7 +59,6 @@ def score_and_tune(trainer: Any, metric: Any, gold: Any, logits: np.ndarray, is_
         thresholds = tune_thresholds(gold, logits, config.problem_type)
         setattr(config, THRESHOLDS, thresholds)
         trainer.save_model()
-        found |= {
-            f"threshold_{name}": value for name, value in zip(facts[1][-len(thresholds) :], thresholds, strict=True)
-        }
+        names = facts[1][-len(thresholds) :]
+        found |= {f"threshold_{name}": value for name, value in zip(names, thresholds, strict=True)}
     return score(metric, gold, *facts, getattr(config, THRESHOLDS, None)) | found
