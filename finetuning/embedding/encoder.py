@@ -46,10 +46,8 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
     if config is None:
         raise InputError(f"--model_name_or_path {name}: begins with {type(model[0]).__name__}, not with a transformer")
     if type(config) not in MODEL_FOR_MASKED_LM_MAPPING or config.is_encoder_decoder:
-        raise InputError(
-            f"--model_name_or_path {name}: {config.model_type} is no encoder, whose tokens see the whole text; name "
-            "one that was trained on masked tokens, as run_mlm.py does"
-        )
+        way_out = "name one that was trained on masked tokens, as run_mlm.py does"
+        raise InputError(f"--model_name_or_path {name}: {config.model_type} is no encoder; {way_out}")
     plain_outputs(config)
     if not args.random_weights:  # the library does not say which weights are missing
         load = {"config": config, "use_safetensors": True, "output_loading_info": True}
@@ -68,10 +66,8 @@ def load_encoder(args: CheckpointArguments, max_seq_length: int | None, device: 
 
 def similarities(model: Any, first: Sequence[str], second: Sequence[str], batch_size: int) -> np.ndarray:
     """The cosine of each text with its partner, (rows,) float32."""
-    one, two = (
-        normalize(model.encode(list(texts), batch_size=batch_size, convert_to_tensor=True), dim=1)
-        for texts in (first, second)
-    )
+    settings = {"batch_size": batch_size, "convert_to_tensor": True}
+    one, two = (normalize(model.encode(list(texts), **settings), dim=1) for texts in (first, second))
     return (one * two).sum(1).float().cpu().numpy()
 
 
@@ -108,13 +104,11 @@ class Evaluator(BaseEvaluator):
 
 def _retrieval(first: Sequence[str], second: Sequence[str]) -> tuple[dict[str, str], dict[str, str], Any]:
     """Each different text once, and which second texts belong to a first one."""
-    queries, corpus = list(dict.fromkeys(first)), list(dict.fromkeys(second))
-    places = {text: str(i) for i, text in enumerate(corpus)}
-    numbers = {text: str(i) for i, text in enumerate(queries)}
+    queries, corpus = ({text: str(i) for i, text in enumerate(dict.fromkeys(texts))} for texts in (first, second))
     belonging: dict[str, set[str]] = {}
     for one, two in zip(first, second, strict=True):
-        belonging.setdefault(numbers[one], set()).add(places[two])
-    return {i: text for text, i in numbers.items()}, {i: text for text, i in places.items()}, belonging
+        belonging.setdefault(queries[one], set()).add(corpus[two])
+    return {i: text for text, i in queries.items()}, {i: text for text, i in corpus.items()}, belonging
 
 
 class EmbeddingTrainer(ExactTrainer, SentenceTransformerTrainer):

@@ -4,6 +4,7 @@ from sentence_transformers.sentence_transformer import losses
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.embedding.pairs import NLI, PAIRS, SCORES, TRIPLETS, Form
+from shared.command_line import refuse_flags
 from shared.errors import InputError
 
 LOSSES = {
@@ -11,12 +12,6 @@ LOSSES = {
     "cosent": losses.CoSENTLoss,
     "negatives": losses.MultipleNegativesRankingLoss,
 }
-FITTING = {
-    SCORES: ("cosine", "cosent"),
-    PAIRS: ("negatives",),
-    TRIPLETS: ("negatives",),
-    NLI: ("negatives",),
-}  # the first is the default
 BY_ROW = ("cosine",)  # a sum over rows; in the others the rows of a batch are compared with each other
 MEASURES = {  # the first is that of the best epoch
     SCORES: ("spearman", "pearson"),
@@ -33,25 +28,21 @@ def check_arguments(model_args: CheckpointArguments, training_args: FineTuningAr
             "a sentence encoder is trained by one process without DeepSpeed, since the rows of a batch are compared "
             "with each other; start it with python, without a launch file"
         )
-    for wrong, why in (
-        (training_args.torch_compile, "--torch_compile: not for sentence encoders"),
-        (model_args.ignore_mismatched_sizes, "--ignore_mismatched_sizes: a sentence encoder has no head"),
-        (model_args.dropout is not None, "--dropout: not for sentence encoders"),
-        (training_args.label_smoothing_factor, "--label_smoothing_factor: similarities are no classes"),
-    ):
-        if wrong:
-            raise InputError(f"{why}; remove the flag")
+    no_flags = {"torch_compile": "not for sentence encoders", "label_smoothing_factor": "similarities are no classes"}
+    refuse_flags(training_args, no_flags)
+    no_flags = {"ignore_mismatched_sizes": "a sentence encoder has no head", "dropout": "not for sentence encoders"}
+    refuse_flags(model_args, no_flags)
 
 
 def choose_loss(loss: str | None, form: Form, training_args: FineTuningArguments) -> str:
     """The loss, by default that of the form. Raises InputError if it does not fit the data or cannot be split."""
-    fitting = FITTING[form.name]
+    fitting = ("cosine", "cosent") if form.name == SCORES else ("negatives",)
     loss = loss or fitting[0]
     if loss not in fitting:
         raise InputError(f"--loss {loss}: the rows are {form.name}; for these there is {' and '.join(fitting)}")
     if loss not in BY_ROW and training_args.gradient_accumulation_steps > 1:
         raise InputError(
             f"--gradient_accumulation_steps {training_args.gradient_accumulation_steps}: --loss {loss} compares the "
-            "rows of a batch with each other, and its parts are smaller batches; raise --per_device_train_batch_size"
+            "rows of a batch, and its parts are smaller batches; raise --per_device_train_batch_size"
         )
     return loss

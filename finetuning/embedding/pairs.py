@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,8 @@ def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> F
     if not (first and second):
         known = [pair for pair in TEXTS if set(pair) <= set(columns)]
         if not known:
-            raise InputError(
-                f"{split.where}: which columns hold the two texts? There are {', '.join(columns)}; name them by "
-                "--text_column and --text_pair_column"
-            )
+            shown, way_out = ", ".join(columns), "name them by --text_column and --text_pair_column"
+            raise InputError(f"{split.where}: which columns hold the two texts? There are {shown}; {way_out}")
         first, second = first or known[0][0], second or known[0][1]
     check_there(split, {first: "text_column", second: "text_pair_column"})
     negative = negative or (NEGATIVE if NEGATIVE in columns else None)
@@ -57,10 +56,8 @@ def find_form(split: Split, name: str | None, chosen: Sequence[str | None]) -> F
     elif name is None:
         name = PAIRS if label is None else NLI if _has_names(split, label) else SCORES
         if name == SCORES and (first, second) == NLI_TEXTS:
-            raise InputError(
-                f"{split.where}: column {label} does not hold {', '.join(NLI_LABELS)}: write the labels as these "
-                "names, or say by --data_format scores that they are scores"
-            )
+            way_out = "write the labels as these names, or say by --data_format scores that they are scores"
+            raise InputError(f"{split.where}: column {label} does not hold {', '.join(NLI_LABELS)}: {way_out}")
     if name == TRIPLETS and not negative:
         raise InputError(f"{split.where}: has no column {NEGATIVE}; name the third text by --negative_column")
     if negative and name == TRIPLETS:
@@ -86,9 +83,9 @@ def read_texts(split: Split, columns: Sequence[str]) -> dict[str, list[str]]:
     check_columns(split, columns, "text")
     texts: dict[str, list[str]] = {name: split.rows[name][:] for name in columns}
     for name, values in texts.items():
-        for number, text in enumerate(values, 1):
+        for i, text in enumerate(values):
             if not text.strip():
-                raise InputError(f"{split.name(number - 1)}: column {name} is empty")
+                raise InputError(f"{split.name(i)}: column {name} is empty")
     return texts
 
 
@@ -96,16 +93,16 @@ def read_scores(split: Split, column: str, scale: Sequence[float] | None) -> lis
     """The scores as they are. Raises InputError for one that is not a number or, if given, not on the scale."""
     check_columns(split, [column])
     scores = []
-    for number, value in enumerate(split.rows[column][:], 1):
+    for i, value in enumerate(split.rows[column][:]):
         try:
             score = float(value)
         except (TypeError, ValueError):
             score = math.nan
         if not math.isfinite(score) or isinstance(value, bool):
-            raise InputError(f"{split.name(number - 1)}: column {column} holds {value!r}, not a number")
+            raise InputError(f"{split.name(i)}: column {column} holds {value!r}, not a number")
         if scale and not scale[0] <= score <= scale[1]:
             shown = f"{score:g} is not between the {scale[0]:g} and {scale[1]:g} of --score_scale"
-            raise InputError(f"{split.name(number - 1)}: column {column}: {shown}")
+            raise InputError(f"{split.name(i)}: column {column}: {shown}")
         scores.append(score)
     if len(set(scores)) == 1:
         raise InputError(f"{split.where}: column {column}: every score is {scores[0]:g}; there is nothing to compare")
@@ -118,7 +115,7 @@ def has_scores(split: Split, column: str) -> bool:
     return any(str(value) not in ("None", "-1", "-1.0") for value in values)
 
 
-def triplets_of_nli(split: Split, form: Form) -> tuple[dict[str, list[str]], str]:
+def triplets_of_nli(split: Split, form: Form) -> tuple[list[list[str]], str]:
     """Each entailed hypothesis of a premise, with one that contradicts it as the negative; and what was left out.
 
     As AllNLI is made into triplets (Gao et al., SimCSE, 2021). A premise without one of the two gives none. Raises
@@ -131,27 +128,27 @@ def triplets_of_nli(split: Split, form: Form) -> tuple[dict[str, list[str]], str
     names = [*feature.names, None] if isinstance(feature, ClassLabel) else None
     by_premise: dict[str, dict[str, list[str]]] = {}
     counts = dict.fromkeys([*NLI_LABELS, "without a label"], 0)
-    for number, value in enumerate(split.rows[form.label][:], 1):
+    for i, value in enumerate(split.rows[form.label][:]):
         label = names[value] if names else value
         if label in (None, "-", "-1", -1):
             counts["without a label"] += 1
             continue
         if label not in NLI_LABELS:
-            where = f"{split.name(number - 1)}: column {form.label}"
+            where = f"{split.name(i)}: column {form.label}"
             raise InputError(f"{where} holds {value!r}, which is none of {', '.join(NLI_LABELS)}")
         counts[label] += 1
-        found = by_premise.setdefault(texts[first][number - 1], {name: [] for name in NLI_LABELS})
-        found[label].append(texts[second][number - 1])
-    triplets: dict[str, list[str]] = {first: [], second: [], NEGATIVE: []}
-    for premise, found in by_premise.items():
-        wrong = found["contradiction"]
-        for i, right in enumerate(found["entailment"] if wrong else []):
-            for column, text in zip(triplets, (premise, right, wrong[i % len(wrong)]), strict=True):
-                triplets[column].append(text)
-    if not triplets[first]:
+        found = by_premise.setdefault(texts[first][i], {name: [] for name in NLI_LABELS})
+        found[label].append(texts[second][i])
+    triplets = [
+        (premise, right, wrong)
+        for premise, found in by_premise.items()
+        for right, wrong in zip(found["entailment"], cycle(found["contradiction"]), strict=False)
+    ]
+    if not triplets:
         raise InputError(f"{split.where}: no premise has both an entailed and a contradicting hypothesis")
     shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    return triplets, f"{len(triplets[first]):,} triplets of {len(split.rows):,} rows ({shown})"
+    columns = [list(texts) for texts in zip(*triplets, strict=True)]
+    return columns, f"{len(triplets):,} triplets of {len(split.rows):,} rows ({shown})"
 
 
 def as_columns(split: Split, form: Form, scale: Sequence[float] | None) -> tuple[dict[str, list[Any]], str]:
@@ -160,9 +157,9 @@ def as_columns(split: Split, form: Form, scale: Sequence[float] | None) -> tuple
     if form.name == NLI:
         texts, shown = triplets_of_nli(split, form)
     else:
-        texts = read_texts(split, form.texts)
+        texts = list(read_texts(split, form.texts).values())
         shown = f"{len(split.rows):,} {'pairs with scores' if form.name == SCORES else form.name}"
-    columns: dict[str, list[Any]] = {f"text_{i}": values for i, values in enumerate(texts.values())}
+    columns: dict[str, list[Any]] = {f"text_{i}": values for i, values in enumerate(texts)}
     with_scores = form.name == SCORES and form.label
     columns["labels"] = read_scores(split, form.label, scale) if with_scores else [0.0] * len(columns["text_0"])
     return columns, f"{Path(split.where).name}: {shown}"
