@@ -16,16 +16,10 @@ SEARCHED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", 
 
 @dataclass
 class CheckpointArguments:
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "The pretrained or fine-tuned checkpoint: a folder or Hub id."}
-    )
+    model_name_or_path: str | None = field(default=None, metadata={"help": "A checkpoint: a folder or Hub id."})
     tokenizer_name: str | None = field(default=None, metadata={"help": "A tokenizer. Default: the checkpoint's."})
-    random_weights: bool = field(
-        default=False, metadata={"help": "Take the checkpoint's architecture alone, with new weights: a control."}
-    )
-    ignore_mismatched_sizes: bool = field(
-        default=False, metadata={"help": "Replace the head of a checkpoint that was fine-tuned for other labels."}
-    )
+    random_weights: bool = field(default=False, metadata={"help": "The checkpoint's architecture with new weights."})
+    ignore_mismatched_sizes: bool = field(default=False, metadata={"help": "Replace a head made for other labels."})
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
     dropout: float | None = field(
         default=None,
@@ -58,19 +52,13 @@ class FineTuningArguments(RunArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after N evaluations without a better one."}
     )
-    search_trials: int = field(
-        default=0, metadata={"help": "Settings to try with Optuna on a part of the training data, before training."}
-    )
+    search_trials: int = field(default=0, metadata={"help": "Settings that Optuna tries on a part of training."})
     search_space: list[str] = field(
         default_factory=list,
         metadata={"help": "learning_rate=1e-4,3e-4 (a choice) or learning_rate=1e-5..1e-3 (log)."},
     )
-    search_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the training data on which trials are compared."}
-    )
-    search_seed: int = field(
-        default=0, metadata={"help": "The seed of the search and its trials: runs with --seeds share one search."}
-    )
+    search_fraction: float = field(default=0.1, metadata={"help": "Share of the training data that compares trials."})
+    search_seed: int = field(default=0, metadata={"help": "Seed of the search and its trials, shared by all --seeds."})
 
     smooths_labels, only_trains = True, False
 
@@ -81,27 +69,20 @@ class FineTuningArguments(RunArguments):
             raise InputError(f"--seeds {' '.join(map(str, self.seeds))}: one is named twice")
         check_ranges(self, early_stopping_patience=">= 1", search_fraction="> 0, < 1")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
-            raise InputError(
-                "--early_stopping_patience: needs --load_best_model_at_end --eval_strategy epoch --save_strategy epoch"
-            )
+            best = "--load_best_model_at_end --eval_strategy epoch --save_strategy epoch"
+            raise InputError(f"--early_stopping_patience: needs {best}")
         if bool(self.search_trials) != bool(self.search_space):
             raise InputError("--search_trials and --search_space: give both or none")
         if not self.search_trials:
             refuse_flags(self, dict.fromkeys(("search_fraction", "search_seed"), "is for --search_trials"))
         if not self.do_train and self.deepspeed_plugin is not None:
-            raise InputError(
-                "--do_train false: DeepSpeed evaluates only what it trains; start without its launch file"
-            )
+            raise InputError("--do_train false: DeepSpeed evaluates only what it trains; use no launch file")
         if not self.do_train and (self.dry_run or self.search_trials):
-            raise InputError(
-                "--do_train false: --dry_run and --search_trials are about training; remove one of the two"
-            )
+            raise InputError("--do_train false: --dry_run and --search_trials are about training; remove one")
         if not self.given["do_eval"]:  # Trainer's arguments take it back where there is an --eval_strategy
             if self.do_train and self.given["eval_strategy"] not in ("no", IntervalStrategy.NO):
-                raise InputError(
-                    "--do_eval false: contradicts --eval_strategy; say --eval_strategy no too, and "
-                    "--load_best_model_at_end false"
-                )
+                way_out = "say --eval_strategy no too, and --load_best_model_at_end false"
+                raise InputError(f"--do_eval false: contradicts --eval_strategy; {way_out}")
             self.do_eval, self.eval_strategy = False, IntervalStrategy.NO
         if self.max_tokens or self.max_hours:
             raise InputError("--max_tokens, --max_hours: fine-tuning goes by --num_train_epochs or --max_steps")
@@ -124,15 +105,12 @@ def read_space(entry: str) -> tuple[str, list[float] | None, tuple[float, float]
     name, _, text = entry.partition("=")
     if name not in SEARCHED:
         raise InputError(f"--search_space {entry}: can search {', '.join(SEARCHED)}")
+    is_range = ".." in text
     try:
-        if ".." in text:
-            low, high = map(float, text.split(".."))
-            if not 0 < low < high < math.inf:
-                raise ValueError
-            return name, None, (low, high)
-        choices = [float(value) for value in text.split(",")]
-        if not all(map(math.isfinite, choices)):
-            raise ValueError
-        return name, choices, None
-    except ValueError as error:
-        raise InputError(f"--search_space {entry}: write NAME=1e-4,3e-4 or NAME=1e-5..1e-3") from error
+        numbers = [float(value) for value in text.split(".." if is_range else ",")]
+    except ValueError:
+        numbers = []
+    good = (len(numbers) == 2 and 0 < numbers[0] < numbers[1]) if is_range else numbers
+    if not good or not all(map(math.isfinite, numbers)):
+        raise InputError(f"--search_space {entry}: write NAME=1e-4,3e-4 or NAME=1e-5..1e-3")
+    return (name, None, (numbers[0], numbers[1])) if is_range else (name, numbers, None)

@@ -86,9 +86,8 @@ def load_config(
             if kept is None and not args.ignore_mismatched_sizes:
                 raise InputError(
                     f"--model_name_or_path {name}: was fine-tuned for {len(before)} labels ({_shown(before)}), and "
-                    f"this data has {len(names)} ({_shown(names)}); name the pretrained checkpoint, or give it a new "
-                    "head with --ignore_mismatched_sizes; if these are the same classes by other names, say those of "
-                    "this data, in the order of the checkpoint, with --class_names"
+                    f"this data has {len(names)} ({_shown(names)}); name the pretrained checkpoint, train a new head "
+                    "with --ignore_mismatched_sizes, or if the classes only have other names, say --class_names"
                 )
             names = kept or names
         # A head of another task may have the same names and even shapes.
@@ -102,15 +101,10 @@ def load_config(
 
 
 def set_dropout(config: Any, probability: float) -> None:
-    """Set all dropouts of a configuration but that of attention, which has no fused kernel with it on a CPU.
-
-    Raises InputError for an architecture without any.
-    """
-    names = [
-        name
-        for name, value in config.to_dict().items()
-        if "dropout" in name and "attention" not in name and isinstance(value, int | float)
-    ]
+    """Set all dropouts of a configuration but that of attention, which has no fused kernel with it on a CPU. Raises
+    InputError for an architecture without any."""
+    numbers = [name for name, value in config.to_dict().items() if isinstance(value, int | float)]
+    names = [name for name in numbers if "dropout" in name and "attention" not in name]
     if not names:
         raise InputError(f"--dropout {probability}: {config.model_type} has none that could be set; remove the flag")
     for name in names:
@@ -162,10 +156,7 @@ def load_model(
 
 
 def renew_output(model: Any, task_class: Any) -> list[str]:
-    """Draw the weights of the last layer anew, whatever it was trained for; returns their names.
-
-    They are those whose shape depends on the number of labels.
-    """
+    """Draw the weights whose shape depends on the number of labels, the last layer's, anew; returns their names."""
     fresh, other = task_class.from_config(model.config), copy.deepcopy(model.config)
     other.num_labels += 1
     with torch.device("meta"):

@@ -24,9 +24,7 @@ class ClassArguments(LabelledDataArguments):
         default_factory=list,
         metadata={"help": "Weights of the classes in the loss: balanced, or LABEL=2.5 for one or more labels."},
     )
-    focal_gamma: float = field(
-        default=0.0, metadata={"help": "Exponent of the focal loss, of which 2 is usual; 0 is cross-entropy."}
-    )
+    focal_gamma: float = field(default=0.0, metadata={"help": "Exponent of focal loss, usually 2; 0: cross-entropy."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,9 +83,7 @@ def _read_weights(args: ClassArguments, names: Sequence[str]) -> list[float]:
         except ValueError:
             weight = -1.0
         if name not in weights or not 0 < weight < float("inf"):
-            raise InputError(
-                f"--class_weights {entry}: write balanced, or LABEL=2.5 with a number above 0 and one of the labels "
-                f"{', '.join(names)}"
-            )
+            way_out = f"write balanced, or LABEL=2.5 with a number above 0 and one of {', '.join(names)}"
+            raise InputError(f"--class_weights {entry}: {way_out}")
         weights[name] = weight
     return list(weights.values())

@@ -5,28 +5,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finetuning.common.tables import SEPARATORS, TextFormat, format_of, read_rows
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finetuning.common.tables import TextFormat, format_of, read_rows
 from shared.command_line import check_ranges, refuse_flags
 from shared.errors import InputError, one_line
 from shared.files import content_hash, sha256_of
-from shared.tokenizer import tokenizer_hash
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass
 class LabelledDataArguments:
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "A dataset of the Hub, by id, or a folder that load_dataset reads."}
-    )
+    dataset_name: str | None = field(default=None, metadata={"help": "A dataset of the Hub, or a folder with one."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    train_file: str | None = field(
-        default=None, metadata={"help": "Files instead: parquet, CSV, TSV, JSON or JSON lines, by their suffix."}
-    )
+    train_file: str | None = field(default=None, metadata={"help": "Instead: parquet, CSV, TSV, JSON or JSON lines."})
     validation_file: str | None = field(default=None, metadata={"help": "What is evaluated."})
-    test_file: str | None = field(
-        default=None, metadata={"help": "What --do_predict predicts; labels may be missing."}
-    )
+    test_file: str | None = field(default=None, metadata={"help": "What --do_predict predicts; labels are optional."})
     file_encoding: str | None = field(
         default=None,
         metadata={"help": "The encoding of CSV, TSV and JSON. Default: as the byte order mark says, else UTF-8."},
@@ -38,9 +35,7 @@ class LabelledDataArguments:
         default=None,
         metadata={"help": "Whether quotes hold a field together. Default: in CSV they do, in TSV a quote is text."},
     )
-    column_names: list[str] = field(
-        default_factory=list, metadata={"help": "The columns of CSV and TSV files without a header."}
-    )
+    column_names: list[str] = field(default_factory=list, metadata={"help": "The columns, if a file has no header."})
     validation_fraction: float | None = field(
         default=None,
         metadata={"help": "Hold out about this share of training as validation, by a hash of the text of a row."},
@@ -51,9 +46,7 @@ class LabelledDataArguments:
 
     def __post_init__(self) -> None:
         check_ranges(self, validation_fraction="> 0, < 1")
-        separator = {**{name: sign for sign, name in SEPARATORS.items()}, "\\t": "\t"}.get(
-            self.csv_separator or "", self.csv_separator
-        )
+        separator = "\t" if self.csv_separator in ("tab", "\\t") else self.csv_separator
         if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
             raise InputError(f"--csv_separator {self.csv_separator}: must be one character, for example ; or tab")
         if len(set(self.column_names)) < len(self.column_names):
@@ -69,12 +62,12 @@ class LabelledDataArguments:
 @dataclass(frozen=True)
 class Split:
     """Rows and where they came from, for messages: a file, or a dataset and its split. `numbers` are those that the
-    rows have there, from 1, where rows have been left out, and `left_out` counts these by reason."""
+    rows have there, from 1, where `left_out` rows have been left out."""
 
     rows: Any  # datasets.Dataset
     where: str
     numbers: Sequence[int] | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: int = 0
 
     def number(self, index: int) -> int:
         """The number of a row where it came from."""
@@ -113,8 +106,7 @@ def load_splits(
     if not files:
         if args.text_format != TextFormat():
             raise InputError(
-                "--file_encoding, --csv_separator, --csv_quotes, --column_names: are for files, such as those "
-                "of --train_file, and not for --dataset_name"
+                "--file_encoding, --csv_separator, --csv_quotes, --column_names: are for files, not for --dataset_name"
             )
         loaded = _load_dataset(str(args.dataset_name), args.dataset_config_name or config)
         splits: dict[str, Split] = {}
@@ -146,31 +138,21 @@ def _tables_of(folder: str) -> dict[str, str]:
 
 
 def _load_dataset(name: str, config: str | None) -> Any:
-    from datasets import config as library
-    from datasets import load_dataset
-
     try:
         if not Path(name).is_dir():
-            return load_dataset(name, config)
+            return datasets.load_dataset(name, config)
         # The library finds its copy of a folder whose README.md names the files by the folder's name and that page
         # alone, and so gave the rows of another folder, or of a file before it was changed.
         files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in Path(name).resolve().rglob("*")]
-        return load_dataset(name, cache_dir=str(Path(library.HF_DATASETS_CACHE, content_hash(sorted(files)))))
+        cache = Path(datasets.config.HF_DATASETS_CACHE, content_hash(sorted(files)))
+        return datasets.load_dataset(name, cache_dir=str(cache))
     except Exception as error:  # the library has dozens of its own
         shown = f"{name}, configuration {config}" if config and not Path(name).is_dir() else name
         raise InputError(f"--dataset_name {shown}: cannot be loaded: {one_line(error)}") from error
 
 
-def data_identity(hashes: dict[str, str], tokenizer: Any) -> dict[str, Any]:
-    """What a resumed run compares of its data: the files, and how text becomes tokens."""
-    return {"files": hashes, "tokenizer": tokenizer_hash(tokenizer)}
-
-
 def check_columns(split: Split, names: Sequence[str] | Mapping[str, str], kind: str = "any") -> None:
     """Raise InputError unless the split has these columns, without nulls and, if `kind` is "text", as text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     check_there(split, names)
     for name in names:
         column = split.rows.with_format("arrow")[name][:]
@@ -187,9 +169,7 @@ def check_there(split: Split, names: Sequence[str] | Mapping[str, str]) -> None:
     """Raise InputError unless the split has these columns. `names` may say for each the flag that names it."""
     for name in names:
         if name not in split.rows.column_names:
-            shown = ", ".join(
-                column if len(column) <= 40 else f"{column[:40]}..." for column in split.rows.column_names
-            )
+            shown = ", ".join(name if len(name) <= 40 else f"{name[:40]}..." for name in split.rows.column_names)
             way_out = f"; name it by --{names[name]}" if isinstance(names, Mapping) else ""
             if split.rows.info.builder_name == "csv":
                 way_out += "; if row 1 of the file is no header, name all its columns by --column_names"
@@ -208,20 +188,16 @@ def check_roles(*roles: tuple[str, str | None]) -> None:
 
 
 def choose_splits(splits: dict[str, Split], data_args: LabelledDataArguments, training_args: Any) -> dict[str, Split]:
-    """The splits that --do_train, --do_eval and --do_predict ask for, as far as the --max_..._samples allow.
-
-    A split may come in parts, as MNLI's validation_mismatched. Raises InputError for one that is not there.
-    """
+    """The splits that --do_train, --do_eval and --do_predict ask for, as far as the --max_..._samples allow. A split
+    may come in parts, as MNLI's validation_mismatched. Raises InputError for one that is not there."""
     most = (data_args.max_train_samples, data_args.max_eval_samples, data_args.max_predict_samples)
     asked = (training_args.do_train, training_args.do_eval, training_args.do_predict)
     chosen: dict[str, Split] = {}
     for role, flag, limit, wanted in zip(SPLITS, ("do_train", "do_eval", "do_predict"), most, asked, strict=True):
         parts = {name: split.first(limit) for name, split in splits.items() if f"{name}_".startswith(f"{role}_")}
         if wanted and role not in parts:
-            raise InputError(
-                f"--{flag}: there is no {role} split (there are: {', '.join(splits)}); name --{role}_file, or switch "
-                f"this off by --{flag} false"
-            )
+            there = ", ".join(splits)
+            raise InputError(f"--{flag}: there is no {role} split ({there}); name --{role}_file, or --{flag} false")
         chosen |= parts if wanted else {}
     if not chosen:
         raise InputError("--do_train, --do_eval, --do_predict: all are off, there is nothing to do")

@@ -24,9 +24,8 @@ def place_of(texts: Sequence[Any]) -> float:
     punctuation and white space."""
     keys = []
     for text in texts:
-        text = unicodedata.normalize(
-            "NFKC", text if isinstance(text, str) else " ".join(map(str, text or []))
-        ).casefold()
+        text = text if isinstance(text, str) else " ".join(map(str, text or []))
+        text = unicodedata.normalize("NFKC", text).casefold()
         keys.append(" ".join(re.findall(r"\w+", text)) or text.strip())
     digest = hashlib.sha256("\0".join(sorted(keys)).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) / 2**64
@@ -45,10 +44,8 @@ def hold_out(
     if "train" not in splits:
         raise InputError(f"--validation_fraction: there is no train split (there are: {', '.join(splits)})")
     if other := [name for name in splits if name.startswith("validation")]:
-        raise InputError(
-            f"--validation_fraction: there is a validation split ({splits[other[0]].where}); remove the flag, or "
-            "--validation_file"
-        )
+        where = splits[other[0]].where
+        raise InputError(f"--validation_fraction: there is a validation split ({where}); remove one of the two")
     train = splits["train"]
     check_there(train, columns)
     for name in columns:  # whose empty ones are for the reader to refuse or to drop
@@ -69,8 +66,6 @@ def hold_out(
             held.remove(max(label_places))
     sides = [[index for index, place in enumerate(places) if (place in held) == is_held] for is_held in (False, True)]
     if not all(sides):
-        raise InputError(
-            f"{train.where}: has too few texts for --validation_fraction; a label of one text is trained on"
-        )
+        raise InputError(f"{train.where}: has too few texts for --validation_fraction, which needs two of a label")
     say(f"{train.where}: {len(sides[1]):,} of {len(places):,} rows are held out as validation")
     return splits | {"train": train.take(sides[0]), "validation": train.take(sides[1])}

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from finetuning.common.data import data_identity
 from finetuning.common.scores import names_of_scores
 from finetuning.common.search import search
 from finetuning.common.seeds import run_seeds
+from shared.tokenizer import tokenizer_hash
 from shared.training.budget import check_split, describe_plan, measure_step, set_decay, set_steps
 from shared.training.card import ModelCardFacts
 from shared.training.record import RunRecord
@@ -31,7 +31,7 @@ def start(
 def record_data(record: RunRecord, hashes: dict[str, str], tokenizer: Any, **more: Any) -> bool:
     """Record what the data were read from, and compare it at resume together with the tokenizer and `more`. Returns
     whether this run has finished before."""
-    return record.use_inputs(hashes, data_identity(hashes, tokenizer) | more)
+    return record.use_inputs(hashes, {"files": hashes, "tokenizer": tokenizer_hash(tokenizer), **more})
 
 
 def search_settings(build_trainer: Callable[..., Any], parts: Sequence[Any], metric: str, record: RunRecord) -> None:
@@ -56,8 +56,7 @@ def dry_run(
 
 def train_and_save(trainer: Any, record: RunRecord, metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train and save, if that is asked for. Returns the metrics of training behind those that are given."""
-    metrics = dict(metrics or {})
-    args = record.args
+    metrics, args = dict(metrics or {}), record.args
     if args.do_train:  # Trainer builds the schedule in train(), and takes a share for a number of steps
         set_decay(args, len(trainer.train_dataset))
         metrics |= trainer.train(resume_from_checkpoint=record.checkpoint).metrics
@@ -70,10 +69,8 @@ def train_and_save(trainer: Any, record: RunRecord, metrics: dict[str, Any] | No
 def finish(
     trainer: Any, record: RunRecord, metrics: dict[str, Any], task: str, dataset: str, what: str, **facts: Any
 ) -> dict[str, Any]:
-    """Write the curve and the card of a model that was trained, print the scores, and return all metrics.
-
-    `what` ends the sentence that begins with "A bert encoder"; `facts` are others of ModelCardFacts.
-    """
+    """Write the curve and the card of a model that was trained, print the scores, and return all metrics. `what` ends
+    the sentence that begins with "A bert encoder"; `facts` are others of ModelCardFacts."""
     shown = names_of_scores(metrics)
     if record.args.do_train:
         title = f"A {trainer.model.config.model_type} encoder {what}"

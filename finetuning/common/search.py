@@ -14,8 +14,6 @@ from shared.files import read_json, write_json
 from shared.training.arguments import RunArguments
 from shared.training.budget import set_decay
 
-SEARCH = "search.json"
-
 
 def search(build_trainer: Callable[[RunArguments], Any], args: FineTuningArguments, metric: str) -> dict[str, Any]:
     """Find the settings with the highest `metric` by Optuna, through Trainer's own search; what was found is kept in
@@ -26,7 +24,7 @@ def search(build_trainer: Callable[[RunArguments], Any], args: FineTuningArgumen
     of it. Sets the settings that were found in `args`, and returns them. Raises InputError if search.json is that of
     another search.
     """
-    file = Path(args.search_folder, SEARCH)
+    file = Path(args.search_folder, "search.json")
     asked = {"space": args.search_space, "seed": args.search_seed, "fraction": args.search_fraction}
     asked |= {"number": args.search_trials}
     if file.is_file():
@@ -38,8 +36,7 @@ def search(build_trainer: Callable[[RunArguments], Any], args: FineTuningArgumen
         if args.process_index == 0:
             write_json(file, content)
     best: dict[str, Any] = content["best"]
-    for name, value in best.items():
-        setattr(args, name, value)
+    args.__dict__.update(best)
     return best
 
 
@@ -61,18 +58,13 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
         if name not in whole:
             setattr(trial_args, name, float(getattr(args, name)))
 
-    def typed(settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: int(value) if name in whole else value for name, value in settings.items()}
-
     def space(trial: Any) -> dict[str, Any]:
-        chosen = typed(
-            {
-                name: trial.suggest_float(name, *bounds, log=True)
-                if bounds
-                else trial.suggest_categorical(name, choices)
-                for name, choices, bounds in spaces
-            }
-        )
+        chosen: dict[str, Any] = {}
+        for name, choices, bounds in spaces:
+            value = (
+                trial.suggest_float(name, *bounds, log=True) if bounds else trial.suggest_categorical(name, choices)
+            )
+            chosen[name] = int(value) if name in whole else value
         trials.append({"settings": chosen})
         planned = copy.copy(args)  # the steps of a trial are its own, and so are those of its decay
         planned.__dict__.update(chosen)
@@ -87,6 +79,7 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
     grid = {name: choices for name, choices, _ in spaces if choices}
     is_grid = len(grid) == len(spaces) and math.prod(map(len, grid.values())) == args.search_trials
     samplers = optuna.samplers
+    sampler = samplers.GridSampler(grid, args.search_seed) if is_grid else samplers.TPESampler(seed=args.search_seed)
     trainer = build_trainer(trial_args)
     run = trainer.hyperparameter_search(
         hp_space=space,
@@ -94,8 +87,7 @@ def run_trials(build_trainer: Callable[[RunArguments], Any], args: FineTuningArg
         n_trials=args.search_trials,
         direction="maximize",
         backend="optuna",
-        sampler=samplers.GridSampler(grid, args.search_seed)
-        if is_grid
-        else samplers.TPESampler(seed=args.search_seed),
+        sampler=sampler,
     )
-    return {"metric": metric, "best": typed(run.hyperparameters), "value": run.objective, "trials": trials}
+    best = trials[int(run.run_id)]["settings"]
+    return {"metric": metric, "best": best, "value": run.objective, "trials": trials}

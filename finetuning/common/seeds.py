@@ -25,8 +25,7 @@ def run_seeds(main: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str,
         args = copy.copy(training_args)  # a second TrainingArguments would take the process group away
         changes = {"seeds": [], "seed": seed, "output_dir": str(folder / f"seed-{seed}")}
         args.given = training_args.given | changes
-        for name, value in changes.items():
-            setattr(args, name, value)
+        vars(args).update(changes)
         found.append(main(*map(copy.copy, others), args))
     summary: dict[str, Any] = {"seeds": training_args.seeds, "runs": found}
     for name in found[0]:

@@ -24,14 +24,8 @@ from datasets.exceptions import DatasetGenerationError
 
 from shared.errors import InputError, one_line
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-}
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
+FORMATS |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "json")
 SEPARATORS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 MARKS = {  # the longer ones first: UTF-16's begins UTF-32's
     codecs.BOM_UTF8: "utf-8",
@@ -49,6 +43,10 @@ NO_TEXT = {  # what files of other kinds begin with
     b"\xfd7zXZ": "packed by xz; unpack it",
 }
 EXCEL_HINT = re.compile(r"sep=(.)(?=\r?\n)", re.IGNORECASE)  # a line before the header that names the separator
+RULES = {  # where quotes hold a field together, and where they do not
+    True: "a field that holds a separator or a line end stands in quotes; name another separator by --csv_separator",
+    False: "quotes hold no field together here; if they should, say --csv_quotes true",
+}
 PROBED = 20  # rows that a separator must cut as it cuts the header
 BATCH = 10_000  # rows that are Python's at once; those before them are Arrow's
 WHOLE = re.compile(r"\s*[+-]?(0|[1-9][0-9]{0,17})\s*")  # no 007, which is a name, and at most an int64
@@ -131,18 +129,15 @@ def read_text(path: str, encoding: str | None = None) -> str:
         text = data.decode(name).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line}: byte {error.start + 1:,} (0x{data[error.start]:02x}) is not {name}; say by "
-            "--file_encoding what the file is in: cp1252 or latin-1 for most Western European text, utf-8, utf-16, ..."
-        ) from error
+        shown = f"byte {error.start + 1:,} (0x{data[error.start]:02x}) is not {name}"
+        way_out = "say by --file_encoding what is: cp1252 for most Western European text, utf-8, utf-16, ..."
+        raise InputError(f"{path}: line {line}: {shown}; {way_out}") from error
     except LookupError as error:
         raise InputError(f"--file_encoding {encoding}: unknown; for example utf-8, utf-16, cp1252, latin-1") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(
-            f"{path}: line {line}: holds a NUL character; if every other byte is one, say --file_encoding utf-16-le "
-            "or utf-16-be, else remove it: tr -d '\\000' < OLD > NEW"
-        )
+        way_out = "if every other byte is one, say --file_encoding utf-16-le or utf-16-be, else remove it"
+        raise InputError(f"{path}: line {line}: holds a NUL character; {way_out}")
     return text
 
 
@@ -190,7 +185,8 @@ def _read_csv(path: str, form: TextFormat, is_tsv: bool) -> Dataset:
                 if number == 1 and form.columns and [name.strip() for name in row] == header:
                     raise InputError(f"{path}: line {begin} is a header: remove --column_names")
                 if len(row) != len(header):
-                    raise InputError(_ragged(path, number, begin, len(row), len(header), quoted))
+                    found = f"row {number} (line {begin}): {len(row)} columns, where the header has {len(header)}"
+                    raise InputError(f"{path}: {found}; {RULES[quoted]}")
                 rows.append([value if value.strip(" \t\r\n") else None for value in row])
                 if len(rows) == BATCH:
                     batches.append(_as_text(rows, header))
@@ -208,19 +204,9 @@ def _read_csv(path: str, form: TextFormat, is_tsv: bool) -> Dataset:
 def _check_header(path: str, row: Sequence[str]) -> list[str]:
     """The names of columns, without white space around them; one without a name is called as pandas does."""
     names = [name.strip() or f"Unnamed: {number}" for number, name in enumerate(row)]
-    double = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if double:
+    if double := next((name for number, name in enumerate(names) if name in names[:number]), None):
         raise InputError(f"{path}: row 1, the header: two columns are called {double}; rename or remove one")
     return names
-
-
-def _ragged(path: str, number: int, line: int, found: int, wanted: int, quoted: bool) -> str:
-    rule = (
-        "a field that holds a separator or a line end stands in quotes; name another separator by --csv_separator"
-        if quoted
-        else "quotes hold no field together here; if they should, say --csv_quotes true"
-    )
-    return f"{path}: row {number} (line {line}): {found} columns, where the header has {wanted}; {rule}"
 
 
 def _as_text(rows: Sequence[Sequence[str | None]], names: Sequence[str]) -> pa.RecordBatch:
@@ -237,10 +223,7 @@ def _read_json(path: str, form: TextFormat) -> Dataset:
         content = list(_json_lines(path, text))
     rows = [content] if isinstance(content, dict) else content
     if inner := _inner_rows(rows):
-        raise InputError(
-            f"{path}: is one object, and its rows stand in {inner}: write that list to a file of its own, or one "
-            "object a line"
-        )
+        raise InputError(f"{path}: is one object, and its rows stand in {inner}: write that list to a file of its own")
     if not isinstance(rows, list):
         raise InputError(f"{path}: not a readable .json file: one object for each row, not {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
