@@ -25,7 +25,7 @@ from finetuning.common.data import LabelledDataArguments, Split, choose_splits, 
 from finetuning.common.error_analysis import write_error_analysis, write_json_lines
 from finetuning.common.held_out import hold_out
 from finetuning.common.run import dry_run, finish, record_data, search_settings, start, train_and_save
-from finetuning.embedding.encoder import LIBRARY, EmbeddingTrainer, Evaluator, collator, load_encoder, similarities
+from finetuning.embedding.encoder import LIBRARY, Collator, EmbeddingTrainer, Evaluator, load_encoder, similarities
 from finetuning.embedding.losses import BY_ROW, LOSSES, MEASURES, check_arguments, choose_loss
 from finetuning.embedding.pairs import SCORES, Form, as_columns, find_form, has_scores, read_texts, with_lengths
 from shared.command_line import run_script
@@ -159,7 +159,7 @@ def main(
             model=None if parts else model,
             model_init=load if parts else None,
             args=args,
-            data_collator=collator(model, form),
+            data_collator=Collator(model, form),
             train_dataset=train,
             evaluator=held_out and Evaluator(form.name, held_out, args.per_device_eval_batch_size),
             loss=LOSSES[data_args.loss],

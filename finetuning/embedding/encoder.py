@@ -1,7 +1,7 @@
 """A sentence encoder: its model, evaluators and Trainer, all of them sentence-transformers', made exact."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -150,15 +150,15 @@ class EmbeddingTrainer(ExactTrainer, SentenceTransformerTrainer):
         self._load_from_checkpoint(str(best))
 
 
-def collator(model: Any, form: Form) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+class Collator:
     """What turns rows into a batch: the library's collator for the texts, which it puts behind the model's default
-    prompt, and the labels, (rows,) float32."""
-    names = [f"text_{i}" for i in range(3 if form.name in (TRIPLETS, NLI) else 2)]
-    prompts = model.prompts.get(model.default_prompt_name)
-    tokenize = SentenceTransformerDataCollator(model.preprocess, prompts=prompts)
+    prompt, and the labels, (rows,) float32. A class, since a DataLoader pickles it for workers that are spawned."""
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = tokenize([{name: row[name] for name in names} for row in rows])
+    def __init__(self, model: Any, form: Form) -> None:
+        self.names = [f"text_{i}" for i in range(3 if form.name in (TRIPLETS, NLI) else 2)]
+        prompts = model.prompts.get(model.default_prompt_name)
+        self.tokenize = SentenceTransformerDataCollator(model.preprocess, prompts=prompts)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = self.tokenize([{name: row[name] for name in self.names} for row in rows])
         return {**batch, "labels": torch.tensor([row["labels"] for row in rows], dtype=torch.float32)}
-
-    return collate

@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -17,8 +18,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from finetuning.common.arguments import CheckpointArguments, FineTuningArguments
 from finetuning.common.data import Split, read_rows
-from finetuning.embedding.encoder import Evaluator
-from finetuning.embedding.pairs import SCORES, find_form
+from finetuning.embedding.encoder import Collator, Evaluator, load_encoder
+from finetuning.embedding.pairs import SCORES, Form, find_form
 from finetuning.run_embedding import DataArguments, main
 from shared.command_line import parse_arguments
 from shared.errors import InputError
@@ -189,6 +190,14 @@ def test_a_damaged_checkpoint_is_set_aside(checkpoint, tmp_path, capsys):
     run(checkpoint, tmp_path / "run", *flags)
     assert (tmp_path / "run" / "damaged-checkpoint-8").is_dir()
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+def test_what_makes_batches_can_be_sent_to_a_process_that_is_spawned(checkpoint):
+    model = load_encoder(CheckpointArguments(checkpoint), None, "cpu")
+    collate = Collator(model, Form(SCORES, ("one", "two"), "label"))
+    assert pickle.dumps(collate)
+    batch = collate([{"text_0": "a film", "text_1": "a song", "labels": 0.5, "length": 8}])
+    assert batch["labels"].tolist() == [0.5] and batch["text_0_input_ids"].shape == batch["text_1_input_ids"].shape
 
 
 def test_seeds_give_mean_and_deviation(checkpoint, tmp_path):
