@@ -59,8 +59,7 @@ class DataArguments(LabelledDataArguments):
         default=None, metadata={"help": "The column of the score or of NLI's label. Default: label or score."}
     )
     score_scale: list[float] = field(
-        default_factory=list,
-        metadata={"help": "The lowest and the highest score, which become cosines of 0 and 1. Default: as found."},
+        default_factory=list, metadata={"help": "The lowest and highest score, cosines of 0 and 1. Default: as found."}
     )
     loss: Literal["cosine", "cosent", "negatives"] | None = field(
         default=None,

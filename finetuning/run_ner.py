@@ -55,8 +55,7 @@ METRICS = str(Path(__file__).parent / "metrics" / "entities.py")
 @dataclass
 class DataArguments(TagArguments):
     label_all_tokens: bool = field(
-        default=False,
-        metadata={"help": "Train on all tokens of a word. Default: on its first, which decides the word."},
+        default=False, metadata={"help": "Train on all tokens of a word. Default: on its first, which decides."}
     )
     max_seq_length: int = field(default=512, metadata={"help": "Tokens of a window; longer sentences get several."})
     stride: int | None = field(default=None, metadata={"help": "Tokens that two windows share. Default: a quarter."})

@@ -22,8 +22,7 @@ class CheckpointArguments:
     ignore_mismatched_sizes: bool = field(default=False, metadata={"help": "Replace a head made for other labels."})
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
     dropout: float | None = field(
-        default=None,
-        metadata={"help": "Dropout of the model's activations, not of its attention. Default: the checkpoint's."},
+        default=None, metadata={"help": "Dropout of activations, not of attention. Default: the checkpoint's."}
     )
     new_head: bool = field(init=False, default=False)  # set by load_config, where labels are no longer the same
 

@@ -25,20 +25,17 @@ class LabelledDataArguments:
     validation_file: str | None = field(default=None, metadata={"help": "What is evaluated."})
     test_file: str | None = field(default=None, metadata={"help": "What --do_predict predicts; labels are optional."})
     file_encoding: str | None = field(
-        default=None,
-        metadata={"help": "The encoding of CSV, TSV and JSON. Default: as the byte order mark says, else UTF-8."},
+        default=None, metadata={"help": "That of CSV, TSV and JSON. Default: the byte order mark's, else UTF-8."}
     )
     csv_separator: str | None = field(
         default=None, metadata={"help": "What separates columns: , ; | tab. Default: as in the header."}
     )
     csv_quotes: bool | None = field(
-        default=None,
-        metadata={"help": "Whether quotes hold a field together. Default: in CSV they do, in TSV a quote is text."},
+        default=None, metadata={"help": "Whether quotes hold a field together. Default: in CSV yes, in TSV no."}
     )
     column_names: list[str] = field(default_factory=list, metadata={"help": "The columns, if a file has no header."})
     validation_fraction: float | None = field(
-        default=None,
-        metadata={"help": "Hold out about this share of training as validation, by a hash of the text of a row."},
+        default=None, metadata={"help": "Hold out this share of training as validation, by a hash of the text."}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})

@@ -23,8 +23,7 @@ class LabelArguments(ClassArguments):
         default_factory=list, metadata={"help": "Columns of 0 and 1, one for each label, where a row has several."}
     )
     label_separator: str | None = field(
-        default=None,
-        metadata={"help": "What separates several labels in --label_column; a row with nothing there has none."},
+        default=None, metadata={"help": "What separates several labels in --label_column; empty: none."}
     )
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
         default=None, metadata={"help": "What the labels are. Default: as the task or the column says."}
@@ -168,9 +167,9 @@ def _join_columns(split: Split, names: Sequence[str], column: str) -> Split:
 def _split_labels(split: Split, column: str, separator: str) -> Split:
     """The text of a label column as a list of labels."""
     labels = []
-    for index, value in enumerate(split.rows[column][:]):
+    for i, value in enumerate(split.rows[column][:]):
         if value is not None and not isinstance(value, str):
-            raise InputError(f"{split.name(index)}: column {column} holds {value!r}; remove --label_separator")
+            raise InputError(f"{split.name(i)}: column {column} holds {value!r}, not text; remove --label_separator")
         parts = [part.strip() for part in (value or "").split(separator)]
         labels.append(list(dict.fromkeys(part for part in parts if part)))
     return _with_column(split, column, labels, List(Value("string")))

@@ -81,7 +81,7 @@ def read_labels(split: Split, column: str, problem_type: str) -> list[Any] | Non
             if isinstance(value, (str, bool)) or not float("-inf") < value < float("inf"):
                 raise InputError(f"{where} holds {value!r}, not a number")
             if value == IGNORED:
-                raise InputError(f"{where} holds {value!r}, which means no label to Trainer; shift or scale all")
+                raise InputError(f"{where} holds {value!r}, which means no label to Trainer; shift or scale it")
             labels.append(float(value))
         else:
             labels.append(name_of(value))

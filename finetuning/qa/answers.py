@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,9 @@ def question_kind(question: str) -> str:
 def kind_table(kinds: list[str], exact: np.ndarray, f1: np.ndarray) -> str:
     """Scores of each kind of question as Markdown, the most frequent kind first."""
     of_kind = np.array(kinds)
-    names, counts = np.unique(of_kind, return_counts=True)
     rows = [
-        [name, int(count), f"{exact[of_kind == name].mean():.3f}", f"{f1[of_kind == name].mean():.3f}"]
-        for name, count in sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+        [name, count, f"{exact[of_kind == name].mean():.3f}", f"{f1[of_kind == name].mean():.3f}"]
+        for name, count in Counter(sorted(kinds)).most_common()
     ]
     return markdown_table(["question word", "questions", "exact match", "F1"], rows)
 
