@@ -59,12 +59,12 @@ class LabelledDataArguments:
 @dataclass(frozen=True)
 class Split:
     """Rows and where they came from, for messages: a file, or a dataset and its split. `numbers` are those that the
-    rows have there, from 1, where `left_out` rows have been left out."""
+    rows have there, from 1, where rows have been left out, and `left_out` counts these by reason."""
 
     rows: Any  # datasets.Dataset
     where: str
     numbers: Sequence[int] | None = None
-    left_out: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def number(self, index: int) -> int:
         """The number of a row where it came from."""

@@ -131,24 +131,24 @@ def _complete(split: Split, texts: Sequence[str], labels: Sequence[str], drop: b
     names = [*texts, *labels]
     features = [split.rows.features[name] for name in names]
     kept: list[int] = []
-    lacking: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for index, values in enumerate(zip(*(split.rows[name][:] for name in names), strict=True)):
         pairs = zip(names, values, features, strict=True)
         lacks = next((name for name, value, feature in pairs if _is_missing(value, feature)), None)
         if lacks is None:
             kept.append(index)
         elif drop:
-            lacking[lacks] += 1
+            reasons[f"{lacks} is empty"] += 1
         else:
             way_out = "fill it, or leave such rows out by --drop_incomplete_rows"
             raise InputError(f"{split.name(index)}: column {lacks} is empty; {way_out}")
-    if not lacking:
+    if not reasons:
         return split
-    shown = ", ".join(f"column {name} is empty in {count:,}" for name, count in lacking.items())
+    shown = ", ".join(f"column {reason} in {count:,}" for reason, count in reasons.items())
     if not kept:
         raise InputError(f"{split.where}: no row is complete: {shown}")
-    say(f"{split.where}: {lacking.total():,} of {len(split.rows):,} rows are left out: {shown}")
-    return replace(split.take(kept), left_out=lacking.total())
+    say(f"{split.where}: {reasons.total():,} of {len(split.rows):,} rows are left out: {shown}")
+    return replace(split.take(kept), left_out=dict(reasons))
 
 
 def _join_columns(split: Split, names: Sequence[str], column: str) -> Split:
@@ -237,4 +237,4 @@ def about_rows(split: Split, args: Any) -> list[dict[str, Any]]:
 
 def count_left_out(splits: dict[str, Split]) -> dict[str, int]:
     """How many rows of each split were left out, for the results."""
-    return {f"{name}_left_out": split.left_out for name, split in splits.items() if split.left_out}
+    return {f"{name}_left_out": sum(split.left_out.values()) for name, split in splits.items() if split.left_out}
