@@ -30,7 +30,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
-from shared.rows import STATE, Source, check_apart, find_sources, read_rows
+from shared.rows import Source, check_apart, find_sources, read_rows
 
 LEVELS = ("exact", "near", "paragraph", "line")
 
@@ -85,13 +85,12 @@ class DropDuplicates:
     """The step that writes: what becomes of each document is known by now."""
 
     plan: Plan
-    level: str
-    min_text_chars: int
 
     def __call__(self, source: Source, position: int) -> Iterator[Outcome]:
         documents = Documents(self.plan.folder("signatures"))
         drops = Drops(self.plan.folder("groups") / f"{source.index:05d}.drops")
-        cuts = Cuts(self.plan, source.index) if self.level else None
+        level, shortest = self.plan.args.level, max(self.plan.args.min_text_chars, 1)
+        cuts = Cuts(self.plan, source.index) if level else None
         for end, share, row, problem in read_rows(source, position):
             if row is None:
                 yield Outcome(end, share, row, problem, bad=True)
@@ -107,10 +106,10 @@ class DropDuplicates:
                 continue
             places = cuts.at(end) if cuts else []
             if places:
-                row["text"] = without(row["text"], self.level, places)
+                row["text"] = without(row["text"], level, places)
                 length = len(row["text"].strip())
-                if length < max(self.min_text_chars, 1):
-                    reason = f"too little text without repeated {self.level}s"
+                if length < shortest:
+                    reason = f"too little text without repeated {level}s"
                     yield Outcome(end, share, row, reason, detail=f"{length} characters left, {len(places)} removed")
                     continue
             yield Outcome(end, share, row)
@@ -134,34 +133,20 @@ def find_old_sources(against: Sequence[str], sources: Sequence[Source]) -> list[
 def phases_of(
     stage_args: StageArguments, args: DeduplicateArguments, sources: list[Source], old: list[Source]
 ) -> list[Phase]:
-    plan = Plan(
-        stage_args.output_dir,
-        f"{STATE}/work",
-        len(sources),
-        bool(old),
-        "exact" in args.remove,
-        "near" in args.remove,
-        args.bands,
-        args.rows,
-        args.ngram,
-        args.scope == "source",
-        args.keep == "oldest",
-        stage_args.part_records,
-        args.memory_mb,
-    )
-    tasks = [tuple(Task(f"{s.index:05d}", s.bytes, s) for s in some) for some in (sources + old, sources)]
+    plan = Plan(stage_args.output_dir, len(sources), bool(old), stage_args.part_records, args)
+    tasks = tuple(Task(f"{source.index:05d}", source.bytes, source) for source in sources + old)
     ranges = match_tasks(sources + old)
     phases = [
-        Phase("signatures", tasks[0], Signatures(plan)),
+        Phase("signatures", tasks, Signatures(plan)),
         Phase("matches", ranges, Matches(plan, len(ranges))),
         Phase("groups", (Task("all", sum(source.bytes for source in sources)),), Groups(plan)),
     ]
     if args.level:
         phases += [
-            Phase("lines", tasks[1], Lines(plan, args.level, args.min_line_chars)),
+            Phase("lines", tasks[: len(sources)], Lines(plan)),
             Phase("line_matches", ranges, LineMatches(plan, len(ranges))),
         ]
-    return [*phases, document_phase(stage_args, sources, DropDuplicates(plan, args.level, args.min_text_chars))]
+    return [*phases, document_phase(stage_args, sources, DropDuplicates(plan))]
 
 
 def main(stage_args: StageArguments, args: DeduplicateArguments) -> dict[str, Any]:

@@ -57,8 +57,6 @@ class Lines:
     """Reads a source once more, in the same parts as the signatures."""
 
     plan: Plan
-    level: str
-    min_characters: int
 
     def __call__(self, task: Task, start: int, number: int) -> Iterator[Part]:
         assert task.source is not None
@@ -83,11 +81,11 @@ class Lines:
 
     def _lines(self, row: dict[str, Any], order: int, document: int) -> Iterator[tuple[int, int, int, int]]:
         group = xxhash.xxh3_64_intdigest((row["source"] or "").encode()) if self.plan.within_source else 0
-        text = row["text"]
-        for place, (start, end, _) in enumerate(spans_of(text, self.level)):
-            if end - start >= self.min_characters:
+        text, shortest = row["text"], self.plan.args.min_line_chars
+        for place, (start, end, _) in enumerate(spans_of(text, self.plan.args.level)):
+            if end - start >= shortest:
                 line = text[start:end].strip()
-                key = hash_of_words(line, group) if len(line) >= self.min_characters else None
+                key = hash_of_words(line, group) if len(line) >= shortest else None
                 if key is not None:
                     yield key, order, document, place << 32 | len(line.encode("utf-8", "surrogatepass"))
 

@@ -79,14 +79,15 @@ class Signatures:
     def _write(self, task: Task, number: int, rows: list[Row]) -> dict[str, dict[str, Any]]:
         assert task.source is not None
         old = task.source.index >= self.plan.sources
-        signer = MinHash(self.plan.bands, self.plan.rows, self.plan.ngram)
+        args = self.plan.args
+        signer = MinHash(args.bands, args.rows, args.ngram)
         records = np.zeros(len(rows), DOCUMENT)
         groups = np.zeros(len(rows), np.uint64)  # of documents that may be compared
         strings = bytearray()
         for place, (position, row) in enumerate(rows):
             if row is not None:
                 url, name = (row["url"] or "").encode(), row["id"].encode()
-                order = order_of(row["date"], old, self.plan.oldest)
+                order = order_of(row["date"], old, args.keep == "oldest")
                 records[place] = (position, order, 0, len(strings), len(url), len(name), row["url"] is not None, 1)
                 strings += url + name
                 if self.plan.within_source:
@@ -101,8 +102,8 @@ class Signatures:
             records["exact"][places] = exact
             found = np.concatenate([mix(exact)[:, None], bands], axis=1)
             wanted = np.zeros(found.shape, bool)
-            wanted[:, 0] = self.plan.exact
-            wanted[:, 1:] = has_words[:, None] & self.plan.near
+            wanted[:, 0] = "exact" in args.remove
+            wanted[:, 1:] = has_words[:, None] & ("near" in args.remove)
             owners = np.broadcast_to((np.array(places, np.uint64) + np.uint64(first))[:, None], found.shape)
             # The last bit of a key says what it is for: 0, for all of the group; 1, for finding old documents alone.
             if not self.plan.within_source or not old:
