@@ -7,8 +7,9 @@ sorted that does not fit in memory, and nothing is sent from one task to another
 """
 
 import os
-from collections import OrderedDict
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +74,11 @@ def write_run(path: Path, rows: U64) -> dict[str, Any]:
 
 def read_run(path: Path, columns: int, first: int, last: int) -> U64:
     """The rows (n, columns) whose keys are in slots `first` up to `last`, which is not included."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        start = int.from_bytes(os.pread(file, 8, 8 * first), "little")
-        end = int.from_bytes(os.pread(file, 8, 8 * last), "little")
-        data = _pread(file, 8 * columns * (end - start), 8 * (SLOTS + 1) + 8 * columns * start)
-    finally:
-        os.close(file)
-    return np.frombuffer(data, "<u8").reshape(-1, columns)
-
-
-def _pread(file: int, size: int, offset: int) -> bytes:
-    """`os.pread` that reads all of it, however much that is."""
-    data = os.pread(file, size, offset)
-    while len(data) < size:
-        more = os.pread(file, size - len(data), offset + len(data))
-        if not more:
-            raise EOFError("a file of an earlier phase is shorter than its index says; remove the output folder")
-        data += more
-    return data
+    with open(path, "rb") as file:
+        file.seek(8 * first)
+        index = np.fromfile(file, "<i8", last - first + 1)
+        file.seek(8 * (SLOTS + 1 + columns * int(index[0])))
+        return np.fromfile(file, "<u8", columns * int(index[-1] - index[0])).reshape(-1, columns)
 
 
 def read_ranges(runs: Sequence[Path], columns: int, first: int, last: int, limit: int) -> Iterator[tuple[int, U64]]:
@@ -101,18 +88,11 @@ def read_ranges(runs: Sequence[Path], columns: int, first: int, last: int, limit
     """
     sizes = np.zeros(last - first, np.int64)
     for path in runs:
-        with open(path, "rb", buffering=0) as file:
-            index = np.frombuffer(_pread(file.fileno(), 8 * (last - first + 1), 8 * first), "<u8")
-        sizes += np.diff(index.astype(np.int64))
+        sizes += np.diff(np.fromfile(path, "<i8", last - first + 1, offset=8 * first))
     while first < last:
-        totals = np.cumsum(sizes[len(sizes) - (last - first) :])
+        totals = np.cumsum(sizes[first - last :])
         end = first + max(int(np.searchsorted(totals, limit, "right")), 1)
-        rows = np.empty((int(totals[end - first - 1]), columns), np.uint64)
-        filled = 0
-        for path in runs:
-            found = read_run(path, columns, first, end)
-            rows[filled : filled + len(found)] = found
-            filled += len(found)
+        rows = np.concatenate([read_run(path, columns, first, end) for path in runs])
         yield end, rows[np.lexsort(rows.T[::-1])]
         first = end
 
@@ -131,7 +111,7 @@ class Documents:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: dict[int, int] = {}
 
     def path(self, source: int, part: int) -> Path:
         return self.folder / f"{source:05d}-{part:05d}.docs"
@@ -143,10 +123,7 @@ class Documents:
 
     def parts_of(self, source: int) -> int:
         """The number of parts of a source."""
-        count = 0
-        while self.path(source, count).is_file():
-            count += 1
-        return count
+        return next(part for part in count() if not self.path(source, part).is_file())
 
     def record(self, document: int) -> NDArray[Any]:
         """One record, as an array of one."""
@@ -157,7 +134,7 @@ class Documents:
         """URL (or None) and id."""
         (record,) = self.record(document).tolist()
         _, _, _, start, url, name, has_url, _ = record
-        data = _pread(self._file(document), url + name, start)
+        data = os.pread(self._file(document), url + name, start)
         return (data[:url] if has_url else None), data[url:]
 
     def rank(self, document: int) -> tuple[Any, ...]:
@@ -169,11 +146,9 @@ class Documents:
 
     def _file(self, document: int) -> int:
         part = document >> 16
-        if part in self._open:
-            self._open.move_to_end(part)
-        else:
+        if part not in self._open:
             if len(self._open) >= 64:
-                os.close(self._open.popitem(last=False)[1])
+                self.close()
             self._open[part] = os.open(self.path(part >> 24, part & (2**24 - 1)), os.O_RDONLY)
         return self._open[part]
 
@@ -186,34 +161,15 @@ class Drops:
     """The dropped documents of one source, by the reader's position, which must not fall from call to call."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = path.stat().st_size // DROP.itemsize
-        self.next = -1
-        self.rows: list[tuple[int, int, int]] = []
+        self.rows = np.memmap(path, DROP, "r") if path.stat().st_size else np.zeros(0, DROP)
+        self.next = 0
 
     def at(self, position: int) -> tuple[int, bool] | None:
         """(survivor, whether its text is the same) if the record that ends at `position` is dropped."""
-        if self.next < 0:
-            self.next = self._first(position)
-        while True:
-            if not self.rows:
-                if self.next >= self.count:
-                    return None
-                found = np.fromfile(self.path, DROP, 1024, offset=self.next * DROP.itemsize)
-                self.next += len(found)
-                self.rows = found[::-1].tolist()  # the next one last
-            if self.rows[-1][0] > position:
-                return None
-            at, survivor, exact = self.rows.pop()
-            if at == position:
-                return survivor, bool(exact)
-
-    def _first(self, position: int) -> int:
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if np.fromfile(self.path, DROP, 1, offset=middle * DROP.itemsize)["position"][0] < position:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        positions = self.rows["position"]
+        if self.next < len(positions) and positions[self.next] < position:
+            self.next = bisect_left(positions, position, self.next)
+        if self.next == len(positions) or positions[self.next] != position:
+            return None
+        _, survivor, exact = self.rows[self.next].tolist()
+        return survivor, bool(exact)

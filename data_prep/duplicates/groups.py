@@ -69,10 +69,7 @@ class Numbering:
         paths = listed(documents.folder, ".docs")
         self.parts = [tuple(map(int, path.stem.split("-"))) for path in paths]
         self.first = np.array([number_of(*part) for part in self.parts], np.uint64)
-        counts = []
-        for path in paths:
-            with open(path, "rb") as file:
-                counts.append(int.from_bytes(file.read(8), "little"))
+        counts = [int(np.fromfile(path, "<u8", 1)[0]) for path in paths]
         self.base = np.cumsum([0, *counts]).astype(np.uint64)
 
     def gapless(self, numbers: U64) -> U64:
