@@ -37,19 +37,9 @@ def spans_of(text: str, level: str) -> Iterator[tuple[int, int, int]]:
 
 
 def without(text: str, level: str, places: list[int]) -> str:
-    """`text` without the lines at these places (rising) and what follows each of them."""
-    kept: list[str] = []
-    done = 0
-    waiting = iter(places)
-    place = next(waiting, None)
-    for number, (start, _, after) in enumerate(spans_of(text, level)):
-        if number == place:
-            kept.append(text[done:start])
-            done = after
-            place = next(waiting, None)
-            if place is None:
-                break
-    return "".join([*kept, text[done:]]).strip("\n")
+    """`text` without the lines at these places and what follows each of them."""
+    removed, spans = set(places), enumerate(spans_of(text, level))
+    return "".join(text[start:after] for place, (start, _, after) in spans if place not in removed).strip("\n")
 
 
 @dataclass(frozen=True)
@@ -66,18 +56,17 @@ class Lines:
         reader = read_rows(task.source, start)
         parts = documents.parts_of(source)
         share = 0.0
-        for number in range(number, parts):  # noqa: B020
-            orders = documents.part(source, number)["order"].tolist()
+        for part in range(number, parts):
             found: list[tuple[int, int, int, int]] = []
-            for place, order in enumerate(orders):
+            for document, order in enumerate(documents.part(source, part)["order"].tolist(), number_of(source, part)):
                 start, share, row, _ = next(reader)
                 if row is not None and drops.at(start) is None:
-                    found += self._lines(row, order, number_of(source, number) + place)
+                    found += self._lines(row, order, document)
             table = np.array(found, np.uint64).reshape(-1, 4)
             table[:, 0] = mix(table[:, 0])
-            path = self.plan.folder("lines") / f"{task.name}-{number:05d}.run"
+            path = self.plan.folder("lines") / f"{task.name}-{part:05d}.run"
             files = {self.plan.name(path): write_run(path, table[np.argsort(table[:, 0], kind="stable")])}
-            yield Part(start, share, new_counts(), files, last=number == parts - 1)
+            yield Part(start, share, new_counts(), files, last=part == parts - 1)
 
     def _lines(self, row: dict[str, Any], order: int, document: int) -> Iterator[tuple[int, int, int, int]]:
         group = xxhash.xxh3_64_intdigest((row["source"] or "").encode()) if self.plan.within_source else 0
