@@ -22,6 +22,8 @@ SPLITS = {
     "validation": "validation/*.parquet",
     "validation_dated": "validation_dated/*.parquet",
 }
+# The Hub's names for numbers of up to three digits, of four, and so on.
+SIZES = "n<1K 1K<n<10K 10K<n<100K 100K<n<1M 1M<n<10M 10M<n<100M 100M<n<1B 1B<n<10B 10B<n<100B 100B<n<1T"
 LONG_TABLE = 40  # months or languages, above which years and the largest are shown
 NOT_RULES = ("part_records", "snapshot_files", "groups", "decontaminate")
 SHOWN_EXAMPLES = 3
@@ -56,15 +58,10 @@ def licence_of(source: str, licences: dict[str, str], stated: dict[str, dict[str
 
 def write_data_card(folder: Path, manifest: dict[str, Any], licences: dict[str, str]) -> None:
     """Write README.md into the corpus."""
-    reports = {
-        path.stem: read_json(path)
-        for path in sorted((folder / "reports").glob("*.json"))
-        if f"reports/{path.name}" in manifest["files"]
-    }
+    reports = {Path(name).stem: read_json(folder / name) for name in manifest["files"] if name.startswith("reports/")}
     splits = {name: manifest["counts"]["splits"][name] for name in SPLITS if name in manifest["counts"]["splits"]}
     text = "\n\n".join(
-        section
-        for section in (
+        (
             "---\n" + yaml.safe_dump(_metadata(splits, licences), sort_keys=False, allow_unicode=True) + "---",
             f"# {folder.name}",
             f"{splits['train']['documents']:,} training documents, about {splits['train']['tokens']:,} tokens "
@@ -80,7 +77,6 @@ def write_data_card(folder: Path, manifest: dict[str, Any], licences: dict[str, 
             "## Where a row came from\n\n" + TRACE,
             "## How to load it\n\n" + LOAD.replace("FOLDER", cell(folder.name)),
         )
-        if section
     )
     write_text(folder / "README.md", text + "\n")
 
@@ -104,7 +100,7 @@ def _metadata(splits: dict[str, Any], licences: dict[str, str]) -> dict[str, Any
     }
     wikipedia = all("CC BY-SA 4.0," in text for text in texts)
     documents = sum(split["documents"] for split in splits.values())
-    size = next((name for limit, name in SIZES if documents < limit), "n>1T")
+    size = SIZES.split()[max(len(str(documents)) - 3, 0)]
     metadata = {
         "language": [name for name in languages if re.fullmatch("[a-z]{2,3}", name)],
         "license": "cc-by-sa-4.0" if wikipedia else "other",
@@ -113,27 +109,10 @@ def _metadata(splits: dict[str, Any], licences: dict[str, str]) -> dict[str, Any
         "size_categories": [size],
         "tags": ["tiny-olm"],
         "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": name, "path": SPLITS[name]} for name in splits],
-            }
+            {"config_name": "default", "data_files": [{"split": name, "path": SPLITS[name]} for name in splits]}
         ],
     }
     return {name: value for name, value in metadata.items() if value}
-
-
-SIZES = (
-    (10**3, "n<1K"),
-    (10**4, "1K<n<10K"),
-    (10**5, "10K<n<100K"),
-    (10**6, "100K<n<1M"),
-    (10**7, "1M<n<10M"),
-    (10**8, "10M<n<100M"),
-    (10**9, "100M<n<1B"),
-    (10**10, "1B<n<10B"),
-    (10**11, "10B<n<100B"),
-    (10**12, "100B<n<1T"),
-)
 
 
 def _tokens_how(manifest: dict[str, Any]) -> str:
@@ -176,26 +155,18 @@ def _mix(mix: list[dict[str, Any]], manifest: dict[str, Any]) -> str:
         ("input", "documents for training", "their tokens", "tokens taken", "share", "times read"), rows
     )
     repeated = manifest["counts"].get("repeated", 0)
-    return text + (f"\n\n{repeated:,} training rows are repetitions." if repeated else "")
+    return f"{text}\n\n{repeated:,} training rows are repetitions." if repeated else text
 
 
 def _sources(splits: dict[str, Any], licences: dict[str, str]) -> str:
-    total = _sum_of(splits, "sources")
-    stated: dict[str, dict[str, int]] = {}
-    for split in splits.values():
-        add_counts(stated, split.get("licences", {}))
+    total, stated = _sum_of(splits, "sources"), _sum_of(splits, "licences")
+    licence = {name: licence_of(name, licences, stated) for name in total}
     rows = [
-        (
-            cell(name),
-            facts["documents"],
-            facts["tokens"],
-            _size(facts["text_bytes"]),
-            cell(licence_of(name, licences, stated)),
-        )
+        (cell(name), facts["documents"], facts["tokens"], _size(facts["text_bytes"]), cell(licence.get(name, UNKNOWN)))
         for name, facts in _largest(total)
     ]
     text = markdown_table(("source", "documents", "tokens", "text", "licence"), rows)
-    if any(licence_of(name, licences, stated) == UNKNOWN for name in total):
+    if UNKNOWN in licence.values():
         text += (
             "\n\nNot stated: find out where the text came from before you publish it, and name it with `--licences`."
         )
@@ -209,9 +180,7 @@ def _dates(splits: dict[str, Any]) -> str:
         unit = "year"
         years: dict[str, dict[str, int]] = {}
         for name, facts in months.items():
-            into = years.setdefault(name[:4] if name[:4].isdigit() else name, {"documents": 0, "tokens": 0})
-            into["documents"] += facts["documents"]
-            into["tokens"] += facts["tokens"]
+            add_counts(years, {name[:4] if name[:4].isdigit() else name: facts})
         months = years
     most = max(facts["documents"] for facts in months.values())
     rows = [
@@ -257,18 +226,10 @@ def _contamination(report: list[dict[str, Any]] | None, settings: dict[str, Any]
     rows = []
     for entry in report:
         for split, facts in entry["splits"].items():
-            found = facts["rows_found"]
-            rows.append(
-                (
-                    cell(entry["set"]),
-                    cell(split),
-                    facts["rows"],
-                    facts["rows_checked"],
-                    found,
-                    f"{found / max(facts['rows_checked'], 1):.2%}",
-                    entry["documents"],
-                )
-            )
+            checked, found = facts["rows_checked"], facts["rows_found"]
+            share = f"{found / max(checked, 1):.2%}"
+            names = cell(entry["set"]), cell(split)
+            rows.append((*names, facts["rows"], checked, found, share, entry["documents"]))
     what = "were left out" if settings["contamination"] == "drop" else "name the sets in `metadata`, `contamination`"
     text = (
         f"A document of the input holds evaluation text if {settings['ngram']} consecutive words are the same, "
@@ -294,19 +255,15 @@ def _contamination(report: list[dict[str, Any]] | None, settings: dict[str, Any]
 def _sum_of(splits: dict[str, Any], table: str) -> dict[str, dict[str, int]]:
     total: dict[str, dict[str, int]] = {}
     for split in splits.values():
-        for name, facts in split[table].items():
-            into = total.setdefault(name, {"documents": 0, "tokens": 0, "text_bytes": 0})
-            for key, value in facts.items():
-                into[key] += value
+        add_counts(total, split.get(table, {}))
     return total
 
 
 def _largest(table: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
     ranked = sorted(table.items(), key=lambda item: (-item[1]["documents"], item[0]))
-    rest: dict[str, int] = {"documents": 0, "tokens": 0, "text_bytes": 0}
+    rest: dict[str, int] = {}
     for _, facts in ranked[LONG_TABLE:]:
-        for key, value in facts.items():
-            rest[key] += value
+        add_counts(rest, facts)
     return ranked[:LONG_TABLE] + ([(f"{len(ranked) - LONG_TABLE} others", rest)] if ranked[LONG_TABLE:] else [])
 
 
