@@ -1,13 +1,11 @@
 """Fingerprints of texts: one hash of the normalised text, and MinHash keys by which similar texts meet.
 
 A text is normalised (Unicode NFKC, case folded, punctuation and symbols turned to spaces, but for C++ and C#) and cut
-into words. An emoji
-is a word, and so is each character of a script that is written without spaces; Tibetan, whose syllables are divided by
-a mark, is cut there. What is compared are sets of `ngram`
-consecutive words (shingles); a text of fewer words is one shingle. A function that gives the smallest hash of a set
-agrees on two sets with probability J, their Jaccard similarity (Broder 1997, "On the resemblance and containment of
-documents"). `bands` x `rows` such functions are taken; two texts meet if all `rows` values of any band agree, so with
-probability
+into words. An emoji is a word, and so is each character of a script that is written without spaces; Tibetan, whose
+syllables are divided by a mark, is cut there. What is compared are sets of `ngram` consecutive words (shingles); a
+text of fewer words is one shingle. A function that gives the smallest hash of a set agrees on two sets with
+probability J, their Jaccard similarity (Broder 1997, "On the resemblance and containment of documents"). `bands` x
+`rows` such functions are taken; two texts meet if all `rows` values of any band agree, so with probability
 
     1 - (1 - J ** rows) ** bands        (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3)
 

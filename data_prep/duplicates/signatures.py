@@ -114,22 +114,16 @@ class Signatures:
                 numbers.append(owners[wanted])
         table = np.stack([np.concatenate([NONE, *keys]), np.concatenate([NONE, *numbers])], axis=1)
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
-        pairs = np.zeros((0, 2), np.uint64)
         repeated = np.append(False, table[1:, 0] == table[:-1, 0]) & ((table[:, 0] & ONE) == 0)
-        if repeated.any():
-            firsts = table[~repeated, 1][np.cumsum(~repeated) - 1]
-            pairs = np.unique(np.stack([table[:, 1], firsts], axis=1)[repeated], axis=0)
-            table = table[~repeated]
-        folder = self.plan.folder("signatures")
-        files = {}
-        for suffix, write, content in (
-            ("docs", write_documents, (records, bytes(strings))),
-            ("run", write_run, (table,)),
-            ("pairs", write_pairs, (pairs,)),
-        ):
-            path = folder / f"{task.name}-{number:05d}.{suffix}"
-            files[self.plan.name(path)] = write(path, *content)  # type: ignore[operator]
-        return files
+        firsts = table[~repeated, 1][np.cumsum(~repeated) - 1]
+        pairs = np.unique(np.stack([table[:, 1], firsts], axis=1)[repeated], axis=0)
+        path = self.plan.folder("signatures") / f"{task.name}-{number:05d}"
+        docs, run, met = (path.with_suffix(suffix) for suffix in (".docs", ".run", ".pairs"))
+        return {
+            self.plan.name(docs): write_documents(docs, records, bytes(strings)),
+            self.plan.name(run): write_run(run, table[~repeated]),
+            self.plan.name(met): write_pairs(met, pairs),
+        }
 
 
 def _batches(rows: list[Row]) -> Iterator[list[int]]:
