@@ -16,7 +16,7 @@ duplicate of one there is dropped.
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Outcome, Phase, StageArguments, Task, document_phase, settings_of
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
-from shared.rows import Source, check_apart, find_sources, read_rows
+from shared.rows import NAMED_ONLY, SUFFIXES, Source, check_apart, find_files, find_sources, read_rows
 
 LEVELS = ("exact", "near", "paragraph", "line")
 
@@ -118,16 +118,13 @@ class DropDuplicates:
 
 def find_old_sources(against: Sequence[str], sources: Sequence[Source]) -> list[Source]:
     """The files of `--against`, numbered after those of `--input`."""
-    if not against:
-        return []
-    try:
-        old = find_sources(against)
-    except InputError as error:
-        raise InputError(str(error).replace("--input", "--against")) from error
-    both = {Path(source.path).resolve() for source in sources} & {Path(source.path).resolve() for source in old}
+    files = find_files(against, SUFFIXES + NAMED_ONLY, "--against ")
+    both = {Path(source.path).resolve() for source in sources} & {file.resolve() for file in files}
     if both:
         raise InputError(f"--against: {min(both)} is also named by --input")
-    return [replace(source, index=len(sources) + source.index) for source in old]
+    return [
+        Source(number, str(file.absolute()), file.stat().st_size) for number, file in enumerate(files, len(sources))
+    ]
 
 
 def phases_of(
