@@ -6,7 +6,6 @@ whole; one that is shorter still says too little to be found, and is counted as 
 """
 
 import gzip
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -55,17 +54,16 @@ def find_evaluation_sets(inputs: Sequence[str]) -> list[EvaluationFile]:
     files: list[EvaluationFile] = []
     for name in inputs:
         path = Path(name)
-        found = [path] if path.is_file() else sorted(file for file in walk(path) if file.is_file())
         if not path.exists():
             raise InputError(f"--decontaminate {name}: no such file or folder")
-        for file in found:
-            if not file.name.endswith(SUFFIXES):
-                print(f"--decontaminate {name}: {shown_path(file)} is not read; what is ends in {', '.join(SUFFIXES)}")
-        found = [file for file in found if file.name.endswith(SUFFIXES)]
-        if not found:
+        found = [path] if path.is_file() else sorted(file for file in walk(path) if file.is_file())
+        if not any(file.name.endswith(SUFFIXES) for file in found):
             raise InputError(f"--decontaminate {name}: nothing here ends in {', '.join(SUFFIXES)}")
         known = {file.set for file in files}
         for file in found:
+            if not file.name.endswith(SUFFIXES):
+                print(f"--decontaminate {name}: {shown_path(file)} is not read; what is ends in {', '.join(SUFFIXES)}")
+                continue
             split = file.name.split(".")[0]
             if path.is_file():
                 set_name = f"{file.absolute().parent.name}/{split}"
@@ -156,9 +154,9 @@ def build_index(files: Sequence[EvaluationFile], ngram: int, shortest: int, path
         facts.append({"set": file.set, "split": file.split, "rows": number + 1, **texts})
     all_hashes = np.concatenate([np.empty(0, np.uint64), *hashes])
     order = np.argsort(all_hashes, kind="stable")
-    with atomic_file(path) as temporary, open(temporary, "wb") as out:
+    with atomic_file(path) as temporary:
         np.savez(
-            out,
+            temporary,
             hashes=all_hashes[order],
             owners=np.concatenate([np.empty(0, np.uint32), *owners])[order],
             rows=np.array(rows, dtype=np.int64),
@@ -204,12 +202,9 @@ class Index:
         return dict(sorted(found.items())), np.unique(np.concatenate([np.empty(0, np.uint64), *hit]))
 
     def _sets(self, value: np.uint64) -> set[str]:
-        files = np.searchsorted(self.rows, self._owners(value), side="right") - 1
-        return {self.facts[index]["set"] for index in files.tolist()}
-
-    def _owners(self, value: np.uint64) -> np.ndarray:
         left, right = np.searchsorted(self.hashes, value), np.searchsorted(self.hashes, value, side="right")
-        return self.owners[left:right]
+        files = np.searchsorted(self.rows, self.owners[left:right], side="right") - 1
+        return {self.facts[index]["set"] for index in files.tolist()}
 
     def mark(self, found: np.ndarray, hits: np.ndarray) -> None:
         """Note hashes that some documents held in `found`, a bool for each n-gram, for `report`."""
@@ -222,20 +217,18 @@ class Index:
         rows_of = np.searchsorted(self.rows, rows_hit, side="right") - 1
         files_of = np.searchsorted(self.rows, self.owners, side="right") - 1
         report = []
-        numbered = sorted(enumerate(self.facts), key=lambda item: item[1]["set"])
-        for name, group in itertools.groupby(numbered, key=lambda item: item[1]["set"]):
-            members = list(group)
-            inside = np.isin(files_of, [index for index, _ in members])
+        for name in sorted({facts["set"] for facts in self.facts}):
+            members = [index for index, facts in enumerate(self.facts) if facts["set"] == name]
+            inside = np.isin(files_of, members)
             splits: dict[str, Counter[str]] = {}
-            for index, facts in members:  # a split may lie in several files
+            for index in members:  # a split may lie in several files
+                facts = self.facts[index]
                 splits.setdefault(facts["split"], Counter()).update(
-                    {
-                        "rows": facts["rows"],
-                        "rows_checked": facts.get("rows_checked", 0),
-                        "rows_found": int(np.count_nonzero(rows_of == index)),
-                        "texts": facts.get("texts", 0),
-                        "texts_too_short": facts.get("too_short", 0),
-                    }
+                    rows=facts["rows"],
+                    rows_checked=facts.get("rows_checked", 0),
+                    rows_found=int(np.count_nonzero(rows_of == index)),
+                    texts=facts.get("texts", 0),
+                    texts_too_short=facts.get("too_short", 0),
                 )
             report.append(
                 {

@@ -26,7 +26,7 @@ from data_prep.corpus.records import (
     TRAIN,
     VALIDATION,
     examined_parts,
-    index_at,
+    index_of,
     rows_by_folder,
 )
 from data_prep.corpus.sample import BINS, dated_split, day_after, passes_of, plan_mix, sampling_bin
@@ -77,16 +77,17 @@ class Examine:
         records: list[tuple[Any, ...]] = []
         hits: list[dict[str, Any]] = []
         found: list[np.ndarray] = []
-        share = 0.0
-        bad: Counter[str] = Counter()
+        part = Part(position, 0.0, new_counts(), {})
         for at, share, row, problem in read_rows(task.source, position):
-            position = at
+            part.position, part.share = at, share
+            part.counts["in"] += 1
             if row is None:
-                bad[problem] += 1
-                records.append((position, 0, 0, 0, BAD, False))
+                part.counts["bad"][problem] += 1
+                records.append((at, 0, 0, 0, BAD, False))
             else:
-                places, hashes = self._contamination(row["text"])
-                if places:
+                places: dict[str, tuple[int, str]] = {}
+                if self.args.decontaminate:
+                    places, hashes = index_of(self.output_dir).find(row["text"])
                     found.append(hashes)
                     known = {name: row[name] for name in ("id", "url", "source")}
                     hits += [known | {"set": name, "ngrams": n, "example": e} for name, (n, e) in places.items()]
@@ -94,22 +95,13 @@ class Examine:
                 tokens = self._tokens(row["text"]) if outcome in FOLDERS else 0
                 size = len(row["text"].encode())
                 place = sampling_bin(row["text"], self.args.seed)
-                records.append((position, place, tokens, size, outcome, bool(places)))
+                records.append((at, place, tokens, size, outcome, bool(places)))
             if len(records) >= self.part_records:
-                yield self._write(task, number, records, hits, found, self._part(position, share, records, bad))
+                yield self._write(task, number, records, hits, found, part)
                 number += 1
-                records, hits, found, bad = [], [], [], Counter()
-        part = self._part(position, 1.0, records, bad)
-        part.last = True
+                records, hits, found, part = [], [], [], Part(at, share, new_counts(), {})
+        part.share, part.last = 1.0, True
         yield self._write(task, number, records, hits, found, part)
-
-    def _part(self, position: int, share: float, records: list[Any], bad: Counter[str]) -> Part:
-        return Part(position, share, new_counts() | {"in": len(records), "bad": bad}, {})
-
-    def _contamination(self, text: str) -> Any:
-        if not self.args.decontaminate:
-            return {}, None
-        return index_at(str(Path(self.output_dir, STATE, "index.npz"))).find(text)
 
     def _outcome(self, row: dict[str, Any], contaminated: bool) -> int:
         if not row["text"].strip():
@@ -235,7 +227,7 @@ class Choose:
         return {"input": self.names[shard["group"]], "pass": shard["pass"] + 1, "files": inputs}
 
     def _contamination(self) -> Any:
-        index = index_at(str(Path(self.output_dir, STATE, "index.npz")))
+        index = index_of(self.output_dir)
         found = np.zeros(len(index.hashes), dtype=bool)
         documents: Counter[str] = Counter()
         examples: dict[str, dict[str, dict[str, Any]]] = {}
@@ -252,11 +244,8 @@ class Choose:
                     if row["example"] in shown or len(shown) < MOST_EXAMPLES:
                         first = {"ngram": row["example"], "documents": 0, "id": row["id"], "url": row["url"]}
                         shown.setdefault(row["example"], first)["documents"] += 1
-        return index.report(
-            found,
-            documents,
-            {
-                name: sorted(shown.values(), key=lambda example: -example["documents"])[:EXAMPLES]
-                for name, shown in examples.items()
-            },
-        )
+        most = {
+            name: sorted(shown.values(), key=lambda example: -example["documents"])[:EXAMPLES]
+            for name, shown in examples.items()
+        }
+        return index.report(found, documents, most)

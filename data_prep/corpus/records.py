@@ -42,5 +42,6 @@ def rows_by_folder(records: np.ndarray, threshold: int, number: int) -> dict[str
 
 
 @lru_cache(maxsize=1)
-def index_at(path: str) -> Index:
-    return Index(Path(path))
+def index_of(output_dir: str) -> Index:
+    """The n-grams of the evaluation sets, which the first phase has written."""
+    return Index(Path(output_dir, STATE, "index.npz"))

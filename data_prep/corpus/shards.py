@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.corpus.counts import month_of
-from data_prep.corpus.records import FOLDERS, NOT_SAMPLED, REASONS, TRAIN, index_at
+from data_prep.corpus.records import FOLDERS, NOT_SAMPLED, REASONS, TRAIN, index_of
 from data_prep.engine.stage import DROPPED, Part, Task, add_counts, file_facts, new_counts
 from shared.errors import RunError
 from shared.files import atomic_file, read_json
@@ -109,18 +109,12 @@ class Write:
         if row is None:
             files.add("dropped", {"reason": problem}, 0)
             return
-        sets = self._sets(row["text"]) if hit else {}
-        if outcome in FOLDERS and taken and sets:
-            row["metadata"] = with_contamination(row["metadata"], list(sets))
-        if shard["pass"]:
-            files.add("", row, size)
-            counts["repeated"] = counts.get("repeated", 0) + 1
-            tally(counts, "train", row, tokens, size)
-            return
+        sets = index_of(self.output_dir).find(row["text"])[0] if hit else {}
         if outcome in FOLDERS and taken:
+            if sets:
+                row["metadata"] = with_contamination(row["metadata"], list(sets))
             files.add(FOLDERS[outcome], row, size)
-            counts["kept"] += 1
-            counts["text_bytes"] += size
+            add_counts(counts, {"repeated": 1} if shard["pass"] else {"kept": 1, "text_bytes": size})
             tally(counts, FOLDERS[outcome] or "train", row, tokens, size)
             return
         reason = REASONS.get(outcome, NOT_SAMPLED)
@@ -128,9 +122,6 @@ class Write:
         detail = "; ".join(f"{name}: {places} n-grams, {example!r}" for name, (places, example) in sets.items())
         known = {name: row.get(name) for name in DROPPED.names}
         files.add("dropped", known | {"reason": reason, "detail": detail[:1000]}, 0)
-
-    def _sets(self, text: str) -> dict[str, tuple[int, str]]:
-        return index_at(str(Path(self.output_dir, STATE, "index.npz"))).find(text)[0]
 
 
 def with_contamination(metadata: str | None, sets: list[str]) -> str:
