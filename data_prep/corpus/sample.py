@@ -76,7 +76,8 @@ def check_budget(
         wanted = budget * share / per_byte / repeats
         if sum(map(_likely_bytes, group)) >= wanted:
             continue
-        size = sum(map(_text_bytes, tqdm(group, desc="Reading sizes", unit=" files")))
+        rows = (row for source in tqdm(group, desc="Reading sizes", unit=" files") for *_, row, _ in read_rows(source))
+        size = sum(len(row["text"].encode()) for row in rows if row is not None)
         if size < wanted:
             where = f"entry {number} of --input" if weights else "--input"
             raise InputError(
@@ -99,10 +100,6 @@ def _likely_bytes(source: Source) -> float:
         for column in range(facts.num_columns)
     ]
     return sum(column.total_uncompressed_size for column in columns if column.path_in_schema == "text")
-
-
-def _text_bytes(source: Source) -> int:
-    return sum(len(row["text"].encode()) for *_, row, _ in read_rows(source) if row is not None)
 
 
 def passes_of(tokens: np.ndarray, target: int) -> list[int]:

@@ -97,9 +97,6 @@ def _shown(entry: dict[str, Any]) -> str:
     source = entry["read_from"]
     lines.append(("read from", f"{source['file']} of {entry['input']} (sha256 {source['sha256']})"))
     lines += [("stages", " > ".join(entry["stages"])), ("origin", entry["origin"])]
-    return "\n".join(f"{name:<10} {_printable(value)}" for name, value in lines) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Without characters that would move a terminal's cursor: rows come from the web."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    # Without characters that would move a terminal's cursor: rows come from the web.
+    shown = [(name, "".join(c if c.isprintable() else " " for c in value)) for name, value in lines]
+    return "\n".join(f"{name:<10} {value}" for name, value in shown) + "\n"
