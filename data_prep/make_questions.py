@@ -10,8 +10,6 @@ train.parquet and validation.parquet with the columns of SQuAD, for --dataset_na
 report.json. The same input and settings give the same bytes, and more of --max_questions only adds.
 """
 
-import hashlib
-import heapq
 import random
 import re
 from collections import Counter
@@ -19,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from data_prep.corpus.made_tasks import SENTENCE_END, TaskArguments, write_task
+from data_prep.corpus.made_tasks import SENTENCE_END, Lowest, TaskArguments, write_task
 from shared.command_line import check_ranges, run_script
 from shared.documents import Documents, is_held_out
 from shared.errors import InputError
@@ -161,22 +159,17 @@ def ask_about(document: str, rng: random.Random) -> Iterator[tuple[str, dict[str
 def main(args: QuestionArguments) -> dict[str, Any]:
     documents = Documents(args.input)
     documents.check_output(args.output_dir)
-
-    def questions() -> Iterator[tuple[str, str, bool, dict[str, Any]]]:
-        for text in documents.progress("Asking"):
-            held_out = is_held_out(text, args.validation_fraction)
-            asked = list(ask_about(text, random.Random(f"{args.seed} {text}")))
-            documents.skipped["nothing to ask for"] += not asked
-            for kind, row in asked:
-                name = hashlib.blake2b(f"{row['context']} {row['question']}".encode(), digest_size=8).hexdigest()
-                yield name, kind, held_out, {"id": name, **row}
-
-    smallest = heapq.nsmallest(args.max_questions, questions(), key=lambda one: one[0])
-    kept = list({one[0]: one for one in smallest}.values())  # texts may repeat, ids must not
-    splits = {
-        name: [row for *_, held_out, row in kept if held_out == apart]
-        for name, apart in (("train", False), ("validation", True))
-    }
+    lowest = Lowest(args.max_questions)
+    for text in documents.progress("Asking"):
+        held_out = is_held_out(text, args.validation_fraction)
+        asked = list(ask_about(text, random.Random(f"{args.seed} {text}")))
+        documents.skipped["nothing to ask for"] += not asked
+        for kind, row in asked:
+            lowest.add(f"{row['context']} {row['question']}", held_out, (kind, row))
+    kept = lowest.cut()
+    splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
+    for digest, held_out, (_, row) in kept:
+        splits["validation" if held_out else "train"].append({"id": digest.hex(), **row})
     if not all(splits.values()):
         raise InputError(
             f"--input: {len(kept)} questions, none of them in "
@@ -184,7 +177,7 @@ def main(args: QuestionArguments) -> dict[str, Any]:
             "--validation_fraction"
         )
     facts = {"questions": {name: len(rows) for name, rows in splits.items()}}
-    facts["answers"] = dict(Counter(kind for _, kind, *_ in kept))
+    facts["answers"] = dict(Counter(kind for *_, (kind, _) in kept))
     report = write_task(args, documents, splits, facts)
     print(f"{report['questions']} questions about {report['answers']} in {args.output_dir}")
     return report

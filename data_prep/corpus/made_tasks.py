@@ -50,23 +50,23 @@ def choose_sentences(document: str, max_words: int, rng: random.Random) -> list[
 
 
 class Lowest:
-    """The `most` texts with the lowest hashes, each once: for validation only if all documents that hold it are."""
+    """The `most` things with the lowest hashes, each once: for validation only if all documents that hold it are."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.found: dict[bytes, tuple[bool, str]] = {}
+        self.found: dict[bytes, tuple[bool, Any]] = {}
         self.bound = b"\xff" * 8  # the highest hash of the last cut: what is above it cannot come in
 
-    def add(self, key: str, held_out: bool, text: str) -> None:
-        """Take a text, whose hash is that of `key`."""
+    def add(self, key: str, held_out: bool, one: Any) -> None:
+        """Take a text, say, whose hash is that of `key`."""
         digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
         if digest <= self.bound:
-            self.found[digest] = (held_out and self.found.get(digest, (True,))[0], text)
+            self.found[digest] = (held_out and self.found.get(digest, (True,))[0], one)
             if len(self.found) > self.most + max(1000, self.most // 4):  # now and then
                 self.cut()
 
-    def cut(self) -> list[tuple[bytes, bool, str]]:
-        """Hash, whether for validation, and text, lowest first."""
+    def cut(self) -> list[tuple[bytes, bool, Any]]:
+        """Hash, whether for validation, and what was added, lowest first."""
         kept = sorted(self.found)[: self.most]
         self.found, self.bound = {digest: self.found[digest] for digest in kept}, kept[-1] if kept else self.bound
         return [(digest, *self.found[digest]) for digest in kept]
