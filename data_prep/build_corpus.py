@@ -25,13 +25,11 @@ from data_prep.corpus.shards import Write
 from data_prep.corpus.trace import trace
 from data_prep.engine.run import run_stage
 from data_prep.engine.stage import Phase, StageArguments, Task, settings_of
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.rows import check_apart, find_sources
 
-MAX_WRITERS = (
-    256  # tasks that share the shards; fixed by the input, because clusters queue them before the plan is made
-)
+MAX_WRITERS = 256  # tasks that share the shards; known from the input, as clusters queue them before there is a plan
 
 
 @dataclass
@@ -82,18 +80,9 @@ class BuildArguments:
     )
 
     def __post_init__(self) -> None:
-        for name, wrong in (
-            ("weights", any(not (math.isfinite(weight) and weight > 0) for weight in self.weights)),
-            ("token_budget", self.token_budget is not None and not 1 <= self.token_budget < 2**62),
-            ("max_repeats", not 1 <= self.max_repeats <= 100),
-            ("tokens_per_word", not 0 < self.tokens_per_word < 1000),
-            ("ngram", not 2 <= self.ngram <= 100),
-            ("shortest_text", not 1 <= self.shortest_text <= self.ngram),
-            ("validation_fraction", not 0 <= self.validation_fraction < 1),
-            ("shard_mb", not 0 < self.shard_mb <= 10_000),
-        ):
-            if wrong:
-                raise InputError(f"--{name} {getattr(self, name)}: out of range; see --help")
+        check_ranges(self, weights="> 0", token_budget=">= 1, < 4e18", max_repeats=">= 1, <= 100")
+        check_ranges(self, tokens_per_word="> 0, < 1000", ngram=">= 2, <= 100", shortest_text=f">= 1, <= {self.ngram}")
+        check_ranges(self, validation_fraction=">= 0, < 1", shard_mb="> 0, <= 10000")
         for name in ("documents_after", "validation_from"):
             if getattr(self, name) and not is_date(getattr(self, name)):
                 raise InputError(f"--{name} {getattr(self, name)}: is a date like 2026-11-20")

@@ -17,7 +17,7 @@ import scipy.sparse as sparse
 from tqdm.auto import tqdm
 
 from shared.blocks import open_blocks
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.tokenizer import load_tokenizer
@@ -44,15 +44,8 @@ class VectorArguments:
     seed: int = field(default=42, metadata={"help": "Of the decomposition's start and of the random numbers."})
 
     def __post_init__(self) -> None:
-        for name, wrong in (
-            ("dimensions", not 1 <= self.dimensions <= 4096),
-            ("identity_dimensions", not 0 <= self.identity_dimensions <= 4096),
-            ("window", not 1 <= self.window <= 100),
-            ("context_smoothing", not 0 < self.context_smoothing <= 1),
-            ("frequency_weight", not 0 < self.frequency_weight < 1),
-        ):
-            if wrong:
-                raise InputError(f"--{name} {getattr(self, name)}: out of range; see --help")
+        check_ranges(self, dimensions=">= 1, <= 4096", identity_dimensions=">= 0, <= 4096", window=">= 1, <= 100")
+        check_ranges(self, context_smoothing="> 0, <= 1", frequency_weight="> 0, < 1")
 
 
 def count_neighbours(blocks: np.ndarray, special: np.ndarray, words: int, window: int) -> tuple[Any, np.ndarray]:
