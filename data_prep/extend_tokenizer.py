@@ -9,16 +9,14 @@ per word on held-out documents with and without them. The same input gives the s
 --model_name_or_path OLD_MODEL --tokenizer_name NEW` goes on from there.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.tokens.extension import check_extensible, place_words, write_extended
-from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
+from data_prep.tokens.measure import describe_tokenizer, print_rows, read_apart
 from data_prep.tokens.new_words import find_new_words, kind_of
-from data_prep.tokens.pieces import cut
 from shared.command_line import check_ranges, run_script
-from shared.documents import HELP, Documents, is_held_out
+from shared.documents import HELP, Documents
 from shared.errors import InputError
 from shared.files import atomic_folder, write_json
 from shared.tokenizer import UNUSED, load_tokenizer, tokenizer_hash
@@ -46,33 +44,17 @@ class ExtensionArguments:
         check_ranges(self, min_count=">= 1", min_pieces=">= 2", max_new_words=">= 1", validation_fraction=">= 0, < 1")
 
 
-class Texts:
-    """The documents to count, in pieces; what is held out is kept for the report."""
-
-    def __init__(self, documents: Documents, validation_fraction: float, quiet: bool = False) -> None:
-        self.documents, self.validation_fraction, self.quiet = documents, validation_fraction, quiet
-        self.held_out: list[str] = []
-        self.read = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self.documents.progress("Counting words", disable=self.quiet):
-            self.read += 1
-            if not is_held_out(text, self.validation_fraction):
-                yield from cut(text)
-            elif len(self.held_out) < HELD_OUT_DOCUMENTS:
-                self.held_out.append(text[:HELD_OUT_CHARACTERS])
-
-
 def main(args: ExtensionArguments) -> dict[str, Any]:
     documents = Documents(args.input, args.dataset_name, args.dataset_config_name)
     old = load_tokenizer(args.tokenizer_name)
     check_extensible(old, args.grow)
     documents.check_output(args.output_dir)
 
-    texts = Texts(documents, args.validation_fraction)
+    held_out: list[str] = []
+    texts = read_apart(documents, held_out, args.validation_fraction, "Counting words")
     words, total = find_new_words(old, texts, args.min_count, args.min_pieces)
-    source = args.dataset_name or ", ".join(args.input)
-    if not texts.read:
+    if not total and not held_out:
+        source = args.dataset_name or ", ".join(args.input)
         raise InputError(f"--input {source}: there is no text; give another, or go on with {args.tokenizer_name}")
     places = place_words(old, words[: args.max_new_words], args.grow)
     report: dict[str, Any] = {
@@ -80,7 +62,7 @@ def main(args: ExtensionArguments) -> dict[str, Any]:
         "old_tokenizer_sha256": tokenizer_hash(old),
         "input": documents.describe(),
         "settings": {name: getattr(args, name) for name in ("min_count", "min_pieces", "max_new_words", "grow")},
-        "held_out_documents": len(texts.held_out),
+        "held_out_documents": len(held_out),
         "skipped": dict(documents.skipped),
         "found": len(words),
         "words": [{"id": number, **vars(word)} for number, word in places.items()],
@@ -88,8 +70,8 @@ def main(args: ExtensionArguments) -> dict[str, Any]:
     with atomic_folder(args.output_dir) as folder:
         new = write_extended(old, places, total, folder)
         report["unused_entries_left"] = sum(UNUSED.fullmatch(token) is not None for token in new.get_vocab())
-        if any(text.split() for text in texts.held_out):
-            report |= {"old": describe_tokenizer(old, texts.held_out), "new": describe_tokenizer(new, texts.held_out)}
+        if any(text.split() for text in held_out):
+            report |= {"old": describe_tokenizer(old, held_out), "new": describe_tokenizer(new, held_out)}
         write_json(folder / "report.json", report)
     left = min(len(words), args.max_new_words) - len(places)
     print(

@@ -18,10 +18,9 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 
 from data_prep.tokens.characters import FEWEST, Characters, bert_normalizer, check_room
-from data_prep.tokens.measure import HELD_OUT_CHARACTERS, HELD_OUT_DOCUMENTS, describe_tokenizer, print_rows
-from data_prep.tokens.pieces import cut
+from data_prep.tokens.measure import describe_tokenizer, print_rows, read_apart
 from shared.command_line import check_ranges, refuse_flags, run_script
-from shared.documents import HELP, Documents, is_held_out
+from shared.documents import HELP, Documents
 from shared.errors import InputError
 from shared.files import CACHE, atomic_folder, content_hash, write_json
 from shared.tokenizer import load_tokenizer, with_unused
@@ -84,14 +83,10 @@ def train_tokenizer(documents: Documents, args: TokenizerArguments, quiet: bool 
     held_out: list[str] = []
 
     def texts(description: str) -> Iterator[str]:
-        held_out.clear()
         empty = True
-        for text in documents.progress(description, disable=quiet):
-            if not is_held_out(text, args.validation_fraction):
-                empty = empty and text.isspace()
-                yield from cut(text)
-            elif len(held_out) < HELD_OUT_DOCUMENTS:
-                held_out.append(text[:HELD_OUT_CHARACTERS])
+        for piece in read_apart(documents, held_out, args.validation_fraction, description, quiet):
+            empty = empty and piece.isspace()
+            yield piece
         if empty:
             why = f"--validation_fraction {args.validation_fraction}: all text is held out; lower it or add text"
             raise InputError(why if held_out else "there is no text to train a tokenizer on; name other files")

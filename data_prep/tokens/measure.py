@@ -1,15 +1,29 @@
-"""What a tokenizer makes of texts."""
+"""The texts that a tokenizer is made of, those kept apart, and what it makes of them."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from data_prep.tokens.characters import Characters
-from data_prep.tokens.pieces import cut_for
+from data_prep.tokens.pieces import cut, cut_for
+from shared.documents import Documents, is_held_out
 from shared.tokenizer import raw_text_encoder
 
 MOST_UNKNOWN = 0.01  # share of unknown tokens above which a tokenizer is warned of
 HELD_OUT_DOCUMENTS = 2000  # the report reads at most this many,
 HELD_OUT_CHARACTERS = 100_000  # and at most this much of each
+
+
+def read_apart(
+    documents: Documents, held_out: list[str], validation_fraction: float, description: str, quiet: bool = False
+) -> Iterator[str]:
+    """Yield the documents that are not held out, in pieces; `held_out` gets the beginning of those that are."""
+    held_out.clear()
+    for text in documents.progress(description, disable=quiet):
+        if not is_held_out(text, validation_fraction):
+            yield from cut(text)
+        elif len(held_out) < HELD_OUT_DOCUMENTS:
+            held_out.append(text[:HELD_OUT_CHARACTERS])
 
 
 def describe_tokenizer(tokenizer: Any, texts: list[str]) -> dict[str, float]:

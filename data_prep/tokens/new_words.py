@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,14 @@ class WordCounts:
 
     def at_least(self, fewest: int) -> Iterator[tuple[str, int]]:
         """Yield (word, count) of those that occur `fewest` times, in the order of the words."""
+        first = itemgetter(0)
         with ExitStack() as stack:
             files = [stack.enter_context(open(file, encoding="utf-8")) for file in self.files]
             runs: list[Iterable[Any]] = [map(json.loads, file) for file in files]
-            for word, group in groupby(merge(*runs, sorted(self.words.items()), key=lambda pair: pair[0]), _first):
+            for word, group in groupby(merge(*runs, sorted(self.words.items()), key=first), first):
                 count = sum(count for _, count in group)
                 if count >= fewest:
                     yield word, count
-
-
-def _first(pair: Any) -> str:
-    return str(pair[0])
 
 
 def find_new_words(
