@@ -3,14 +3,14 @@
     python data_prep/pack_dataset.py --input corpus.parquet --tokenizer_name data/tokenizer --output_dir data/packed
 
 Reads parquet, JSON lines or text files (blank lines separate documents), folders of them, or a dataset of the Hub, as
-a stream. Writes train.npy and
-validation.npy (one row a block, 2 bytes a token where the vocabulary allows), the tokenizer, and manifest.json: hashes
-of tokenizer and sources, counts of documents, tokens and bytes. What is written depends on input and settings alone.
+a stream. Writes train.npy and validation.npy (one row a block, 2 bytes a token where the vocabulary allows), the
+tokenizer, and manifest.json: hashes of tokenizer and sources, counts of documents, tokens and bytes. What is written
+depends on input and settings alone.
 """
 
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -106,7 +106,6 @@ def pack_dataset(
     sources = documents.describe()
     dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
     names = ["train", "validation"] if validation_fraction else ["train"]
-    skipped: Counter[str] = Counter()
     with atomic_folder(output_dir) as folder:
         writers = {
             name: BlockWriter(folder / f"{name}.npy", max_seq_length, special, tokenizer.pad_token_id, dtype)
@@ -117,15 +116,14 @@ def pack_dataset(
                 split = "validation" if is_held_out(text, validation_fraction) else "train"
                 writers[split].add(ids, utf8_bytes(text))
             else:
-                skipped["no token in text"] += 1
+                documents.skipped["no token in text"] += 1
         splits = {name: writer.close() for name, writer in writers.items()}
         for name, facts in splits.items():
             if not facts["blocks"]:
                 raise InputError(
                     f"no document for the {name} split: there are {sum(s['documents'] for s in splits.values())} in "
                     f"all at --validation_fraction {validation_fraction}: change it or add text (in a text file blank "
-                    "lines separate documents); "
-                    f"skipped: {dict(documents.skipped)}"
+                    f"lines separate documents); skipped: {dict(documents.skipped)}"
                 )
         manifest = {
             "format": FORMAT,
@@ -134,7 +132,7 @@ def pack_dataset(
             "tokenizer": {"sha256": tokenizer_hash(tokenizer), "vocab_size": len(tokenizer)},
             "validation_fraction": validation_fraction,
             "splits": splits,
-            "skipped": dict(sorted((documents.skipped + skipped).items())),
+            "skipped": dict(sorted(documents.skipped.items())),
             "sources": sources,
         }
         write_json(folder / "manifest.json", manifest | {"hash": content_hash(manifest)})
