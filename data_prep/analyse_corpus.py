@@ -106,7 +106,7 @@ def analyse(output_dir: str, args: AnalysisArguments, manifest: dict[str, Any]) 
         },
         "rises": risers,
         "dates": {kind: months_of(tallies.small[kind], snapshots) for kind in ("date", "last_modified")},
-        "languages": {name: tallies.small["language"].get(name, {}) for name in snapshots},
+        "languages": {name: tallies.small["language"][name] for name in snapshots},
         "domains": {
             "distinct_counted": len(domains),
             "top": sorted(
@@ -116,8 +116,8 @@ def analyse(output_dir: str, args: AnalysisArguments, manifest: dict[str, Any]) 
             "correlation": correlations(domains, snapshots),
         },
         "duplicates": {kind: overlaps(output_dir, kind, snapshots) for kind in ("url", "text")},
-        "lengths": {name: quantiles(tallies.small["words"].get(name, {})) for name in snapshots},
-        "length_histogram": {name: tallies.small["words"].get(name, {}) for name in snapshots},
+        "lengths": {name: quantiles(tallies.small["words"][name]) for name in snapshots},
+        "length_histogram": {name: tallies.small["words"][name] for name in snapshots},
         "stages": [{key: step[key] for key in ("stage", "counts")} for step in manifest["history"]],
     }
 

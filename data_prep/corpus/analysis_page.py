@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_prep.corpus.card import cell
 from shared.files import write_text
 from shared.markdown import markdown_table
@@ -134,24 +136,18 @@ def _duplicates(analysis: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def similarity(facts: dict[str, Any], kind: str) -> list[list[float | None]]:
-    """Jaccard's index or the containment of each two snapshots; None where one has nothing."""
-    shared, distinct = facts["shared"], facts["distinct"]
-    return [
-        [
-            (shared[i][j] / (distinct[i] + distinct[j] - shared[i][j] if kind == "jaccard" else distinct[i]))
-            if distinct[i] and distinct[j]
-            else None
-            for j in range(len(distinct))
-        ]
-        for i in range(len(distinct))
-    ]
+def similarity(facts: dict[str, Any], kind: str) -> np.ndarray:
+    """Jaccard's index or the containment of each two snapshots; NaN where one has nothing."""
+    shared, row, column = np.array(facts["shared"]), np.array(facts["distinct"])[:, None], np.array(facts["distinct"])
+    size = row + column - shared if kind == "jaccard" else row
+    return np.where((row > 0) & (column > 0), shared / np.maximum(size, 1), np.nan)
 
 
 def greatest_similarity(facts: dict[str, Any]) -> float:
     """The greatest containment of one snapshot in another."""
-    values = similarity(facts, "containment")
-    return max((v or 0.0 for i, row in enumerate(values) for j, v in enumerate(row) if i != j), default=0.0)
+    values = np.nan_to_num(similarity(facts, "containment"))
+    np.fill_diagonal(values, 0)
+    return float(values.max())
 
 
 def _stages(analysis: dict[str, Any]) -> str:
@@ -170,9 +166,10 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else ""
 
 
-def _matrix(names: list[str], values: list[list[float | None]], form: str) -> str:
+def _matrix(names: list[str], values: Any, form: str) -> str:
+    table = np.array(values, dtype=float)  # None is no number
     rows = [
-        (cell(name), *("" if value is None else form.format(value) for value in row))
-        for name, row in zip(names, values, strict=True)
+        (cell(name), *("" if np.isnan(value) else form.format(value) for value in row))
+        for name, row in zip(names, table, strict=True)
     ]
     return markdown_table(("", *map(cell, names)), rows)

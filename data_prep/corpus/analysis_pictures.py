@@ -1,7 +1,10 @@
 """The pictures of analyse_corpus.py."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data_prep.corpus.analysis_page import MANY, greatest_similarity, similarity
 from data_prep.corpus.counts import bin_start
@@ -61,11 +64,8 @@ def draw_rises(analysis: dict[str, Any]) -> Any:
         fallers = [row for row in entry["fallers"][:15] if row["z"] < 0]
         rows = fallers[::-1] + rows if len(rows) < 25 else fallers[:15] + rows
         rows.sort(key=lambda row: row["z"])
-        axes.barh(
-            range(len(rows)),
-            [row["z"] for row in rows],
-            color=["#c44e52" if row["z"] < 0 else "#4c72b0" for row in rows],
-        )
+        colours = ["#c44e52" if row["z"] < 0 else "#4c72b0" for row in rows]
+        axes.barh(range(len(rows)), [row["z"] for row in rows], color=colours)
         axes.set_yticks(range(len(rows)), [row["word"] for row in rows])
         axes.set(
             title=f"{entry['first']} to {entry['last']}",
@@ -91,7 +91,7 @@ def draw_dates(analysis: dict[str, Any]) -> Any:
             months = [str(year) for year in range(years[0], years[-1] + 1)]
             groups = {name: _by_year(counts) for name, counts in groups.items()}
         if len(groups) > MANY // 2:
-            groups = {f"all {len(groups)} snapshots": _sum(groups.values())}
+            groups = {f"all {len(groups)} snapshots": sum(map(Counter, groups.values()), Counter())}
         bottom = [0] * len(months)
         for name, counts in groups.items():
             heights = [counts.get(month, 0) for month in months]
@@ -132,8 +132,7 @@ def draw_duplicates(analysis: dict[str, Any]) -> Any:
     grid = figure.subplots(1, len(shown), squeeze=False)
     for axes, (kind, facts) in zip(grid[0], shown.items(), strict=True):
         values = similarity(facts, "containment")
-        for index in range(len(names)):
-            values[index][index] = None  # always 1: it would take all the colour
+        np.fill_diagonal(values, np.nan)  # always 1: it would take all the colour
         _heat(axes, names, values, f"share of the row's {kind}s in the column", 0, greatest_similarity(facts))
     return figure
 
@@ -142,18 +141,18 @@ def draw_lengths(analysis: dict[str, Any]) -> Any:
     """How long documents are, in words."""
     histograms = analysis["length_histogram"]
     if len(histograms) > MANY // 2:
-        histograms = {f"all {len(histograms)} snapshots": _sum(histograms.values())}
+        histograms = {f"all {len(histograms)} snapshots": sum(map(Counter, histograms.values()), Counter())}
     figure = new_figure(9, 4.5)
     axes = figure.subplots()
     for name, counts in histograms.items():
         total = sum(counts.values())
-        bins: dict[int, int] = {}  # three of the fine bins together, or short documents would look like a comb
+        bins: Counter[int] = Counter()  # three of the fine bins together, or short documents would look like a comb
         for key, count in counts.items():
-            bins[int(key) // 3] = bins.get(int(key) // 3, 0) + count
+            bins[int(key) // 3] += count
         numbers = range(min(bins), max(bins) + 1)
         axes.plot(
             [bin_start(3 * number) + 1 for number in numbers],
-            [100 * bins.get(number, 0) / total for number in numbers],
+            [100 * bins[number] / total for number in numbers],
             label=name,
             drawstyle="steps-post",
         )
@@ -170,11 +169,12 @@ def draw_stages(analysis: dict[str, Any]) -> Any:
         return None
     from matplotlib import colormaps
 
-    totals: dict[str, int] = {}
-    for step in stages:
-        for reason, count in (*step["counts"]["dropped"].items(), *step["counts"]["bad"].items()):
-            totals[reason] = totals.get(reason, 0) + count
+    outcomes = [Counter(step["counts"]["dropped"]) + Counter(step["counts"]["bad"]) for step in stages]
+    totals = sum(outcomes, Counter())
     reasons = sorted(totals, key=lambda reason: (-totals[reason], reason))[:SHOWN_REASONS]
+    for step, counts in zip(stages, outcomes, strict=True):
+        counts["other reasons"] = sum(count for reason, count in counts.items() if reason not in reasons)
+        counts["kept"] = step["counts"]["kept"]
     figure = new_figure(10, 1.5 + 0.6 * len(stages))
     axes = figure.subplots()
     labels = [f"{number + 1}. {step['stage']}" for number, step in enumerate(stages)]
@@ -185,17 +185,7 @@ def draw_stages(analysis: dict[str, Any]) -> Any:
         "#bbbbbb",
     ]
     for name, colour in zip(["kept", *reasons, "other reasons"], colours, strict=True):
-        widths = []
-        for step in stages:
-            counts = step["counts"]
-            dropped = {**counts["dropped"], **counts["bad"]}
-            if name == "kept":
-                value = counts["kept"]
-            elif name == "other reasons":
-                value = sum(count for reason, count in dropped.items() if reason not in reasons)
-            else:
-                value = dropped.get(name, 0)
-            widths.append(100 * value / counts["in"])
+        widths = [100 * counts[name] / step["counts"]["in"] for step, counts in zip(stages, outcomes, strict=True)]
         if any(widths):
             axes.barh(labels, widths, left=left, color=colour, label=name[:50])
         left = [low + width for low, width in zip(left, widths, strict=True)]
@@ -205,21 +195,18 @@ def draw_stages(analysis: dict[str, Any]) -> Any:
     return figure
 
 
-def _heat(
-    axes: Any, names: list[str], values: list[list[float | None]], title: str, least: float, most: float
-) -> None:
-    shown = [[float("nan") if value is None else value for value in row] for row in values]
+def _heat(axes: Any, names: list[str], values: Any, title: str, least: float, most: float) -> None:
+    shown = np.array(values, dtype=float)  # None is no number
     image = axes.imshow(shown, vmin=least, vmax=most, cmap="viridis" if least == 0 else "RdBu")
     axes.set_title(title)
     _name_ticks(axes, names)
     axes.set_yticks(axes.get_xticks(), [label.get_text() for label in axes.get_xticklabels()])
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
     if len(names) <= MANY // 2:
-        for y, row in enumerate(shown):
-            for x, value in enumerate(row):
-                if value == value:
-                    dark = value < 0.6 * most if least == 0 else abs(value) > 0.6
-                    axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
+        for (y, x), value in np.ndenumerate(shown):
+            if value == value:
+                dark = value < 0.6 * most if least == 0 else abs(value) > 0.6
+                axes.text(x, y, f"{value:.2g}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
 
 
 def _name_ticks(axes: Any, names: list[str]) -> None:
@@ -243,15 +230,7 @@ def _all_months(months: list[str]) -> list[str]:
 
 
 def _by_year(months: dict[str, int]) -> dict[str, int]:
-    years: dict[str, int] = {}
+    years: Counter[str] = Counter()
     for month, count in months.items():
-        years[month[:4]] = years.get(month[:4], 0) + count
+        years[month[:4]] += count
     return years
-
-
-def _sum(tables: Any) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for counts in tables:
-        for key, count in counts.items():
-            total[key] = total.get(key, 0) + count
-    return total

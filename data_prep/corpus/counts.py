@@ -11,10 +11,9 @@ import hashlib
 import math
 import re
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.corpus.words import words_in_pieces
-from data_prep.engine.stage import PART_BYTES, Part, Task, file_facts, new_counts
+from data_prep.engine.stage import PART_BYTES, Part, Task, add_counts, file_facts, new_counts
 from shared.files import atomic_file
 from shared.rows import STATE, read_rows
 
@@ -34,8 +33,8 @@ MOST_KEYS = {"word": 400_000, "domain": 50_000}  # buckets that the second pass 
 STEP = math.log(1.05)  # of the length histogram
 COUNTS = pa.schema(
     {
-        "kind": pa.dictionary(pa.int32(), pa.string()),
-        "snapshot": pa.dictionary(pa.int32(), pa.string()),
+        "kind": pa.string(),
+        "snapshot": pa.string(),
         "key": pa.string(),
         "bucket": pa.uint32(),
         "count": pa.int64(),
@@ -98,22 +97,20 @@ class CountDocuments:
 
     def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
         assert task.source is not None
-        part, tallies, hashes, size, records = Part(position, 0.0, new_counts(), {}), {}, [], 0, 0
+        part, tallies, hashes = Part(position, 0.0, new_counts(), {}), {}, []
         for at, share, row, problem in read_rows(task.source, position):
             part.position, part.share = at, share
             part.counts["in"] += 1
-            records += 1
             if row is None:
                 part.counts["bad"][problem] += 1
             else:
                 part.counts["kept"] += 1
-                size += (text_bytes := len(row["text"].encode()))
-                part.counts["text_bytes"] += text_bytes
+                part.counts["text_bytes"] += len(row["text"].encode())
                 self._count(row, tallies, hashes)
-            if records >= self.part_records or size >= PART_BYTES:
+            if part.counts["in"] >= self.part_records or part.counts["text_bytes"] >= PART_BYTES:
                 yield self._write(task, number, tallies, hashes, part)
                 number += 1
-                part, tallies, hashes, size, records = Part(at, share, new_counts(), {}), {}, [], 0, 0
+                part, tallies, hashes = Part(at, share, new_counts(), {}), {}, []
         part.share, part.last = 1.0, True
         yield self._write(task, number, tallies, hashes, part)
 
@@ -163,9 +160,9 @@ class CountDocuments:
         part.files[name] = file_facts(Path(self.output_dir, name), len(rows))
         names = sorted({snapshot for snapshot, _, _ in hashes})
         name = f"{STATE}/hashes/{task.name}-{number:05d}.npz"
-        with atomic_file(Path(self.output_dir, name)) as temporary, open(temporary, "wb") as out:
+        with atomic_file(Path(self.output_dir, name)) as temporary:
             np.savez(
-                out,
+                temporary,
                 names=np.array(names, dtype=str),
                 snapshot=np.array([names.index(snapshot) for snapshot, _, _ in hashes], dtype=np.uint16),
                 url=np.array([url for _, url, _ in hashes], dtype=np.uint64),
@@ -184,19 +181,15 @@ class Tallies:
 
     def __init__(self, output_dir: str) -> None:
         self.files = sorted(Path(output_dir, STATE, "counts").glob("[0-9]*.parquet"))
-        self.small: dict[str, dict[str, dict[str, int]]] = {
-            kind: {}
-            for kind in ("totals", "words", "date", "last_modified", "language", "term_documents", "term_uses")
-        }
+        self.small: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
         self.buckets = {kind: np.zeros(BUCKETS, dtype=np.int64) for kind in MOST_KEYS}
-        for table in self._tables():
+        for table in map(pq.read_table, self.files):
             for kind, buckets in self.buckets.items():
                 rows = table.filter(pc.equal(table["kind"], kind))
                 np.add.at(buckets, rows["bucket"].to_numpy(), rows["count"].to_numpy())
             rest = table.filter(pc.invert(pc.is_in(table["kind"], pa.array(list(MOST_KEYS)))))
             for row in rest.to_pylist():
-                into = self.small[row["kind"]].setdefault(row["snapshot"], {})
-                into[row["key"]] = into.get(row["key"], 0) + row["count"]
+                add_counts(self.small, {row["kind"]: {row["snapshot"]: {row["key"]: row["count"]}}})
 
     def largest(self, kind: str, minimum: int, snapshots: set[str]) -> dict[str, dict[str, int]]:
         """{key: {snapshot: count}} of the keys that may have `minimum` or more in all; counts of `snapshots` alone."""
@@ -205,7 +198,7 @@ class Tallies:
         least = max(minimum, int(np.partition(buckets, -most)[-most]) if most < BUCKETS else 0, 1)
         wanted = pa.array(np.flatnonzero(buckets >= least).astype(np.uint32))
         found: dict[str, dict[str, int]] = {}
-        for table in self._tables():
+        for table in map(pq.read_table, self.files):
             here = pc.and_(
                 pc.equal(table["kind"], kind), pc.is_in(table["snapshot"], pa.array(sorted(snapshots), pa.string()))
             )
@@ -217,16 +210,9 @@ class Tallies:
                 into[snapshot] = into.get(snapshot, 0) + count
         return found
 
-    def _tables(self) -> Iterator[pa.Table]:
-        for path in self.files:
-            table = pq.read_table(path)
-            for name in ("kind", "snapshot"):
-                table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
-            yield table
-
 
 def overlaps(output_dir: str, kind: str, snapshots: list[str]) -> dict[str, Any]:
-    """How many distinct URLs or texts ("url", "text") two snapshots share; exact, a range of hashes at a time.
+    """How many distinct URLs or texts ("url", "text") two snapshots share; exact, a part of the hashes at a time.
 
     `documents` counts those that have one, `distinct` and `shared` are per snapshot and per pair of them.
     """
@@ -234,25 +220,23 @@ def overlaps(output_dir: str, kind: str, snapshots: list[str]) -> dict[str, Any]
 
     files = sorted(Path(output_dir, STATE, "hashes").glob("[0-9]*.npz"))
     number = {name: index for index, name in enumerate(snapshots)}
-    documents = np.zeros(len(snapshots), dtype=np.int64)
-    for path in files:
+
+    def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """The hashes of a part, and the number of the snapshot of each."""
         with np.load(path) as part:
             own = np.array([number[name] for name in part["names"].tolist()], dtype=np.int64)
-            documents += np.bincount(own[part["snapshot"][part[kind] != 0]], minlength=len(snapshots))
-    ranges = max(math.ceil(int(documents.sum()) / HASHES_AT_ONCE), 1)
+            present = part[kind] != 0
+            return part[kind][present], own[part["snapshot"][present]]
+
+    documents = sum(np.bincount(owners, minlength=len(snapshots)) for _, owners in map(read, files))
+    lots = math.ceil(int(documents.sum()) / HASHES_AT_ONCE)
     shared = np.zeros((len(snapshots), len(snapshots)), dtype=np.int64)
-    edges = [(2**64 * index // ranges) for index in range(ranges)] + [2**64 - 1]
-    for low, high in pairwise(edges):
-        hashes, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for path in files:
-            with np.load(path) as part:
-                values = part[kind]
-                own = np.array([number[name] for name in part["names"].tolist()], dtype=np.int64)
-                inside = (values >= np.uint64(max(low, 1))) & (
-                    values <= np.uint64(high if high == edges[-1] else high - 1)
-                )
-                hashes.append(values[inside])
-                owners.append(own[part["snapshot"][inside]])
+    for lot in range(lots):
+        hashes, owners = [], []
+        for values, own in map(read, files):
+            inside = values % np.uint64(lots) == lot
+            hashes.append(values[inside])
+            owners.append(own[inside])
         values, place = np.unique(np.concatenate(hashes), return_inverse=True)
         shape = (len(values), len(snapshots))
         owner = np.concatenate(owners)

@@ -1,6 +1,7 @@
 """Figures from counts: words that rise, months, quantiles of lengths, correlations of domains."""
 
 import math
+from itertools import accumulate, combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def rises(counts: dict[str, tuple[int, int]], first: int, last: int, minimum: in
         odds += sign * np.log(with_word / np.maximum(without, 0.5))
         variance += 1 / with_word + 1 / np.maximum(without, 0.5)
     z = odds / np.sqrt(variance)
-    order = np.lexsort((np.arange(len(words)), -z))
+    order = np.argsort(-z, kind="stable")
     return [
         {
             "word": words[index],
@@ -52,17 +53,11 @@ def months_of(counts: dict[str, dict[str, int]], snapshots: list[str]) -> dict[s
     for name in snapshots:
         months = dict(sorted(counts.get(name, {}).items()))
         unknown = months.pop("unknown", 0)
-        total, passed, median = sum(months.values()), 0, None
-        for month, count in months.items():
-            passed += count
-            if passed * 2 >= total:
-                median = month
-                break
-        names = list(months)
+        total, passed = sum(months.values()), zip(months, accumulate(months.values()), strict=True)
         found[name] = {
-            "first": names[0] if names else None,
-            "median": median,
-            "last": names[-1] if names else None,
+            "first": min(months, default=None),
+            "median": next((month for month, count in passed if count * 2 >= total), None),
+            "last": max(months, default=None),
             "unknown": unknown,
             "months": months,
         }
@@ -72,15 +67,11 @@ def months_of(counts: dict[str, dict[str, int]], snapshots: list[str]) -> dict[s
 def quantiles(histogram: dict[str, int]) -> dict[str, float]:
     """Percentiles of the words in a document, to within the 5% of a bin."""
     bins = sorted((int(key), count) for key, count in histogram.items())
-    total = sum(count for _, count in bins)
+    passed = np.cumsum([count for _, count in bins])
     found = {}
     for percent in (1, 5, 25, 50, 75, 95, 99):
-        passed = 0
-        for number, count in bins:
-            passed += count
-            if passed >= total * percent / 100:
-                found[str(percent)] = round(math.sqrt((bin_start(number) + 1) * (bin_start(number + 1) + 1)) - 1)
-                break
+        number, _ = bins[np.searchsorted(passed, passed[-1] * percent / 100)]
+        found[str(percent)] = round(math.sqrt((bin_start(number) + 1) * (bin_start(number + 1) + 1)) - 1)
     return found
 
 
@@ -89,28 +80,19 @@ def correlations(domains: dict[str, dict[str, int]], snapshots: list[str]) -> di
 
     Over the domains that either of the two has; None where they are fewer than `ENOUGH_DOMAINS` or all equal.
     """
+    from scipy.stats import rankdata
+
     table = np.array([[counts.get(name, 0) for name in snapshots] for counts in domains.values()], dtype=float)
     table = table.reshape(len(domains), len(snapshots))
-    found: dict[str, list[list[float | None]]] = {"pearson": [], "spearman": []}
-    for one in range(len(snapshots)):
-        for rows in found.values():
-            rows.append([None] * len(snapshots))
-        for other in range(one + 1):
-            both = np.log1p(table[(table[:, one] > 0) | (table[:, other] > 0)][:, [one, other]])
-            if len(both) < ENOUGH_DOMAINS:
-                continue
-            for kind, columns in (("pearson", both), ("spearman", np.apply_along_axis(_ranks, 0, both))):
-                if one == other:
-                    value = 1.0
-                elif columns.std(axis=0).min() > 0:
-                    value = round(float(np.corrcoef(columns.T)[0, 1]), 4)
-                else:
-                    continue
+    found: dict[str, list[list[float | None]]] = {
+        kind: [[None] * len(snapshots) for _ in snapshots] for kind in ("pearson", "spearman")
+    }
+    for one, other in combinations_with_replacement(range(len(snapshots)), 2):
+        both = np.log1p(table[(table[:, one] > 0) | (table[:, other] > 0)][:, [one, other]])
+        if len(both) < ENOUGH_DOMAINS:
+            continue
+        for kind, columns in (("pearson", both), ("spearman", rankdata(both, axis=0))):
+            if one == other or columns.std(axis=0).min() > 0:
+                value = 1.0 if one == other else round(float(np.corrcoef(columns.T)[0, 1]), 4)
                 found[kind][one][other] = found[kind][other][one] = value
     return found
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
