@@ -53,9 +53,7 @@ class ReportArguments:
     blimp: str | None = field(default=None, metadata={"help": "What run_blimp.py wrote."})
     probes: str | None = field(default=None, metadata={"help": "What run_probes.py wrote."})
     cpu_benchmark: str | None = field(default=None, metadata={"help": "What run_cpu_benchmark.py wrote."})
-    months: list[str] = field(
-        default_factory=list, metadata={"help": "Updates in a row: the folders that make update wrote, oldest first."}
-    )
+    months: list[str] = field(default_factory=list, metadata={"help": "Folders of make update, oldest first."})
     data: str | None = field(default=None, metadata={"help": "The corpus, for its data card (README.md)."})
     device_watts: float | None = field(
         default=None, metadata={"help": "Power of one device (GPU, or the whole CPU) under load, to estimate energy."}

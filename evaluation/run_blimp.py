@@ -44,15 +44,11 @@ MOST_MEMBERS = 1000
 
 @dataclass
 class BlimpArguments:
-    models: list[str] = field(
-        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
-    )
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
     input: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
     output_dir: str = field(default="runs/blimp", metadata={"help": "The folder for results, table and picture."})
     max_samples: int | None = field(default=None, metadata={"help": "The first N pairs of each paradigm (UID)."})
-    within_word: bool = field(
-        default=True, metadata={"help": "Hide the rest of a word with each of its tokens (Kauf and Ivanova, 2023)."}
-    )
+    within_word: bool = field(default=True, metadata={"help": "Hide the rest of a word with each token."})
 
     def __post_init__(self) -> None:
         check_ranges(self, max_samples=">= 1")

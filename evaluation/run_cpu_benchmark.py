@@ -45,7 +45,7 @@ PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 @dataclass
 class CpuBenchmarkArguments:
-    models: list[str] = field(metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."})
+    models: list[str] = field(metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
     output_dir: str = field(metadata={"help": "A new folder for tables and exported models."})
     variants: list[str] = field(
         default_factory=lambda: ["eager", "torch_int8", "onnx", "onnx_int8"],
@@ -63,9 +63,7 @@ class CpuBenchmarkArguments:
     label_column: str = field(default="label", metadata={"help": "The column of the label."})
     max_samples: int | None = field(default=None, metadata={"help": "Compare on the first N rows only."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of a row that is compared; longer are cut."})
-    seq_lengths: list[int] = field(
-        default_factory=lambda: [16, 64, 128], metadata={"help": "Tokens of the rows that are timed."}
-    )
+    seq_lengths: list[int] = field(default_factory=lambda: [16, 64, 128], metadata={"help": "Tokens of timed rows."})
     threads: list[int] = field(default_factory=list, metadata={"help": "Threads. Default: 1, and all cores."})
     batch_size: int = field(default=32, metadata={"help": "Rows at once for throughput and for the comparison."})
     rounds: int = field(default=5, metadata={"help": "Rounds in which all variants take turns."})

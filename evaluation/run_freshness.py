@@ -47,9 +47,7 @@ NEW_WORDS = str(Path(__file__).parent / "masked" / "new_words.yaml")
 
 @dataclass
 class FreshnessArguments:
-    models: list[str] = field(
-        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
-    )
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
     cutoff: list[str] = field(
         default_factory=list,
         metadata={"help": "Date of the newest training text: of each model, or of the first one alone, the old one."},

@@ -45,17 +45,13 @@ from shared.training.memory import keep_memory
 
 @dataclass
 class ProbeArguments:
-    models: list[str] = field(
-        default_factory=list, metadata={"help": "Checkpoints: folders or Hub ids, or NAME=FOLDER."}
-    )
+    models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
     copy_text: list[str] = field(
         default_factory=list, metadata={"help": "Text for the copy probe: files, folders. Default: that of --stsb."}
     )
-    stsb: str | None = field(
-        default=None, metadata={"help": "Pairs of sentences with scores: a file, a folder or an id of the Hub."}
-    )
+    stsb: str | None = field(default=None, metadata={"help": "Scored pairs of sentences: file, folder or Hub id."})
     text: list[str] = field(
-        default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
+        default_factory=list, metadata={"help": "Text: files or folders; or one of packed blocks."}
     )
     blimp: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
     cloze: str | None = field(default=None, metadata={"help": "Dated sentences with a gap: a file or a folder."})
