@@ -14,13 +14,9 @@ A word is new in a slice if some of its training documents hold it and none befo
 words are measured apart: there a model that has read the slice must be ahead.
 """
 
-import json
-import os
 import re
 import resource
 import shlex
-import subprocess
-import sys
 import zlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -31,16 +27,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from evaluation.bench.variants import run_quietly
 from evaluation.masked.text_sample import SENTENCE_END
 from evaluation.report.months import series_table
 from shared.command_line import run_script
 from shared.documents import is_held_out
-from shared.errors import InputError, RunError
-from shared.files import atomic_file, write_json, write_report
+from shared.errors import InputError
+from shared.files import atomic_file, read_json, write_json, write_report
 from shared.rows import find_sources
 from shared.training.environment import hardware, versions
 
-ROOT = Path(__file__).parents[2]
 PATHS = ("input", "output_dir", "cloze", "dataset_root")  # of one machine: not in the result file
 WORD = re.compile(r"[^\W\d_]{3,}")
 ENOUGH = 5  # documents that hold a new word, or it may be a slip of the pen
@@ -100,7 +96,7 @@ class Series:
     def __init__(self, args: SeriesArguments) -> None:
         self.args, self.folder, self.first = args, Path(args.output_dir).resolve(), args.years[0]
         self.file = self.folder / "done.json"
-        self.done = json.loads(self.file.read_text(encoding="utf-8")) if self.file.is_file() else {}
+        self.done = read_json(self.file) if self.file.is_file() else {}
 
     def run(self, script: str, output: Path, *flags: Any) -> Path:
         """Run a script unless it has been with these flags; note how long it took. Raises RunError if it fails."""
@@ -109,16 +105,7 @@ class Series:
             return output
         print(f"{name}: {script}", flush=True)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, *words, "--output_dir", str(output)],
-            cwd=ROOT,
-            env=os.environ | {"TQDM_DISABLE": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            raise RunError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        run_quietly([*words, "--output_dir", str(output)], {})
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         self.done[name] = {"words": words, "seconds": round(seconds, 1)}
@@ -244,18 +231,18 @@ class Series:
         flags = ["--held_out", 1, "--max_samples", SENTENCES_OF_A_YEAR, *common, *cutoffs]
         flags += ["--input", *self.sentences()]
         words = self.run("evaluation/run_freshness.py", place / "sentences", *flags)
-        dated, cloze = read(freshness / "freshness.json")["text"], {}
+        dated, cloze = read_json(freshness / "freshness.json")["text"], {}
         if self.args.cloze:
             flags = ["--cloze", Path(self.args.cloze).resolve(), "--models", *models]
-            cloze = read(self.run("evaluation/run_probes.py", place / "cloze", *flags) / "probes.json")["models"]
+            cloze = read_json(self.run("evaluation/run_probes.py", place / "cloze", *flags) / "probes.json")["models"]
         found = {}
         for path, year in models.items():
             name, step = path.name, self.done[path.relative_to(self.folder).as_posix()]
-            row = {"text_to": year, "tokens": read(path / "train_results.json")["train_tokens"]}
+            row = {"text_to": year, "tokens": read_json(path / "train_results.json")["train_tokens"]}
             row |= {"seconds": step["seconds"], "gain": dated.get("gains", {}).get(name)}
-            row["new_words"] = read(words / "freshness.json")["text"]["gains"].get(name)
+            row["new_words"] = read_json(words / "freshness.json")["text"]["gains"].get(name)
             for part, periods in (
-                ("old", read(old / "freshness.json")["text"]["periods"]),
+                ("old", read_json(old / "freshness.json")["text"]["periods"]),
                 ("dated", dated["periods"]),
             ):
                 row[part] = {one["name"]: one["models"][name]["bits_per_byte"] for one in periods}
@@ -265,10 +252,6 @@ class Series:
 
 def words_of(text: str) -> list[str]:
     return WORD.findall(text.lower())
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main(args: SeriesArguments) -> dict[str, Any]:
@@ -282,7 +265,9 @@ def main(args: SeriesArguments) -> dict[str, Any]:
         flags = ["--models", place / f"to_{first}", *(place / f"updated_{year}" for year in years), "--tasks"]
         flags += [*args.tasks, "--seeds", *args.task_seeds]
         flags += ["--dataset_root", Path(args.dataset_root).resolve()] if args.dataset_root else []
-        found = read(series.run("evaluation/run_benchmark.py", series.folder / "tasks", *flags) / "benchmark.json")
+        found = read_json(
+            series.run("evaluation/run_benchmark.py", series.folder / "tasks", *flags) / "benchmark.json"
+        )
         report["tasks"] = {key: found[key] for key in ("tasks", "results", "comparisons")}
     report |= {"versions": versions(), "hardware": hardware()}
     table = series_table(report)

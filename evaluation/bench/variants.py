@@ -1,6 +1,5 @@
 """Variants in turns: named on a command line, run once a round, compared round by round."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from shared.errors import InputError, RunError
+from shared.files import read_json
 from shared.training.environment import describe_products
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +42,21 @@ def read_variants(texts: Sequence[str], ours: list[str], stock: list[str] | None
 
 
 def run_variant(command: list[str], flags: dict[str, Any], variables: dict[str, str], folder: Path) -> dict[str, Any]:
-    """Run one script and return its train_results.json and eval_results.json, with the manifest of the run.
-
-    Raises RunError with the end of its output if it fails.
-    """
+    """Run one script and return its train_results.json and eval_results.json, with the manifest of the run."""
     words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", str(value))]
+    run_quietly([*command, *words, "--output_dir", str(folder)], variables)
+    results: dict[str, Any] = read_json(folder / "train_results.json")
+    if (folder / "eval_results.json").is_file():
+        results |= read_json(folder / "eval_results.json")
+    if (folder / "manifest.json").is_file():
+        results["manifest"] = read_json(folder / "manifest.json")
+    return results
+
+
+def run_quietly(words: list[str], variables: dict[str, str]) -> None:
+    """Run a script of this repository. Raises RunError with the end of its output if it fails."""
     done = subprocess.run(
-        [sys.executable, *command, *words, "--output_dir", str(folder)],
+        [sys.executable, *words],
         cwd=ROOT,
         env=os.environ | {"TQDM_DISABLE": "1"} | variables,
         stdout=subprocess.PIPE,
@@ -56,13 +64,7 @@ def run_variant(command: list[str], flags: dict[str, Any], variables: dict[str, 
         text=True,
     )
     if done.returncode:
-        raise RunError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
-    results: dict[str, Any] = json.loads((folder / "train_results.json").read_text(encoding="utf-8"))
-    if (folder / "eval_results.json").is_file():
-        results |= json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
-    if (folder / "manifest.json").is_file():
-        results["manifest"] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return results
+        raise RunError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def middle(rounds: Sequence[dict[str, Any]], key: str) -> float:
