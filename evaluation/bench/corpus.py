@@ -58,8 +58,8 @@ class Material:
     dump: Path | None
 
 
-def our_filter() -> Callable[[str, str | None, float | None], str | None]:
-    """Text, language and its score -> the kept text, or None: the rules of recipes/filter_web.yaml."""
+def our_filter() -> Callable[[dict[str, Any]], str | None]:
+    """A row -> its kept text, or None: the rules of recipes/filter_web.yaml."""
     from data_prep.engine.stage import StageArguments
     from data_prep.filter_documents import FilterArguments, make_step
     from data_prep.quality.splitter import WordTable
@@ -70,8 +70,8 @@ def our_filter() -> Callable[[str, str | None, float | None], str | None]:
     step, _, _ = make_step(args)
     table = WordTable()
 
-    def keep(text: str, language: str | None, score: float | None) -> str | None:
-        verdict = step.judge({"text": text, "language": language, "language_score": score}, table, {})
+    def keep(row: dict[str, Any]) -> str | None:
+        verdict = step.judge(row, table, {})
         return None if verdict.reason else verdict.text
 
     return keep
@@ -85,29 +85,23 @@ def our_web(material: Material) -> tuple[int, float]:
     keep, sign = our_filter(), MinHash().sign
     step = ExtractPages(ExtractArguments(), {})
     source = Source(0, str(material.warc), material.warc.stat().st_size)
-    pages, seconds = 0, 0.0
-    rows: list[dict[str, Any]] = []
-    for outcome in step(source, 0):
-        pages += 1
-        if pages == WARM_UP:
-            seconds = -time.perf_counter()
-        if outcome.document and not outcome.reason:
-            rows.append(outcome.document)
-    seconds += time.perf_counter()
-    warm_up = len(rows) * WARM_UP // pages
-    kept: list[str] = []
-    for index, row in enumerate(rows):
-        if index == warm_up:
-            seconds -= time.perf_counter()
-        if (text := keep(row["text"], row["language"], row["language_score"])) is not None:
-            kept.append(text)
-    seconds += time.perf_counter()
+    outcomes, extracting = timed_after(step(source, 0), WARM_UP)
+    pages = len(outcomes)
+    rows = [outcome.document for outcome in outcomes if outcome.document and not outcome.reason]
+    texts, filtering = timed_after(map(keep, rows), len(rows) * WARM_UP // pages)
+    kept = [text for text in texts if text is not None]
     signed = len(kept) * WARM_UP // pages
-    sign(kept[:signed])
-    seconds -= time.perf_counter()
-    for index in range(signed, len(kept), BATCH):
-        sign(kept[index : index + BATCH])
-    return pages - WARM_UP, seconds + time.perf_counter()
+    batches = [kept[:signed], *(kept[start : start + BATCH] for start in range(signed, len(kept), BATCH))]
+    _, signing = timed_after(map(sign, batches), 1)
+    return pages - WARM_UP, extracting + filtering + signing
+
+
+def timed_after(work: Iterable[Any], warm_up: int) -> tuple[list[Any], float]:
+    """All that a stream of work yields, and the seconds that it takes after the first `warm_up` things."""
+    stream = iter(work)
+    first = [*islice(stream, warm_up)]
+    start = time.perf_counter()
+    return [*first, *stream], time.perf_counter() - start
 
 
 def datatrove(task: str) -> Callable[[Material], tuple[int, float]]:
@@ -126,7 +120,8 @@ def datatrove(task: str) -> Callable[[Material], tuple[int, float]]:
 
 def our_filters(material: Material) -> tuple[int, float]:
     keep = our_filter()
-    return timed(material.texts, lambda texts: [keep(text, "en", 1.0) for text in texts])
+    rows = [{"text": text, "language": "en", "language_score": 1.0} for text in material.texts]
+    return timed(rows, lambda rows: [keep(row) for row in rows])
 
 
 def our_signatures(material: Material) -> tuple[int, float]:

@@ -93,7 +93,7 @@ def versions_of(row: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
 
 
-def timed(texts: list[str], work: Callable[[list[str]], Any]) -> tuple[int, float]:
+def timed(texts: list[Any], work: Callable[[list[Any]], Any]) -> tuple[int, float]:
     """Texts and seconds, after a warm-up on the first ones."""
     work(texts[:WARM_UP])
     start = time.perf_counter()
