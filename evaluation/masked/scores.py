@@ -174,11 +174,10 @@ def cut_documents(
             rows.append(np.concatenate([special.prefix, ids[start : start + payload], special.suffix]))
             owners.append(document)
             numbers.append(number)
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")
+    order = np.array(sorted(range(len(rows)), key=lambda row: -len(rows[row])), dtype=np.int64)
     blocks = np.full((len(rows), max_seq_length), pad, dtype=np.int64)
-    for place, row in enumerate(order):
-        blocks[place, : lengths[row]] = rows[row]
+    for block, row in zip(blocks, order, strict=True):
+        block[: len(rows[row])] = rows[row]
     owner, number = np.array(owners, dtype=np.int64)[order], np.array(numbers, dtype=np.int64)[order]
     return blocks, keys[owner] + number, owner, tokens
 
@@ -214,25 +213,18 @@ def score_sentences(
     2023, PLL-word-l2r). Equal sentences are scored once and get equal scores; all masked copies of many sentences of
     one length go through the model together, without padding.
     """
-    unique: dict[tuple[bytes, ...], int] = {}
-    place = [unique.setdefault(tuple(part.tobytes() for part in sentence), len(unique)) for sentence in sentences]
-    first = {number: index for index, number in reversed(list(enumerate(place)))}
-    by_length: dict[int, list[int]] = {}
-    for number in range(len(unique)):
-        by_length.setdefault(len(sentences[first[number]].ids), []).append(number)
-    found: list[np.ndarray] = [np.empty(0)] * len(unique)
+    keys = [tuple(part.tobytes() for part in sentence) for sentence in sentences]
+    unique = dict(zip(keys, sentences, strict=True))
+    found: dict[tuple[bytes, ...], np.ndarray] = {}
     with tqdm(total=len(unique), desc="Hiding every token", unit=" sentences", leave=False) as bar:
-        for length, numbers in sorted(by_length.items(), reverse=True):
+        for length, alike in _by_length({key: len(sentence.ids) for key, sentence in unique.items()}):
             at_once = max(1, TOKENS_AT_ONCE[model.device.type] // length)
-            for part in _parts(numbers, max(1, at_once // length)):
-                ids, words, scored = (
-                    np.stack(arrays) for arrays in zip(*(sentences[first[n]] for n in part), strict=True)
-                )
+            for part in _parts(alike, max(1, at_once // length)):
+                ids, words, scored = map(np.stack, zip(*(unique[key] for key in part), strict=True))
                 scores = _hidden_scores(model, ids, words, scored, mask_token_id, within_word, at_once)
-                for number, array in zip(part, np.split(scores, scored.sum(1).cumsum()[:-1]), strict=True):
-                    found[number] = array
+                found |= zip(part, np.split(scores, scored.sum(1).cumsum()[:-1]), strict=True)
                 bar.update(len(part))
-    return [found[number] for number in place]
+    return [found[key] for key in keys]
 
 
 def _hidden_scores(
@@ -262,14 +254,19 @@ def batches_of_one_length(
 
     The longest rows come first. A batch has as many tokens as TOKENS_AT_ONCE allows, and at most `most` rows.
     """
-    lengths: dict[int, list[int]] = {}
-    for place, row in enumerate(rows):
-        lengths.setdefault(len(row), []).append(place)
-    for length, places in sorted(lengths.items(), reverse=True):
+    for length, places in _by_length(dict(enumerate(map(len, rows)))):
         at_once = max(1, TOKENS_AT_ONCE[torch.device(device).type] // length)
         for part in _parts(places, min(at_once, most or at_once)):
             yield [*part], torch.from_numpy(np.stack([rows[place] for place in part])).to(device)
 
 
-def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _by_length(lengths: dict[Any, int]) -> list[tuple[int, list[Any]]]:
+    """What has the same length together, the longest first."""
+    found: dict[int, list[Any]] = {}
+    for item, length in lengths.items():
+        found.setdefault(length, []).append(item)
+    return sorted(found.items(), reverse=True)
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
