@@ -109,12 +109,7 @@ def read_dated(source: Source) -> Iterator[tuple[int, Any, Any]]:
 
 
 def choose_documents(
-    inputs: Sequence[str],
-    period: str,
-    held_out: float,
-    most: int | None,
-    least: int,
-    most_characters: int,
+    inputs: Sequence[str], period: str, held_out: float, most: int | None, least: int, most_characters: int
 ) -> tuple[list[Document], dict[str, int]]:
     """The held-out documents of every period, and how many were left out for what reason.
 
@@ -134,7 +129,7 @@ def choose_documents(
                 left_out["no date"] += 1
                 continue
             try:
-                name = period_of(date if isinstance(date, str) else str(date), period)
+                name = period_of(str(date), period)
                 digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
             except UnicodeEncodeError:
                 left_out["lone surrogate in text"] += 1
@@ -152,11 +147,9 @@ def choose_documents(
             else:
                 seen.add(key)
                 heap = buckets.setdefault(name, [])
-                entry = (-key, text[:most_characters])
-                if most is None or len(heap) < most:
-                    heapq.heappush(heap, entry)
-                else:
-                    heapq.heappushpop(heap, entry)
+                heapq.heappush(heap, (-key, text[:most_characters]))
+                if most is not None and len(heap) > most:
+                    heapq.heappop(heap)
                     left_out["more than --max_samples of a period"] += 1
     for name in [name for name, heap in buckets.items() if len(heap) < least]:
         left_out[f"fewer than {least} documents in the period"] += len(buckets.pop(name))
@@ -186,12 +179,11 @@ def check_unseen(checkpoints: Sequence[Checkpoint], inputs: Sequence[str], held_
         except (OSError, ValueError, KeyError, TypeError):
             shares[checkpoint.label] = None
             continue
-        for digest in files.keys() & trained_on:
-            if held_out <= share:
-                break
+        known = files.keys() & trained_on
+        if known and held_out > share:
+            file = files[min(known)]
             raise InputError(
-                f"--held_out {held_out}: {checkpoint.name} was trained on {files[digest]} and held out only {share}; "
-                "text that it has read would be measured"
+                f"--held_out {held_out}: {checkpoint.name} was trained on {file} and held out only {share}"
             )
     return shares
 
@@ -207,11 +199,8 @@ def score_documents(
     blocks, block_keys, owner, tokens = cut_documents(checkpoint, [d.text for d in documents], keys, max_seq_length)
     masker = make_masker(checkpoint.tokenizer, EVALUATION, seed=0)
     scores = score_blocks(model, blocks, block_keys, masker, checkpoint.tokenizer.pad_token_id, batch_size)
-    sums = np.zeros((len(documents), 3))
-    for column, source in ((0, 0), (1, 2)):
-        sums[:, column] = np.bincount(owner, weights=scores[:, source], minlength=len(documents))
-    sums[:, 2] = tokens
-    return sums
+    loss, targets = (np.bincount(owner, scores[:, column], len(documents)) for column in (0, 2))
+    return np.column_stack([loss, targets, tokens])
 
 
 def bits_per_byte(sums: np.ndarray) -> np.ndarray:
@@ -267,7 +256,7 @@ def freshness_gain(
     samples = {b.name: b.samples[:, old] - b.samples[:, new] for b in buckets}
     early_value, late_value = (float(np.mean([lead[name] for name in part])) for part in (early, late))
     early_samples, late_samples = (np.mean([samples[name] for name in part], axis=0) for part in (early, late))
-    low, high = interval(late_samples - early_samples)
+    gain_interval = interval(late_samples - early_samples)
     return {
         "early": [*early],
         "late": [*late],
@@ -276,8 +265,8 @@ def freshness_gain(
         "lead_late": late_value,
         "lead_late_interval": interval(late_samples),
         "gain": late_value - early_value,
-        "gain_interval": [low, high],
-        "is_fresher": low > 0,
+        "gain_interval": gain_interval,
+        "is_fresher": gain_interval[0] > 0,
         "periods": [
             {
                 "lead": lead[b.name],
