@@ -67,10 +67,9 @@ def make_gaps(checkpoint: Checkpoint, chosen: Sequence[Chosen]) -> list[tuple[Ga
     for encoding, (_, (first, end)) in zip(encodings, chosen, strict=True):
         ids = np.array(encoding.ids, dtype=np.int64)
         starts, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
-        masked = np.flatnonzero((starts < end) & (ends > first))
-        targets = ids[masked]
-        gapped = ids.copy()
-        gapped[masked] = tokenizer.mask_token_id
+        is_masked = (starts < end) & (ends > first)
+        masked, targets = np.flatnonzero(is_masked), ids[is_masked]
+        gapped = np.where(is_masked, tokenizer.mask_token_id, ids)
         before = np.array([*special.prefix, *ids, *special.separator], dtype=np.int64)
         prefix, suffix = (np.array(part, dtype=np.int64) for part in (special.prefix, special.suffix))
         both, alone = (np.concatenate([start, gapped, suffix]) for start in (before, prefix))

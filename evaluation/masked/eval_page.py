@@ -27,22 +27,21 @@ def make_table(report: dict[str, Any]) -> str:
         rows.append([escape(label), *cells])
     first = next(iter(models.values()))
     text = escape(" ".join(report["settings"]["input"]))
-    lines = [markdown_table(head, rows), ""]
     read = f"{first['blocks']:,} blocks of {text}"
     if "documents" in first:
         read = f"{first['documents']:,} documents of {text} ({first['bytes']:,} bytes)"
-    lines += [
+    parts = [
+        markdown_table(head, rows),
         f"15% of the tokens of {read} masked, at fixed "
         "places; 'most frequent token' is the accuracy of always guessing it. In parentheses 95% intervals, "
-        "bootstrapped over blocks" + (f", and over {first['sentences']:,} sentences." if "sentences" in first else ".")
+        "bootstrapped over blocks"
+        + (f", and over {first['sentences']:,} sentences." if "sentences" in first else "."),
     ]
-    for label, row in models.items():
-        if "speed" in row:
-            speed = row["speed"]
-            lines += [
-                "",
-                f"{escape(label)}: {speed['evaluation_tokens_per_second']:,.0f} tokens/s, "
-                f"{speed['ratio_to_forward']:.2f} times as fast as its forward passes with the head at the masked "
-                f"places, {speed['ratio_to_forward_every_position']:.2f} times with the head at every place.",
-            ]
-    return "\n".join(lines) + "\n"
+    parts += [
+        f"{escape(label)}: {speed['evaluation_tokens_per_second']:,.0f} tokens/s, {speed['ratio_to_forward']:.2f} "
+        "times as fast as its forward passes with the head at the masked places, "
+        f"{speed['ratio_to_forward_every_position']:.2f} times with the head at every place."
+        for label, row in models.items()
+        if (speed := row.get("speed"))
+    ]
+    return "\n\n".join(parts) + "\n"

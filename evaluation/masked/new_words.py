@@ -59,34 +59,31 @@ def rate_words(model: Any, checkpoint: Checkpoint, words: Sequence[NewWord]) -> 
     a control.
     Raises InputError for a sentence that is too long for the model.
     """
-    terms = [term for word in words for term in (word.term, *word.controls)]
-    texts = [word.sentence.replace(PLACE, term) for word in words for term in (word.term, *word.controls)]
-    starts = [word.sentence.index(PLACE) for word in words for _ in (word.term, *word.controls)]
-    spans = [(start, start + len(term)) for start, term in zip(starts, terms, strict=True)]
+    pairs = [(word.sentence, term) for word in words for term in (word.term, *word.controls)]
+    texts = [sentence.replace(PLACE, term) for sentence, term in pairs]
+    spans = [(start := sentence.index(PLACE), start + len(term)) for sentence, term in pairs]
     whole = encode_sentences(checkpoint, texts)
     parts = encode_sentences(checkpoint, texts, spans)
     if None in whole or None in parts:
         raise InputError(f"--new_words: a sentence is too long for {checkpoint.label}, or a word has no token in it")
     scores = score_sentences(model, [s for s in whole if s], checkpoint.tokenizer.mask_token_id)
-    worth = iter([array.sum() for array in scores])
-    tokens = iter([int(sentence.scored.sum()) for sentence in parts if sentence])
-    unknown = iter([checkpoint.tokenizer.unk_token_id in s.ids[s.scored] for s in parts if s])
-    found = []
+    pieces = [sentence.ids[sentence.scored] for sentence in parts if sentence]
+    found, start = [], 0
     for word in words:
-        values = np.array([next(worth) for _ in (word.term, *word.controls)])
-        counts = np.array([next(tokens) for _ in values])
-        is_unknown = [next(unknown) for _ in values]
-        others = values[1:]
+        part = slice(start, start + 1 + len(word.controls))
+        start = part.stop
+        value, *controls = (array.sum() for array in scores[part])
+        others, counts = np.array(controls), [len(ids) for ids in pieces[part]]
         found.append(
             {
                 "term": word.term,
                 "first_use": word.first_use,
-                "tokens": int(counts[0]),
-                "tokens_controls": float(counts[1:].mean()),
-                "has_unknown_token": bool(is_unknown[0]),
-                "value": float(values[0]),
-                "advantage": float(values[0] - others.mean()),
-                "rank": float(1 + (others > values[0]).sum() + 0.5 * (others == values[0]).sum()),
+                "tokens": counts[0],
+                "tokens_controls": float(np.mean(counts[1:])),
+                "has_unknown_token": bool(checkpoint.tokenizer.unk_token_id in pieces[part][0]),
+                "value": float(value),
+                "advantage": float(value - others.mean()),
+                "rank": float(1 + (others > value).sum() + 0.5 * (others == value).sum()),
                 "chance_rank": 1 + len(others) / 2,
             }
         )

@@ -1,7 +1,5 @@
 """The table of run_probes.py, from its JSON alone."""
 
-from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 from evaluation.masked.frequency_bands import BANDS
@@ -35,31 +33,23 @@ def _cell(row: dict[str, Any] | None, key: str, form: str = ".1f") -> str:
 def _measures(models: dict[str, Any]) -> list[Any]:
     """The rows of the table."""
 
-    def row(name: str, probe: str, key: str, of: Callable[[Any], Any] = lambda found: found, form: str = ".1f") -> Any:
-        found = (model.get(probe) for model in models.values())
-        return [name, *(_cell(one and of(one), key, form) for one in found)]
+    def row(name: str, probe: str, key: str, *path: str | int, form: str = ".1f") -> list[str]:
+        found = [model.get(probe) for model in models.values()]
+        for part in path:
+            found = [one and one[part] for one in found]
+        return [name, *(_cell(one, key, form) for one in found)]
 
     return [
         row("**copy gain**", "copy", "copy_gain", form="+.1f"),
         row("masked word found behind the same sentence", "copy", "found_with"),
         row("found without it", "copy", "found_without"),
         row("**STS-B, zero-shot**, last layer", "similarity", "spearman"),
-        row("*bags of words*, Jaccard", "similarity", "spearman", lambda found: found["controls"]["jaccard"]),
-        row("*bags of words*, IDF", "similarity", "spearman", lambda found: found["controls"]["idf"]),
-        row(
-            "*its embedding matrix alone*",
-            "similarity",
-            "spearman",
-            lambda found: found["controls"]["input_embeddings"],
-        ),
-        row(
-            "*random weights*, last layer",
-            "similarity",
-            "spearman",
-            lambda found: found["controls"]["random_weights"][-1],
-        ),
+        row("*bags of words*, Jaccard", "similarity", "spearman", "controls", "jaccard"),
+        row("*bags of words*, IDF", "similarity", "spearman", "controls", "idf"),
+        row("*its embedding matrix alone*", "similarity", "spearman", "controls", "input_embeddings"),
+        row("*random weights*, last layer", "similarity", "spearman", "controls", "random_weights", -1),
         row("**masked accuracy**", "frequency", "accuracy"),
-        *(row(f"masked accuracy, {name}", "frequency", "accuracy", itemgetter(name)) for name in BANDS),
+        *(row(f"masked accuracy, {name}", "frequency", "accuracy", name) for name in BANDS),
         row("*always the most frequent token*", "frequency", "most_frequent_token"),
         row("**BLiMP**, part of it (chance 50)", "blimp", "accuracy"),
         row("**dated cloze**", "cloze", "accuracy"),
@@ -93,8 +83,7 @@ def _notes(report: dict[str, Any]) -> str:
 
 def _layers(models: dict[str, Any]) -> str:
     found = {label: row["similarity"] for label, row in models.items()}
-    head = ["STS-B by layer"]
-    head += [name for label in models for name in (escape(label), "*random weights*")]
+    head = ["STS-B by layer", *(name for label in models for name in (escape(label), "*random weights*"))]
     rows = []
     for layer in range(max(len(row["layers"]) for row in found.values())):
         cells = ["output of the embeddings" if layer == 0 else f"layer {layer}"]

@@ -20,9 +20,6 @@ class FirstDocuments(Documents):
         super().__init__(sources)
         self.most = most
 
-    def __iter__(self) -> Iterator[str]:
-        return islice(super().__iter__(), self.most)
-
     def progress(self, description: str, disable: bool = False) -> Iterator[str]:
         return islice(super().progress(description, disable), self.most)
 
@@ -36,7 +33,6 @@ def choose_sentences(documents: FirstDocuments, held_out: float, count: int) -> 
     `held_out`: read only the documents that packing with this share holds out; 0 reads all. Sentences end in . ! or ?
     and are found by a simple rule for languages with capital letters. Raises InputError when there is none.
     """
-
     lowest = Lowest(count)
     for text in documents.progress("Choosing sentences"):
         if not held_out or is_held_out(text, held_out):
