@@ -29,12 +29,11 @@ from evaluation.masked.scores import (
     encode_sentences,
     load_model,
     open_checkpoints,
+    publish,
     score_sentences,
 )
 from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
-from shared.files import write_report
-from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
 COLUMNS = ("sentence_good", "sentence_bad", "linguistics_term", "field", "UID")
@@ -155,12 +154,8 @@ def main(args: BlimpArguments) -> dict[str, Any]:
         seconds = round(time.perf_counter() - start, 1)
         report["models"][checkpoint.label] = summarize_all(pairs, scores) | {"seconds": seconds}
         print(f"{checkpoint.label}: {len(pairs):,} pairs in {seconds:.0f} s", flush=True)
-    report |= {"versions": versions(), "hardware": hardware()}
     draw(report, Path(args.output_dir) / "blimp.png")
-    table = make_table(report)
-    write_report(args.output_dir, "blimp", report, table)
-    print(table)
-    return report
+    return publish(args.output_dir, "blimp", report, make_table)
 
 
 if __name__ == "__main__":

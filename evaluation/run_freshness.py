@@ -14,6 +14,7 @@ from shared.early import answer_early
 
 answer_early(__file__, __name__)  # --help and wrong flags, before the seconds that the next imports take
 
+import datetime
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,12 +35,10 @@ from evaluation.masked.dated_text import (
 )
 from evaluation.masked.freshness_page import draw_all, make_table
 from evaluation.masked.new_words import NewWord, rate_words, read_new_words
-from evaluation.masked.scores import load_model, open_checkpoints
+from evaluation.masked.scores import load_model, open_checkpoints, publish
 from evaluation.tasks.bootstrap import interval, resample_sums
 from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
-from shared.files import write_report
-from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
 NEW_WORDS = str(Path(__file__).parent / "masked" / "new_words.yaml")
@@ -107,13 +106,12 @@ def summarize_text(buckets: list[Bucket], labels: list[str], cutoffs: list[Days 
     """The periods, and with a cutoff the gain of each model over the one with the earliest cutoff."""
     report: dict[str, Any] = {"periods": []}
     for bucket in buckets:
-        models = {
+        row = {"name": bucket.name, "documents": bucket.documents, "bytes": bucket.bytes}
+        row["models"] = {
             label: {"bits_per_byte": float(value), "bits_per_byte_interval": interval(samples)}
             for label, value, samples in zip(labels, bucket.bits_per_byte, bucket.samples.T, strict=True)
         }
-        report["periods"].append(
-            {"name": bucket.name, "documents": bucket.documents, "bytes": bucket.bytes, "models": models}
-        )
+        report["periods"].append(row)
     old = oldest(cutoffs)
     if old is not None:
         report["old"] = labels[old]
@@ -137,16 +135,15 @@ def summarize_words(
         means[label] = {name: float(values[:, i].mean()) for i, name in enumerate(names)}
         means[label] |= {f"{name}_interval": interval(samples[:, i]) for i, name in enumerate(names)}
     report: dict[str, Any] = {"means": means, "words": found}
-    labels, old = list(found), oldest(cutoffs)
+    old = oldest(cutoffs)
     if old is not None:
         report["gains"] = {}
-        for number, label in enumerate(labels):
-            last = max(cutoffs[number] or cutoffs[old], cutoffs[old], key=lambda cutoff: cutoff.last).last
-            late = [i for i, word in enumerate(words) if word.date.first > cutoffs[old].last]
-            if last > cutoffs[old].last:
-                late = [i for i in late if words[i].date.first <= last]
+        known, of_old = cutoffs[old].last, [*found.values()][old]
+        for number, (label, rows) in enumerate(found.items()):
+            last = cutoffs[number].last if cutoffs[number] and cutoffs[number].last > known else datetime.date.max
+            late = [i for i, word in enumerate(words) if known < word.date.first <= last]
             if number != old and late:
-                pairs = [found[label][i]["advantage"] - found[labels[old]][i]["advantage"] for i in late]
+                pairs = [rows[i]["advantage"] - of_old[i]["advantage"] for i in late]
                 samples = resample_sums(np.array(pairs)[:, None], seed)[:, 0] / len(late)
                 gain = {"gain": float(np.mean(pairs)), "gain_interval": interval(samples)}
                 report["gains"][label] = gain | {"words": [words[i].term for i in late]}
@@ -191,12 +188,8 @@ def main(args: FreshnessArguments) -> dict[str, Any]:
         report["text"] |= {"left_out": no_documents, "held_out_in_training": shares}
     if words:
         report["new_words"] = summarize_words(words, rated, args.cutoffs, args.seed)
-    report |= {"versions": versions(), "hardware": hardware()}
     draw_all(report, Path(args.output_dir))
-    table = make_table(report)
-    write_report(args.output_dir, "freshness", report, table)
-    print(table)
-    return report
+    return publish(args.output_dir, "freshness", report, make_table)
 
 
 if __name__ == "__main__":

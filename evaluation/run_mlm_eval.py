@@ -32,6 +32,7 @@ from evaluation.masked.scores import (
     encode_sentences,
     load_model,
     open_checkpoints,
+    publish,
     score_blocks,
     score_sentences,
 )
@@ -41,10 +42,8 @@ from pretraining.masking import EVALUATION, Masker, make_masker
 from shared.blocks import open_blocks, read_manifest
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
-from shared.files import write_report
 from shared.loss import IGNORED
 from shared.tokenizer import tokenizer_hash
-from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
 
@@ -78,6 +77,14 @@ class EvalArguments:
     @property
     def is_packed(self) -> bool:
         return len(self.input) == 1 and (Path(self.input[0]) / "train.npy").is_file()
+
+    @property
+    def block_length(self) -> int:
+        """Tokens in a block: of packed blocks what they have. Raises InputError where --max_seq_length is another."""
+        length: int = read_manifest(self.input[0])["max_seq_length"] if self.is_packed else self.max_seq_length
+        if self.max_seq_length not in (length, EvalArguments.max_seq_length):
+            raise InputError(f"--max_seq_length {self.max_seq_length}: the blocks of --input are of {length} tokens")
+        return length
 
 
 def load_blocks(args: EvalArguments, checkpoint: Checkpoint) -> tuple[np.ndarray, dict[str, Any]]:
@@ -141,13 +148,12 @@ def with_intervals(values: dict[str, Any], samples: dict[str, np.ndarray]) -> di
 def main(args: EvalArguments) -> dict[str, Any]:
     if not args.input:
         raise InputError("--input: name files or folders of text, or a folder of packed blocks")
-    length = read_manifest(args.input[0])["max_seq_length"] if args.is_packed else args.max_seq_length
-    if args.max_seq_length not in (length, EvalArguments.max_seq_length):
-        raise InputError(f"--max_seq_length {args.max_seq_length}: the blocks of --input are of {length} tokens")
-    checkpoints = open_checkpoints(args.models, length)
+    checkpoints = open_checkpoints(args.models, args.block_length)
     data = [load_blocks(args, checkpoint) for checkpoint in checkpoints]
-    documents = None if args.is_packed else FirstDocuments(args.input, args.max_samples)
-    texts = choose_sentences(documents, args.validation_fraction, args.pll_samples) if args.pll else []
+    texts = []
+    if args.pll:
+        documents = FirstDocuments(args.input, args.max_samples)
+        texts = choose_sentences(documents, args.validation_fraction, args.pll_samples)
     encoded = [encode_sentences(checkpoint, texts) for checkpoint in checkpoints]
     fitting = [number for number in range(len(texts)) if all(sentences[number] for sentences in encoded)]
     text_bytes = np.array([len(texts[number].encode()) for number in fitting])
@@ -168,10 +174,8 @@ def main(args: EvalArguments) -> dict[str, Any]:
         values = summarize_blocks(sums.sum(0), tokens_per_byte)
         samples = summarize_blocks(resample_sums(sums[sums[:, 2] > 0], args.seed), tokens_per_byte)
         row = describe_blocks(blocks, facts, tokenizer) | {"targets": int(sums[:, 2].sum())}
-        row |= {
-            "most_frequent_token_accuracy": most_frequent(blocks, masker),
-            "tokens_per_second": blocks.size / seconds,
-        }
+        row["most_frequent_token_accuracy"] = most_frequent(blocks, masker)
+        row["tokens_per_second"] = blocks.size / seconds
         if args.pll:
             chosen = [sentences[number] for number in fitting]
             scores = score_sentences(model, [s for s in chosen if s], tokenizer.mask_token_id)
@@ -185,19 +189,13 @@ def main(args: EvalArguments) -> dict[str, Any]:
             first = next(iter(report["models"].values()))
             row["paired_with_first"] = row["tokenizer"] == first["tokenizer"]  # the same blocks are drawn in both
             for name in ("bits_per_byte", "pll_bits_per_byte")[: 2 if args.pll else 1]:
-                apart = samples[name] - drawn[0][name]
-                row |= with_intervals(
-                    {f"{name}_minus_first": values[name] - first[name]}, {f"{name}_minus_first": apart}
-                )
+                key, apart = f"{name}_minus_first", samples[name] - drawn[0][name]
+                row |= with_intervals({key: values[name] - first[name]}, {key: apart})
         if args.measure_speed:
             row["speed"] = measure_speed(model, blocks, checkpoint, batch_size)
         report["models"][checkpoint.label] = row
         print(f"{checkpoint.label}: {len(blocks):,} blocks in {seconds:.1f} s", flush=True)
-    report |= {"versions": versions(), "hardware": hardware()}
-    table = make_table(report)
-    write_report(args.output_dir, "mlm_eval", report, table)
-    print(table)
-    return report
+    return publish(args.output_dir, "mlm_eval", report, make_table)
 
 
 if __name__ == "__main__":

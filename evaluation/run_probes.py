@@ -28,18 +28,15 @@ from evaluation.masked.dated_cloze import answer_cloze, baselines
 from evaluation.masked.frequency_bands import BANDS, count_hits, rank_tokens
 from evaluation.masked.probe_inputs import errors_of, load_all
 from evaluation.masked.probes_page import make_table
-from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints
+from evaluation.masked.scores import Checkpoint, load_model, open_checkpoints, publish
 from evaluation.masked.sentence_similarity import cosines, encode_words, overlaps, random_twin, rate, rate_layers
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.tasks.bootstrap import resample_sums
 from pretraining.masking import EVALUATION, make_masker
-from shared.blocks import read_manifest
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
-from shared.files import write_report
 from shared.tokenizer import tokenizer_hash
-from shared.training.environment import hardware, versions
 from shared.training.memory import keep_memory
 
 
@@ -163,11 +160,9 @@ PROBES = {  # in the order of the table
 def main(args: ProbeArguments) -> dict[str, Any]:
     if not (args.copy_text or args.stsb or args.text or args.blimp or args.cloze):
         raise InputError("--copy_text, --stsb, --text, --blimp, --cloze: give at least one of them")
-    is_packed = bool(args.text) and args.text_arguments.is_packed
-    length = read_manifest(args.text[0])["max_seq_length"] if is_packed else args.max_seq_length
-    if args.max_seq_length not in (length, ProbeArguments.max_seq_length):
-        raise InputError(f"--max_seq_length {args.max_seq_length}: the blocks of --text are of {length} tokens")
-    checkpoints = open_checkpoints(args.models, length if args.text else 1)
+    with errors_of("text"):
+        length = args.text_arguments.block_length if args.text else 1
+    checkpoints = open_checkpoints(args.models, length)
     data = load_all(args.stsb, args.copy_text, args.max_samples, args.blimp, args.cloze)
     blocks = {}
     if args.text:
@@ -183,11 +178,7 @@ def main(args: ProbeArguments) -> dict[str, Any]:
         row["seconds"] = round(time.perf_counter() - start, 1)
         report["models"][checkpoint.label] = row
         print(f"{checkpoint.label}: {', '.join(inputs)} in {row['seconds']:.0f} s", flush=True)
-    report |= {"versions": versions(), "hardware": hardware()}
-    table = make_table(report)
-    write_report(args.output_dir, "probes", report, table)
-    print(table)
-    return report
+    return publish(args.output_dir, "probes", report, make_table)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Two kinds of scores: the loss at fixed masks (`score_blocks`), and the pseudo-lo
 masked once (`score_sentences`). Losses and log-probabilities are in nats.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,11 @@ from transformers import AutoConfig, AutoModelForMaskedLM
 from data_prep.pack_dataset import encode_documents
 from pretraining.masking import Masker
 from shared.errors import InputError, one_line
+from shared.files import write_report
 from shared.loss import IGNORED, project_masked_only
 from shared.model_config import check_finite, check_fits, plain_outputs
 from shared.tokenizer import load_tokenizer, raw_text_encoder, special_tokens
+from shared.training.environment import hardware, versions
 
 HEADS = ("ForMaskedLM", "ForPreTraining", "LMHeadModel")  # architectures that were saved with a head for masked words
 TOKENS_AT_ONCE = {"cpu": 16_384, "cuda": 262_144}  # in one forward pass of `score_sentences`
@@ -258,6 +260,15 @@ def batches_of_one_length(
         at_once = max(1, TOKENS_AT_ONCE[torch.device(device).type] // length)
         for part in _parts(places, min(at_once, most or at_once)):
             yield [*part], torch.from_numpy(np.stack([rows[place] for place in part])).to(device)
+
+
+def publish(output_dir: str, name: str, report: dict[str, Any], show: Callable[[Any], str]) -> dict[str, Any]:
+    """Add to a report where it was made, write it, and print the table that `show` makes of it."""
+    report |= {"versions": versions(), "hardware": hardware()}
+    table = show(report)
+    write_report(output_dir, name, report, table)
+    print(table)
+    return report
 
 
 def _by_length(lengths: dict[Any, int]) -> list[tuple[int, list[Any]]]:
