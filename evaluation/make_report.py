@@ -109,11 +109,8 @@ def again_section(inputs: Inputs) -> str:
     if manifest := inputs.results.get("pretraining"):
         command, commit = inputs.use("pretraining", lambda m: (m["command"], m["commit"]))
         versions = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
-        parts += [
-            "### Pretraining",
-            f"At commit `{commit}`, with {versions}:",
-            fenced(shlex.join(["python", *command]), "bash"),
-        ]
+        parts += ["### Pretraining", f"At commit `{commit}`, with {versions}:"]
+        parts.append(fenced(shlex.join(["python", *command]), "bash"))
         parts += ["All that differs from the defaults:", fenced(inputs.recipe, "yaml")] if inputs.recipe else []
     for name in RESULTS:
         if inputs.results.get(name):
@@ -140,9 +137,8 @@ def make_markdown(args: ReportArguments, inputs: Inputs) -> str:
     ):
         sections[heading] = shift(results_section(name, inputs))
         if name == "freshness" and inputs.results.get(name):
-            sections[heading] = (
-                f"![Bits per byte on held-out text by date, with 95% intervals](freshness.png)\n\n{sections[heading]}"
-            )
+            picture = "![Bits per byte on held-out text by date, with 95% intervals](freshness.png)"
+            sections[heading] = f"{picture}\n\n{sections[heading]}"
     if args.months:
         sections["Months"] = months_section(args.months)
     sections["Cost"] = cost_section(inputs, args)

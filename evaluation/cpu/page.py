@@ -48,8 +48,7 @@ def introduce(model: dict[str, Any]) -> str:
     facts += f"Compared on {data['rows']:,} {source if source == 'made-up rows' else f'rows of {escape(source)}'}"
     facts += "" if data["places"] is None else f" ({data['places']:,} tokens)"
     facts += "." if data["metric"] else ", without labels: no score."
-    best = recommend(model)
-    return f"{facts} {best}" if best else facts
+    return f"{facts} {recommend(model)}"
 
 
 def find_best(model: dict[str, Any]) -> tuple[str, str]:
@@ -106,12 +105,11 @@ def tables(model: dict[str, Any]) -> list[str]:
         head = ["variant", *(f"{n} tokens: ms p50 (p95)" for n in lengths), *(f"{n}: rows/s" for n in lengths)]
         rows = []
         for name, cell in variants.items():
-            row = [TITLES[name]]
-            for one in (cell["threads"][threads]["latency"][n] for n in lengths):
-                row.append(f"{one['p50_ms']:.2f} ({one['p95_ms']:.2f}){_ratio(name, one)}")
-            for one in (cell["threads"][threads]["throughput"][n] for n in lengths):
-                row.append(f"{one['rows_per_second']:,.0f}{_ratio(name, one)}")
-            rows.append(row)
+            timed = cell["threads"][threads]
+            latency, throughput = ([timed[key][n] for n in lengths] for key in ("latency", "throughput"))
+            row = [f"{one['p50_ms']:.2f} ({one['p95_ms']:.2f}){_ratio(name, one)}" for one in latency]
+            row += [f"{one['rows_per_second']:,.0f}{_ratio(name, one)}" for one in throughput]
+            rows.append([TITLES[name], *row])
         parts += [f"On {_threads(threads)}: one row at a time, and many at once.", _table(head, rows)]
     return parts + [f"Failed: {TITLES[name]}: {escape(reason, 400)}" for name, reason in failures.items()]
 

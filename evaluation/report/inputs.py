@@ -38,9 +38,8 @@ class Inputs:
         try:
             return function(self.results[name], *arguments)
         except KeyError as error:
-            raise InputError(
-                f"{self.files[name]}: has no key {error}; is it a whole result file of {SCRIPTS[name]}?"
-            ) from error
+            found = f"{self.files[name]}: has no key {error}"
+            raise InputError(f"{found}; is it a whole result file of {SCRIPTS[name]}?") from error
         except (TypeError, AttributeError, IndexError, ValueError, StopIteration) as error:
             raise InputError(f"{self.files[name]}: is not as {SCRIPTS[name]} writes it: {error}") from error
 
@@ -80,13 +79,11 @@ def read_inputs(args: Any) -> Inputs:
         if files["data"].is_file():
             text = files["data"].read_text(encoding="utf-8")
             found.card = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
-    flags = {name: "pretraining" if name == "trainer_state" else name for name in files}
-    lacks = [
-        f"--{flags[name]} {given[flags[name]]} has no {file.name}"
-        for name, file in files.items()
-        if not file.is_file() and given[flags[name]].exists()
-    ]
-    absent = [*(f"{flag} is not there" for flag in missing), *lacks]
+    absent = [f"{flag} is not there" for flag in missing]
+    for name, file in files.items():
+        flag = "pretraining" if name == "trainer_state" else name
+        if not file.is_file() and given[flag].exists():
+            absent.append(f"--{flag} {given[flag]} has no {file.name}")
     if all(content is None for content in (found.card, *found.results.values())):
         raise InputError(f"{'; '.join(absent)}: nothing is left to report")
     for line in absent:

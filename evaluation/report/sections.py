@@ -74,34 +74,27 @@ def _tasks(result: dict[str, Any], name: str) -> tuple[str, str] | None:
     label = of_model(result, name, averages)
     if averages[label] is None:
         return None
-    others = [
-        f"{control} {_percent(averages[control]['mean'])}"
-        for control in averages
-        if control in CONTROLS and averages[control]
-    ]
-    seeds = len(result["settings"]["seeds"])
-    note = f"{_whose(label, name)}{', '.join(tasks)}; {seeds} seeds" + (f"; {', '.join(others)}" if others else "")
-    return _percent(averages[label]["mean"], averages[label]["std"]), escape(note)
+    notes = [f"{_whose(label, name)}{', '.join(tasks)}", f"{len(result['settings']['seeds'])} seeds"]
+    others = {control: averages[control] for control in CONTROLS if averages.get(control)}
+    if others:
+        notes.append(", ".join(f"{control} {_percent(found['mean'])}" for control, found in others.items()))
+    return _percent(averages[label]["mean"], averages[label]["std"]), escape("; ".join(notes))
 
 
 def _masked_accuracy(manifest: dict[str, Any]) -> tuple[str, str] | None:
     found = manifest.get("results", {})
     if "eval_masked_accuracy" not in found:
         return None
-    base = found.get("eval_most_frequent_token_accuracy")
-    return _percent(found["eval_masked_accuracy"]), (
-        "of 15% of the tokens of held-out text"
-        + ("" if base is None else f"; the most frequent token: {_percent(base)}")
-    )
+    note, base = "of 15% of the tokens of held-out text", found.get("eval_most_frequent_token_accuracy")
+    note += "" if base is None else f"; the most frequent token: {_percent(base)}"
+    return _percent(found["eval_masked_accuracy"]), note
 
 
 def _own_bits(manifest: dict[str, Any]) -> tuple[str, str] | None:
     value = manifest.get("results", {}).get("eval_bits_per_byte")
-    return (
-        None
-        if value is None
-        else (f"{value:.3f}", "masked tokens of the held-out part of the training text; less is better")
-    )
+    if value is None:
+        return None
+    return f"{value:.3f}", "masked tokens of the held-out part of the training text; less is better"
 
 
 def _bits(result: dict[str, Any], name: str) -> tuple[str, str]:
@@ -145,12 +138,10 @@ def _cpu(result: dict[str, Any], name: str) -> tuple[str, str] | None:
 
 
 def _effort(manifest: dict[str, Any]) -> tuple[str, str] | None:
-    found = manifest.get("results")
-    if not found or "train_tokens" not in found:
+    tokens = manifest.get("results", {}).get("train_tokens")
+    if tokens is None:
         return None
-    return f"{readable(found['train_tokens'])} tokens", escape(
-        f"{_hours(manifest):.2f} h on {manifest['hardware']['device']}"
-    )
+    return f"{readable(tokens)} tokens", escape(f"{_hours(manifest):.2f} h on {manifest['hardware']['device']}")
 
 
 def _hours(manifest: dict[str, Any]) -> float:
@@ -180,18 +171,17 @@ def training_section(inputs: Inputs) -> str:
     found = inputs.use("pretraining", rows)
     if found is None:
         return NOT_MEASURED.capitalize() + "."
-    curve = (
-        "![Loss on training text, and on held-out text](curve.png)\n\n" if inputs.results.get("trainer_state") else ""
-    )
-    return curve + markdown_table(["measure", "value"], found, "|---|---:|")
+    table = markdown_table(["measure", "value"], found, "|---|---:|")
+    if inputs.results.get("trainer_state"):
+        return f"![Loss on training text, and on held-out text](curve.png)\n\n{table}"
+    return table
 
 
 def training_lines(state: dict[str, Any]) -> list[Line]:
     """Training and evaluation loss over steps."""
     lines = []
     for key, label in (("loss", "training"), ("eval_loss", "held-out text")):
-        points = [(float(row["step"]), float(row[key])) for row in state["log_history"] if key in row]
-        if points:
+        if points := [(float(row["step"]), float(row[key])) for row in state["log_history"] if key in row]:
             lines.append(Line(label, points, dots=key != "loss"))
     return lines
 
@@ -215,19 +205,17 @@ def cost_section(inputs: Inputs, args: Any) -> str:
     """Device hours, tokens, energy with its assumptions, and what fine-tuning took."""
 
     def rows(manifest: dict[str, Any]) -> list[list[str]]:
-        hours, devices, tokens = _hours(manifest), _devices(manifest), manifest["results"]["train_tokens"]
-        found = [["hardware", escape(manifest["hardware"]["device"])]]
-        found.append(["device hours of pretraining", f"{hours * devices:.2f}"])
-        found.append(["tokens", readable(tokens)])
-        found.append(["tokens per device hour", readable(tokens / (hours * devices))])
-        if manifest.get("resumed_from"):
-            found[1][1] += " (of the last part: the run was resumed)"
-        return found
+        hours, tokens = _hours(manifest) * _devices(manifest), manifest["results"]["train_tokens"]
+        note = " (of the last part: the run was resumed)" if manifest.get("resumed_from") else ""
+        return [
+            ["hardware", escape(manifest["hardware"]["device"])],
+            ["device hours of pretraining", f"{hours:.2f}{note}"],
+            ["tokens", readable(tokens)],
+            ["tokens per device hour", readable(tokens / hours)],
+        ]
 
-    table = inputs.use("pretraining", rows) or [
-        ["device hours of pretraining", NOT_MEASURED],
-        ["tokens", NOT_MEASURED],
-    ]
+    without = [[name, NOT_MEASURED] for name in ("device hours of pretraining", "tokens")]
+    table = inputs.use("pretraining", rows) or without
     energy = inputs.use("pretraining", _energy, args)
     table.append(["energy of pretraining", f"about {energy[0]}" if energy else f"{NOT_MEASURED} (--device_watts)"])
     tuning = inputs.use("benchmark", _tuning_hours)

@@ -1,6 +1,6 @@
 """The report of run_benchmark.py: its result file, made of runs, and Markdown and picture, made of the result file."""
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,7 +13,7 @@ from evaluation.tasks.bootstrap import RESAMPLES, Examples, Sample, average, des
 from evaluation.tasks.definitions import TASKS
 from shared.errors import InputError, one_line
 from shared.figures import new_figure, save_figure
-from shared.files import atomic_file, write_json, write_text
+from shared.files import atomic_file, read_json, write_json, write_text
 from shared.markdown import escape, markdown_table
 
 CONTROLS = RANDOM, MAJORITY = "random weights", "majority class"
@@ -109,25 +109,23 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 def _add_facts(report: dict[str, Any], task: str, name: str, folder: Path) -> None:
     """What the folder of a run says of itself: parameters, learning rate, hardware, versions."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest, search = read_json(folder / "manifest.json"), folder.parent / "search.json"
     report |= {key: manifest[key] for key in ("hardware", "versions", "commit")}
     report["models"][name]["parameters"] = count_parameters(folder / "model.safetensors")
     cell = report["results"][name][task]
     cell["seconds"] = cell.get("seconds", 0.0) + manifest["seconds"]
-    search = folder.parent / "search.json"
-    if search.is_file():
-        cell["learning_rate"] = json.loads(search.read_text(encoding="utf-8"))["best"]["learning_rate"]
-    else:
-        cell["learning_rate"] = manifest["recipe"].get("learning_rate")
+    chosen = read_json(search)["best"] if search.is_file() else manifest["recipe"]
+    cell["learning_rate"] = chosen.get("learning_rate")
 
 
 def count_parameters(path: Path) -> int | None:
     """The numbers in a file of weights, by its header; None without such a file."""
+    from safetensors import safe_open
+
     if not path.is_file():
         return None
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(int(np.prod(entry["shape"])) for key, entry in header.items() if key != "__metadata__")
+    with safe_open(path, "numpy") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def _average(report: dict[str, Any], samples: dict[str, dict[str, Sample]], name: str) -> dict[str, Any] | None:
