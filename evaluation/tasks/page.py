@@ -60,8 +60,7 @@ def build_report(
     report: dict[str, Any] = {
         "kind": "benchmark",
         "settings": {"seeds": args.seeds, "tasks": args.tasks, "baseline": args.baseline, "resamples": RESAMPLES}
-        | {"learning_rates": args.learning_rates, "search_seed": args.search_seed, "max_samples": args.max_samples}
-        | {"overrides": args.overrides},
+        | {name: getattr(args, name) for name in ("learning_rates", "search_seed", "max_samples", "overrides")},
         "tasks": {},
         "models": {name: {"path": models.get(name), "hashes": hashes.get(name), "parameters": None} for name in names},
         "results": {name: {} for name in names},
@@ -70,17 +69,15 @@ def build_report(
         "references": references,
     }
     for task, (outcomes, examples, _) in results.items():
-        one = next(iter(examples.values()), None)
-        rows = None if one is None else one.parts.shape[1]
-        report["tasks"][task] = {"metric": TASKS[task].metric, "script": TASKS[task].script, "rows": rows}
-        report["tasks"][task] |= {} if one is None else {"score": one.score, "key": one.key}
+        report["tasks"][task] = {"metric": TASKS[task].metric, "script": TASKS[task].script, "rows": None}
+        if one := next(iter(examples.values()), None):
+            report["tasks"][task] |= {"rows": one.parts.shape[1], "score": one.score, "key": one.key}
         for name, runs in outcomes.items():
             report["results"][name][task] = summarize(runs, samples[task].get(name))
             for found in runs.values():
                 if "value" in found and "folder" in found:
                     _add_facts(report, task, name, Path(found["folder"]))
-    for name in names:
-        report["averages"][name] = _average(report, samples, name)
+    report["averages"] = {name: _average(report, samples, name) for name in names}
     report["comparisons"] = _compare(report, samples, names)
     return report
 
@@ -88,23 +85,18 @@ def build_report(
 def summarize(runs: dict[int, dict[str, Any]], sample: Sample | None) -> dict[str, Any]:
     """One cell: mean and sample deviation over the seeds, the intervals, other metrics, and what failed."""
     values = {str(seed): found["value"] for seed, found in runs.items() if "value" in found}
-    cell: dict[str, Any] = {
-        "seeds": values,
-        "failures": {str(seed): found["failure"] for seed, found in runs.items() if "failure" in found},
-    }
+    failures = {str(seed): found["failure"] for seed, found in runs.items() if "failure" in found}
+    cell: dict[str, Any] = {"seeds": values, "failures": failures}
     if values:
         found = [run["metrics"] for run in runs.values() if "value" in run]
-        cell |= {"mean": mean(values.values()), "std": _deviation([*values.values()])}
-        cell["metrics"] = {
-            key: {"mean": mean(row[key] for row in found), "std": _deviation([row[key] for row in found])}
-            for key in OTHER_METRICS
-            if all(key in row for row in found)
-        }
+        others = [key for key in OTHER_METRICS if all(key in row for row in found)]
+        cell |= _spread([*values.values()])
+        cell["metrics"] = {key: _spread([row[key] for row in found]) for key in others}
     return cell | ({} if sample is None else describe(sample))
 
 
-def _deviation(values: Sequence[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
 
 
 def _add_facts(report: dict[str, Any], task: str, name: str, folder: Path) -> None:
@@ -136,7 +128,7 @@ def _average(report: dict[str, Any], samples: dict[str, dict[str, Sample]], name
     found: dict[str, Any] = {"mean": mean(cell["mean"] for cell in cells), "std": None}
     seeds = [*cells[0]["seeds"]]
     if all([*cell["seeds"]] == seeds for cell in cells):
-        found["std"] = _deviation([mean(cell["seeds"][seed] for cell in cells) for seed in seeds])
+        found["std"] = _spread([mean(cell["seeds"][seed] for cell in cells) for seed in seeds])["std"]
     if all(name in samples[task] for task in samples):
         found |= describe(average([samples[task][name] for task in samples]))
     return found
@@ -147,12 +139,9 @@ def _compare(report: dict[str, Any], samples: dict[str, dict[str, Sample]], name
     base = report["settings"]["baseline"]
     rows: list[dict[str, Any]] = []
     for name in names:
-        pairs = {
-            task: (found[name], found[base]) for task, found in samples.items() if name in found and base in found
-        }
-        if name == base or not pairs:
+        found = {task: of[name] - of[base] for task, of in samples.items() if name in of and base in of}
+        if name == base or not found:
             continue
-        found = {task: a - b for task, (a, b) in pairs.items()}
         corrected = dict(zip(found, holm([p_value(one) for one in found.values()]), strict=True))
         if len(found) == len(report["settings"]["tasks"]) > 1:
             found["average"] = average([*found.values()])
@@ -200,10 +189,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) ->
     return markdown_table(head, rows, "| --- " * left + "| ---: " * (len(head) - left) + "|")
 
 
-def _millions(count: int | None) -> str:
-    return "" if count is None else f"{count / 1e6:.1f}M"
-
-
 def make_table(report: dict[str, Any]) -> str:
     """The table of scores as Markdown, with the notes without which it cannot be read."""
     tasks, averages = report["settings"]["tasks"], report["averages"]
@@ -217,22 +202,18 @@ def make_table(report: dict[str, Any]) -> str:
     columns = [f"{task} {metric}" for task, metric in zip(tasks, metrics, strict=True)]
     rows = []
     for name, cells in report["results"].items():
-        row = [f"**{escape(name)}**" if name == base else escape(name)]
-        row.append(_millions(report["models"][name]["parameters"]))
-        for task in tasks:
-            row.append(_cell(cells.get(task), marks.get((name, task), "")))
-        mean_of = averages[name]
-        mark = marks.get((name, "average"), "")
-        row.append("–" if mean_of is None else percent(mean_of["mean"], mean_of["std"]) + (mark and f" {mark}"))
-        rows.append(row)
+        title = f"**{escape(name)}**" if name == base else escape(name)
+        found = [_cell(cells.get(task), marks.get((name, task))) for task in tasks]
+        found.append(_cell(averages[name], marks.get((name, "average"))))
+        count = report["models"][name]["parameters"]
+        rows.append([title, "" if count is None else f"{count / 1e6:.1f}M", *found])
     errors = [report["results"].get(base, {}).get(task, {}).get("set_error") for task in tasks]
     mean_error = (averages.get(base) or {}).get("set_error")
     rows.append(["standard error of the set", "", *map(percent, errors), percent(mean_error)])
     for number, row in enumerate(report["references"], 1):
         scores = [row["scores"].get(task, {}).get(TASKS[task].metric) for task in tasks]
-        average_of = None if None in scores else mean(scores)
+        scores.append(None if None in scores else mean(scores))
         rows.append([f"*{escape(row['model'])}* [{number}]", row["parameters"], *map(percent, scores)])
-        rows[-1].append(percent(average_of))
     notes = [
         f"In percent; mean ± standard deviation over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, on the "
         "validation split. ▲ and ▼: better and worse than the baseline, in bold (paired bootstrap over examples and "
@@ -266,14 +247,15 @@ def _changes(settings: dict[str, Any]) -> str:
     return f"Runs with {' and '.join(parts)}." if parts else ""
 
 
-def _cell(cell: dict[str, Any] | None, mark: str) -> str:
+def _cell(cell: dict[str, Any] | None, mark: str | None) -> str:
+    """A score of a task, or an average, which has no seeds of its own."""
     if cell is None:
         return "–"
     if "mean" not in cell:
         return "failed"
-    done, count = len(cell["seeds"]), len(cell["seeds"]) + len(cell["failures"])
-    text = percent(cell["mean"], cell["std"]) + (mark and f" {mark}")
-    return text if done == count else f"{text} ({done} of {count})"
+    text = percent(cell["mean"], cell["std"]) + (f" {mark}" if mark else "")
+    done, failed = len(cell.get("seeds", ())), len(cell.get("failures", ()))
+    return f"{text} ({done} of {done + failed})" if failed else text
 
 
 def make_page(report: dict[str, Any]) -> str:
@@ -365,8 +347,6 @@ def draw(report: dict[str, Any], path: Path) -> None:
         panel.set_ylim(len(labels) - 0.5, -0.5)
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
-    figure.supxlabel(
-        "percent; bars: 95% intervals, dots: seeds, dashed: majority class, hollow: published, not measured here",
-        fontsize=8,
-    )
+    notes = "percent; bars: 95% intervals, dots: seeds, dashed: majority class, hollow: published, not measured here"
+    figure.supxlabel(notes, fontsize=8)
     save_figure(figure, path)
