@@ -134,9 +134,9 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
         counts = Counter(train)
         ids = {name: i for i, name in enumerate(find_names(train, splits["train"], column, kind))}
         chosen = max(ids, key=lambda name: counts[name])
+    found, right = (
+        [label if ids is None else ids[label] for label in labels] for labels in ([chosen] * len(gold), gold)
+    )
+    metric = evaluate.load(METRICS, data_args.task_name or "single_label")
     rows = [{"gold": label, "prediction": chosen} for label in gold]
-    both = {
-        name: [row[key] if ids is None else ids[row[key]] for row in rows]
-        for name, key in (("references", "gold"), ("predictions", "prediction"))
-    }
-    return rows, evaluate.load(METRICS, data_args.task_name or "single_label").compute(**both)
+    return rows, metric.compute(predictions=found, references=right)

@@ -43,8 +43,7 @@ def check_model(path: str, fine_tuned: bool = False) -> dict[str, str]:
             raise InputError(
                 f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint, or add --fine_tuned"
             )
-    folder = Path(path)
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+    files = [file for pattern in ("config.json", "*.safetensors") for file in sorted(Path(path).glob(pattern))]
     return {file.name: sha256_of(file) for file in files}
 
 
@@ -65,21 +64,18 @@ def do_run(task: str, run: tuple[Any, ...]) -> dict[str, Any]:
     """
     folder = Path(run[-1].output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            open(folder / "log.txt", "a", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
-            try:
-                metrics = TASKS[task].module.main(*run)
-            except Exception:
-                traceback.print_exc()
-                raise
-    except Exception as error:  # a signal raises SystemExit, and ends all
-        return {"failure": say_why(error), "folder": str(folder)}
-    finally:
-        free_memory()
+    with (
+        open(folder / "log.txt", "a", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            metrics = TASKS[task].module.main(*run)
+        except Exception as error:  # a signal raises SystemExit, and ends all
+            traceback.print_exc()
+            return {"failure": say_why(error), "folder": str(folder)}
+        finally:
+            free_memory()
     for checkpoint in folder.glob("checkpoint-*"):  # a finished run needs none
         shutil.rmtree(checkpoint)
     found = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
