@@ -61,11 +61,8 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
     for name in allowed:
         if name not in known:
             raise InputError(f"--allow {name}: there are {', '.join(sorted(known))}")
-    both = [
-        name
-        for name, number in before.numbers.items()
-        if name in after.numbers and not differ(number, after.numbers[name])
-    ]
+    common = [name for name in before.numbers if name in after.numbers]
+    both = [name for name in common if not differ(before.numbers[name], after.numbers[name])]
     if not both:
         raise InputError(f"{args.before}, {args.after}: have no number in common")
     quantile = NormalDist().inv_cdf(1 - (1 - args.confidence) / len(both))
@@ -80,11 +77,12 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         row: dict[str, Any] = {"name": name, "metric": number.metric, "unit": number.unit}
         row |= {"before": old and old.value, "before_error": old and old.error}
         row |= {"after": new and new.value, "after_error": new and new.error}
+        rows.append(row)
         if old is None or new is None:
-            rows.append(row | {"verdict": "new" if old is None else "missing"})
+            row["verdict"] = "new" if old is None else "missing"
             continue
         if other := differ(old, new):
-            rows.append(row | {"verdict": f"not compared: other {other}"})
+            row["verdict"] = f"not compared: other {other}"
             continue
         if old.metric != new.metric:
             raise InputError(f"{name}: is {old.metric} in {args.before} and {new.metric} in {args.after}")
@@ -97,8 +95,7 @@ def compare(before: Result, after: Result, args: CompareArguments) -> list[dict[
         row |= {"change": change, "change_error": error, "is_paired": tasks[name] is not None or same_text is not None}
         row |= {"allowed": limit, "fails_beyond": limit + noise}
         gain = number.sign * change
-        verdict = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"
-        rows.append(row | {"verdict": verdict})
+        row["verdict"] = "worse" if -gain > limit + noise else "better" if gain > noise and error else "as before"
     return rows + ([judge_gain(before, after, args)] if args.must_be_fresher else [])
 
 
@@ -149,10 +146,9 @@ def make_table(report: dict[str, Any]) -> str:
     found = []
     for row in report["rows"]:
         verdict = f"**{row['verdict']}**" if row["verdict"] in ("worse", "missing") else row["verdict"]
-        limit = "–"
+        limit = shown(row, "fails_beyond")
         if "fails_beyond" in row:
-            mark = "+" if row["metric"] in LOSSES else "−"
-            limit = f"{mark}{row['unit'] * row['fails_beyond']:.{1 if row['unit'] == 100 else 4}f}"
+            limit = ("+" if row["metric"] in LOSSES else "−") + limit
         cells = [row["name"], row["metric"].replace("_", " "), shown(row, "before"), shown(row, "after")]
         cells += [shown(row, "change", "+") + ("" if row.get("is_paired", True) else " (unpaired)"), limit, verdict]
         found.append(cells)
@@ -164,15 +160,10 @@ def make_table(report: dict[str, Any]) -> str:
 def main(args: CompareArguments) -> list[dict[str, Any]]:
     before, after = read_result(args.before), read_result(args.after)
     rows = compare(before, after, args)  # first: what has nothing in common no flag makes comparable
-    changed = [
-        f"{key}: {before.settings.get(key)} -> {after.settings.get(key)}"
-        for key in sorted({*before.settings, *after.settings})
-        if before.settings.get(key) != after.settings.get(key)
-    ]
+    pairs = {key: (before.settings.get(key), after.settings.get(key)) for key in before.settings | after.settings}
+    changed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in sorted(pairs.items()) if old != new)
     if changed and not args.accept_changes:
-        raise InputError(
-            f"{args.before}, {args.after}: other settings ({'; '.join(changed)}); insist with --accept_changes"
-        )
+        raise InputError(f"{args.before}, {args.after}: other settings ({changed}); insist with --accept_changes")
     report = {"settings": asdict(args), "rows": rows}
     table = make_table(report)
     if args.output_dir is not None:

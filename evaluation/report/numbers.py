@@ -106,8 +106,8 @@ def read_gain(content: dict[str, Any], model: str, file: Path) -> Gain | None:
         text = content["text"]
         found, names = text["gains"][model], [f"text {period['name']}" for period in text["periods"]]
         rows = zip(names, found["periods"], strict=True)
-        errors = {name: _error(dict(zip(("low", "high"), row["lead_interval"], strict=True))) for name, row in rows}
-        error = _error(dict(zip(("low", "high"), found["gain_interval"], strict=True)))
+        errors = {name: _error_of(*row["lead_interval"]) for name, row in rows}
+        error = _error_of(*found["gain_interval"])
         return Gain((file.resolve(), text["old"]), found["gain"], error, found["is_fresher"], errors)
     except (KeyError, TypeError, ValueError):  # without --cutoff, of the older model itself, or of another script
         return None
@@ -126,21 +126,19 @@ def choose_model(models: Iterable[str], wanted: str, file: Path) -> str:
 
 def read_benchmark(content: dict[str, Any], model: str, file: Path) -> dict[str, Number]:
     """The score of each task and their average. Raises InputError for a file that lacks a key."""
-    from safetensors import safe_open
+    from safetensors.numpy import load_file
 
     numbers: dict[str, Number] = {}
-    kept = file.with_name("examples.safetensors")
+    examples_file = file.with_name("examples.safetensors")
+    kept = load_file(examples_file) if examples_file.is_file() else {}
     try:
         for task, facts in content["tasks"].items():
             cell = content["results"][model].get(task, {})
             if "mean" not in cell:
                 continue
             examples = None
-            if kept.is_file() and "key" in facts:
-                with safe_open(kept, "numpy") as tensors:
-                    if f"{task}/{model}" in [*tensors.keys()]:
-                        parts = tensors.get_tensor(f"{task}/{model}").astype(float)
-                        examples = Examples(parts, facts["score"], facts["key"])
+            if "key" in facts and (parts := kept.get(f"{task}/{model}")) is not None:
+                examples = Examples(parts.astype(float), facts["score"], facts["key"])
             numbers[task] = Number(facts["metric"], cell["mean"], _error(cell), examples)
         cell = content["averages"][model]
         if cell is not None and len(numbers) > 1:
@@ -155,10 +153,15 @@ def _error(cell: dict[str, Any]) -> float | None:
     if cell.get("standard_error") is not None:
         return float(cell["standard_error"])
     if cell.get("low") is not None and cell.get("high") is not None:
-        return float(cell["high"] - cell["low"]) / (2 * NormalDist().inv_cdf(0.975))
+        return _error_of(cell["low"], cell["high"])
     if cell.get("std") is not None and len(cell.get("seeds", ())) > 1:
         return float(cell["std"]) / sqrt(len(cell["seeds"]))
     return None
+
+
+def _error_of(low: float, high: float) -> float:
+    """The standard error that a 95% interval stands for."""
+    return float(high - low) / (2 * NormalDist().inv_cdf(0.975))
 
 
 def find_numbers(
@@ -171,15 +174,14 @@ def find_numbers(
     numbers hold for one tokenizer, by its hash.
     """
     if isinstance(content, list):  # of rows that say what they are
-        rows = [row for row in content if isinstance(row, dict) and "name" in row]
-        content = {str(row["name"]): row for row in rows}
+        content = {str(row["name"]): row for row in content if isinstance(row, dict) and "name" in row}
     if not isinstance(content, dict):
         return
     tokenizer = content.get("same_tokenizer", tokenizer)
     for key, value in content.items():
         if key in (*SHARES, *LOSSES) and isinstance(value, (int, float)):
-            low, high = content.get(f"{key}_interval") or (None, None)
-            error = _error(content if low is None else {"low": low, "high": high})
+            ends = content.get(f"{key}_interval")
+            error = _error_of(*ends) if ends else _error(content)
             if error is not None and isfinite(value):
                 name = [*path, key] if key.startswith("pll") or not path else path
                 yield " ".join(name), Number(key, float(value), error, tokenizer=tokenizer)
