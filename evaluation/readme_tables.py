@@ -50,7 +50,6 @@ MEASURES = {  # of tasks that the summary shows
     "wikiann": ("Named entities", "F1 on WikiANN"),
 }
 PROBES = ("copy", "similarity", "frequency", "blimp", "cloze")
-VARIANTS = "| model | vocabulary | length | variant"  # begins that part of the table of a pretraining benchmark
 SHOWN = ("Freshness gain", "BLiMP accuracy", "On a CPU")  # what works first
 
 
@@ -99,8 +98,8 @@ def fault_tables(report: dict[str, Any]) -> str:
     total = [sum(row[key] for row in report["kills"]) for key in ("kills", "while_saving", "before_a_checkpoint")]
     same = sum(row["same_bits"] for row in report["kills"])
     rows.append(["**all**", f"**{total[0]}**", total[1], total[2], f"**{same}**"])
-    kills = markdown_table(head, rows, "|---|---|---|---|---|")
-    engines = list(next(iter(report["damage"].values())))
+    kills = markdown_table(head, rows, "|---" * len(head) + "|")
+    engines = [*next(iter(report["damage"].values()))]
     rows = [[kind, *(row[engine] for engine in engines)] for kind, row in report["damage"].items()]
     damage = markdown_table(["damage to the newest checkpoint", *engines], rows, "|---" * (1 + len(engines)) + "|")
     return f"{kills}\n\n{damage}"
@@ -134,6 +133,13 @@ def shipped_rows(*benchmarks: dict[str, Any] | None) -> list[list[str]]:
 
 
 Table = tuple[list[str], Callable[..., str]]  # result files, and what shows their contents
+
+
+def shown(show: Callable[..., str], *names: str) -> dict[str, Table]:
+    """Tables of the same form, each of the result file of its name."""
+    return {name: ([f"evaluation/results/{name}.json"], show) for name in names}
+
+
 AFTER = ("after_questions", "after_names", "after_names_wikiann")
 BENCHMARKS = ("shipped", "shipped_more", "shipped_wnut_17", "shipped_wikiann", *AFTER, "published_model")
 DATED = ("freshness", "update_freshness", "update_freshness_arxiv", "update_freshness_rest", "twin_quarters")
@@ -151,7 +157,7 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         "real_files": (["data_prep/results/real_files.json"], stages.make_table),
     },
     "finetuning/RESULTS.md": {
-        **{name: ([f"evaluation/results/{name}.json"], benchmark_table) for name in BENCHMARKS},
+        **shown(benchmark_table, *BENCHMARKS),
         "scores": (["evaluation/results/tasks.json"], benchmark_table),
         "speed": (["evaluation/results/finetuning_cpu.json"], glue.make_table),
         "speed_amx": (["evaluation/results/finetuning_amx.json"], glue.make_table),
@@ -162,20 +168,18 @@ TABLES: dict[str, dict[str, Table]] = {  # of each page
         **{name: ([f"evaluation/results/{name}_cpu.json"], mlm.make_table) for name in ("bf16", "amx", "amd")},
         "variants": (
             ["evaluation/results/knobs_cpu.json"],
-            lambda rows: VARIANTS + mlm.make_table(rows).split(VARIANTS)[1],
+            lambda rows: f"{mlm.variant_table(rows)}\n\n{mlm.describe_runs(rows)}",
         ),
-        **{name: ([f"evaluation/results/{name}.json"], benchmark_table) for name in ("glue", "update_tasks")},
-        "mlm_eval": (["evaluation/results/mlm_eval.json"], eval_page.make_table),
-        "shipped_mlm_eval": (["evaluation/results/shipped_mlm_eval.json"], eval_page.make_table),
-        **{name: ([f"evaluation/results/{name}.json"], freshness_page.make_table) for name in DATED},
-        **{f"{of}blimp": ([f"evaluation/results/{of}blimp.json"], blimp_page.make_table) for of in ("", "shipped_")},
-        "probes": (["evaluation/results/probes.json"], probes_page.make_table),
-        "cpu": (["evaluation/results/cpu.json"], lambda found: shift(cpu_table(found), 4)),
-        "cpu_amx": (["evaluation/results/cpu_amx.json"], lambda found: shift(cpu_table(found), 4)),
-        **{name: ([f"evaluation/results/{name}.json"], series_table) for name in SERIES},
-        "updates_new_words": (["evaluation/results/updates_new_words.json"], new_words_table),
-        "updates_rates": (["evaluation/results/updates_rates.json"], rates_table),
-        **{name: ([f"evaluation/results/{name}.json"], gate_table) for name in GATES},
+        **shown(benchmark_table, "glue", "update_tasks"),
+        **shown(eval_page.make_table, "mlm_eval", "shipped_mlm_eval"),
+        **shown(freshness_page.make_table, *DATED),
+        **shown(blimp_page.make_table, "blimp", "shipped_blimp"),
+        **shown(probes_page.make_table, "probes"),
+        **shown(lambda found: shift(cpu_table(found), 4), "cpu", "cpu_amx"),
+        **shown(series_table, *SERIES),
+        **shown(new_words_table, "updates_new_words"),
+        **shown(rates_table, "updates_rates"),
+        **shown(gate_table, *GATES),
     },
 }
 

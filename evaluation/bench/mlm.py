@@ -41,7 +41,6 @@ BATCHES = {"cpu": {"tiny": 32, "mini": 16}, "cuda": {"tiny": 512, "mini": 256, "
 OTHER_BATCHES = {"cpu": 8, "cuda": 128}
 FIRST_STEPS = 6  # of the run that finds out how many steps a variant needs
 MOST_STEPS = 2000
-PEAK = ("one product, TFLOP/s", ".3g")  # in the precision of the variant
 TYPES = ("bert", "roberta", "modernbert")
 NO_DROPOUT = "hidden_dropout_prob=0,attention_probs_dropout_prob=0"  # as in recipes/tiny.yaml; ModernBERT has none
 
@@ -181,35 +180,38 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         alike = [r for r in rows if (r["size"], r["seq_length"]) == (row["size"], row["seq_length"])]
         mark = max(alike, key=lambda r: r["vocab_size"])
-        stock = row.get("stock_tokens_per_second")
+        rate, memory = f"{row['tokens_per_second']:,.0f}", f"{row['peak_memory_gib']:.2f}"
+        use = f"{row['model_flops_utilization']:.0%}"
         cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}"]
         cells += [str(row["seq_length"]), str(row["batch_size"])]
-        cells += [f"{stock:,.0f}" if stock else "", f"{row['tokens_per_second']:,.0f}"]
-        cells += [f"**{row['ratio']:.1f}**" if stock else ""]
-        cells += (
-            [f"{row['tokens_per_second'] / mark['stock_tokens_per_second']:.1f} ({mark['vocab_size']:,})"]
-            if stock
-            else [""]
-        )
-        memory, use = row["peak_memory_gib"], row["model_flops_utilization"]
-        cells += [f"{memory:.2f} ({row['stock_peak_memory_gib']:.2f})" if stock else f"{memory:.2f}"]
-        cells += [f"{use:.0%} ({row['stock_model_flops_utilization']:.0%})" if stock else f"{use:.0%}"]
-        cells += [f"{row['share_data']:.1%}"]
-        speeds.append(cells)
+        if stock := row.get("stock_tokens_per_second"):
+            to_mark = row["tokens_per_second"] / mark["stock_tokens_per_second"]
+            cells += [f"{stock:,.0f}", rate, f"**{row['ratio']:.1f}**", f"{to_mark:.1f} ({mark['vocab_size']:,})"]
+            cells.append(f"{memory} ({row['stock_peak_memory_gib']:.2f})")
+            cells.append(f"{use} ({row['stock_model_flops_utilization']:.0%})")
+        else:
+            cells += ["", rate, "", "", memory, use]
+        speeds.append([*cells, f"{row['share_data']:.1%}"])
     parts = [markdown_table(head, speeds, "|---" * len(head) + "|")]
     if any(row["variants"] for row in rows):
         parts.append(variant_table(rows))
+    return "\n\n".join([*parts, describe_runs(rows)]) + "\n"
+
+
+def describe_runs(rows: list[dict[str, Any]]) -> str:
+    """The machine, the versions and the rounds."""
     first = rows[0]
     peak = f"one matrix product reaches {first['peak_tflops']:.3g} TFLOP/s in {first['precision']}"
     rounds = "/".join(str(n) for n in dict.fromkeys(len(row["rounds"]["ours"]) for row in rows))
     device = "; ".join([first["device"], *filter(None, [first.get("products")])])
-    return "\n\n".join([*parts, f"{device}; {peak}; {versions_of(first)}. Medians of {rounds} rounds."]) + "\n"
+    return f"{device}; {peak}; {versions_of(first)}. Medians of {rounds} rounds."
 
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
     """Of the rows, what differs from our script as it is."""
     head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
-    more = {"ratio": ("to stock", ".1f"), "model_flops_utilization": ("utilisation", ".0%"), "peak_tflops": PEAK}
+    more = {"ratio": ("to stock", ".1f"), "model_flops_utilization": ("utilisation", ".0%")}
+    more["peak_tflops"] = ("one product, TFLOP/s", ".3g")  # in the precision of the variant
     of_all = [variant for row in rows for variant in row["variants"].values()]
     more = {key: column for key, column in more.items() if any(key in variant for variant in of_all)}
     head += [title for title, _ in more.values()]
@@ -219,9 +221,8 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
             cells = [f"{row['model_type']} {row['size']}", f"{row['vocab_size']:,}", str(row["seq_length"]), name]
             cells += [f"{variant['tokens_per_second']:,.0f}", f"{variant['ratio_to_ours']:.2f}"]
             cells += [f"{variant['peak_memory_gib']:.2f}"]
-            found.append(
-                cells + [f"{variant[key]:{form}}" if key in variant else "" for key, (_, form) in more.items()]
-            )
+            cells += [f"{variant[key]:{form}}" if key in variant else "" for key, (_, form) in more.items()]
+            found.append(cells)
     return markdown_table(head, found, "|---" * len(head) + "|")
 
 
