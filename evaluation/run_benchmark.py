@@ -135,16 +135,15 @@ def run_task(args: BenchmarkArguments, task: str, models: dict[str, str], show: 
             examples[model], gold = make_examples(task, rows), [row["gold"] for row in rows[0]]
             if not np.allclose(examples[model].values(), [found["value"] for found in finished], atol=1e-4):
                 raise RunError(f"{task}, {model}: its predictions do not have the scores that it reported")
-    first, path = next(iter(models.items()))
-    rows, metrics = None, {}
     try:
-        rows, metrics = predict_majority(task, make_run(args, task, first, path, args.seeds[0]), gold)
+        run = make_run(args, task, *next(iter(models.items())), args.seeds[0])
+        rows, metrics = predict_majority(task, run, gold)
+        if metrics:
+            outcomes[MAJORITY] = {0: {"value": metrics[TASKS[task].metric] / TASKS[task].divisor, "metrics": metrics}}
+        if rows:
+            examples[MAJORITY] = make_examples(task, [rows])
     except InputError as error:  # its data are wrong, as the runs have said
         outcomes[MAJORITY] = {0: {"failure": say_why(error)}}
-    if metrics:
-        outcomes[MAJORITY] = {0: {"value": metrics[TASKS[task].metric] / TASKS[task].divisor, "metrics": metrics}}
-    if rows:
-        examples[MAJORITY] = make_examples(task, [rows])
     if len({one.key for one in examples.values()}) > 1:
         raise RunError(f"{task}: its runs were evaluated on different rows; name a new --output_dir")
     return outcomes, examples, {name: resample(one, name) for name, one in examples.items()}
@@ -189,10 +188,8 @@ def main(args: BenchmarkArguments) -> dict[str, Any]:
     print(Path(args.output_dir, "benchmark.md").read_text(encoding="utf-8"))
     failed = [found for found in done if "failure" in found]
     if failed:
-        raise RunError(
-            f"{len(failed)} of {count} runs failed, the first one with: {failed[0]['failure']}; the same command runs "
-            "them again"
-        )
+        first = f"{len(failed)} of {count} runs failed, the first one with: {failed[0]['failure']}"
+        raise RunError(f"{first}; the same command runs them again")
     return report
 
 
