@@ -38,7 +38,7 @@ from evaluation.masked.scores import (
 )
 from evaluation.masked.text_sample import FirstDocuments, choose_sentences
 from evaluation.tasks.bootstrap import interval, resample_sums
-from pretraining.masking import EVALUATION, Masker, make_masker
+from pretraining.masking import Masker
 from shared.blocks import open_blocks, read_manifest
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
@@ -163,10 +163,8 @@ def main(args: EvalArguments) -> dict[str, Any]:
     drawn: list[dict[str, np.ndarray]] = []
     for checkpoint, (blocks, facts), sentences in zip(checkpoints, data, encoded, strict=True):
         model, tokenizer = load_model(checkpoint), checkpoint.tokenizer
-        masker = make_masker(tokenizer, EVALUATION, seed=0)
-        start = time.perf_counter()
-        batch_size, pad = args.per_device_eval_batch_size, tokenizer.pad_token_id
-        sums = score_blocks(model, blocks, np.arange(len(blocks)), masker, pad, batch_size)
+        start, batch_size = time.perf_counter(), args.per_device_eval_batch_size
+        sums = score_blocks(model, checkpoint, blocks, np.arange(len(blocks)), batch_size)
         seconds = time.perf_counter() - start
         if not sums[:, 2].sum():
             raise InputError("--input: too little text, there is no token to hide")
@@ -174,7 +172,7 @@ def main(args: EvalArguments) -> dict[str, Any]:
         values = summarize_blocks(sums.sum(0), tokens_per_byte)
         samples = summarize_blocks(resample_sums(sums[sums[:, 2] > 0], args.seed), tokens_per_byte)
         row = describe_blocks(blocks, facts, tokenizer) | {"targets": int(sums[:, 2].sum())}
-        row["most_frequent_token_accuracy"] = most_frequent(blocks, masker)
+        row["most_frequent_token_accuracy"] = most_frequent(blocks, checkpoint.masker)
         row["tokens_per_second"] = blocks.size / seconds
         if args.pll:
             chosen = [sentences[number] for number in fitting]

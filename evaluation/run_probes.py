@@ -33,7 +33,6 @@ from evaluation.masked.sentence_similarity import cosines, encode_words, overlap
 from evaluation.run_blimp import score_pairs
 from evaluation.run_mlm_eval import EvalArguments, load_blocks, most_frequent, with_intervals
 from evaluation.tasks.bootstrap import resample_sums
-from pretraining.masking import EVALUATION, make_masker
 from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.tokenizer import tokenizer_hash
@@ -104,9 +103,8 @@ def probe_similarity(model: Any, checkpoint: Checkpoint, data: Any, args: ProbeA
 
 def probe_frequency(model: Any, checkpoint: Checkpoint, data: np.ndarray, args: ProbeArguments) -> dict[str, Any]:
     """Masked accuracy of all targets and of each band of frequency, beside that of the most frequent token."""
-    blocks, masker = data[: args.max_blocks], make_masker(checkpoint.tokenizer, EVALUATION, seed=0)
-    pad, batch_size = checkpoint.tokenizer.pad_token_id, args.per_device_eval_batch_size
-    sums = count_hits(model, blocks, masker, rank_tokens(data, masker), pad, batch_size)
+    blocks, ranks = data[: args.max_blocks], rank_tokens(data, checkpoint.masker)
+    sums = count_hits(model, checkpoint, blocks, ranks, args.per_device_eval_batch_size)
     sums = np.concatenate([sums.sum(1, keepdims=True), sums], axis=1)  # all targets first
     if not sums[:, 0, 1].sum():
         raise InputError("--text: too little text, there is no token to mask")
@@ -116,7 +114,7 @@ def probe_frequency(model: Any, checkpoint: Checkpoint, data: np.ndarray, args: 
         accuracy = samples[:, number, 0] / np.maximum(samples[:, number, 1], 1)
         row = with_intervals({"accuracy": hits / max(targets, 1)}, {"accuracy": accuracy})
         rows.append({"targets": int(targets)} | (row if targets else {}))
-    more = {"most_frequent_token": most_frequent(blocks, masker), "blocks": len(blocks)}
+    more = {"most_frequent_token": most_frequent(blocks, checkpoint.masker), "blocks": len(blocks)}
     more["same_tokenizer"] = tokenizer_hash(checkpoint.tokenizer)
     return rows[0] | more | dict(zip(BANDS, rows[1:], strict=True))
 

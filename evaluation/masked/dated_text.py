@@ -16,7 +16,6 @@ from tqdm.auto import tqdm
 
 from evaluation.masked.scores import Checkpoint, cut_documents, score_blocks
 from evaluation.tasks.bootstrap import interval, resample_sums
-from pretraining.masking import EVALUATION, make_masker
 from shared.documents import is_held_out
 from shared.errors import InputError
 from shared.files import sha256_of
@@ -197,8 +196,7 @@ def score_documents(
     """
     keys = np.array([document.key for document in documents], dtype=np.int64)
     blocks, block_keys, owner, tokens = cut_documents(checkpoint, [d.text for d in documents], keys, max_seq_length)
-    masker = make_masker(checkpoint.tokenizer, EVALUATION, seed=0)
-    scores = score_blocks(model, blocks, block_keys, masker, checkpoint.tokenizer.pad_token_id, batch_size)
+    scores = score_blocks(model, checkpoint, blocks, block_keys, batch_size)
     loss, targets = (np.bincount(owner, scores[:, column], len(documents)) for column in (0, 2))
     return np.column_stack([loss, targets, tokens])
 

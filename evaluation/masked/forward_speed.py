@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from evaluation.masked.scores import Checkpoint, masked_batch, score_blocks
-from pretraining.masking import EVALUATION, make_masker
 
 ROUNDS = 5
 
@@ -16,13 +15,10 @@ ROUNDS = 5
 def measure_speed(model: Any, blocks: np.ndarray, checkpoint: Checkpoint, batch_size: int) -> dict[str, float]:
     """Tokens per second of the whole evaluation, of bare forward passes on batches made before, and of passes with the
     head at every position, as the model comes; in turns, medians. Takes as many blocks as make 8 batches."""
-    masker, pad = make_masker(checkpoint.tokenizer, EVALUATION, seed=0), checkpoint.tokenizer.pad_token_id
     some = np.asarray(blocks[: 8 * batch_size])
     keys = np.arange(len(some))
-    batches = [
-        masked_batch(some[start : start + batch_size], keys[start : start + batch_size], masker, pad, model.device)[0]
-        for start in range(0, len(some), batch_size)
-    ]
+    parts = [slice(start, start + batch_size) for start in range(0, len(some), batch_size)]
+    batches = [masked_batch(checkpoint, some[part], keys[part], model.device)[0] for part in parts]
     plain = [{name: batch[name] for name in batch if name != "masked_positions"} for batch in batches]
 
     def forward(inputs: list[dict[str, Any]]) -> None:
@@ -33,7 +29,7 @@ def measure_speed(model: Any, blocks: np.ndarray, checkpoint: Checkpoint, batch_
             torch.cuda.synchronize()
 
     variants = {
-        "evaluation": lambda: score_blocks(model, some, keys, masker, pad, batch_size),
+        "evaluation": lambda: score_blocks(model, checkpoint, some, keys, batch_size),
         "forward": lambda: forward(batches),
         "forward_every_position": lambda: forward(plain),
     }

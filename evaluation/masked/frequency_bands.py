@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from evaluation.masked.scores import find_hits, masked_batch
+from evaluation.masked.scores import Checkpoint, find_hits, masked_batch
 from pretraining.masking import Masker
 from shared.loss import IGNORED
 
@@ -29,7 +29,7 @@ def rank_tokens(blocks: np.ndarray, masker: Masker) -> np.ndarray:
 
 @torch.inference_mode()
 def count_hits(
-    model: Any, blocks: np.ndarray, masker: Masker, ranks: np.ndarray, pad_token_id: int, batch_size: int
+    model: Any, checkpoint: Checkpoint, blocks: np.ndarray, ranks: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """Hits and targets of each band in each block, (blocks, bands, 2) float64; the masks are those of the rows."""
     edges = torch.tensor([first for first, _ in BANDS.values()][1:])
@@ -38,7 +38,7 @@ def count_hits(
     for start in tqdm(range(0, len(blocks), batch_size), desc="Masked accuracy", unit=" batches", leave=False):
         part = slice(start, start + batch_size)
         keys = np.arange(start, start + len(blocks[part]))
-        batch, labels = masked_batch(blocks[part], keys, masker, pad_token_id, model.device)
+        batch, labels = masked_batch(checkpoint, blocks[part], keys, model.device)
         hits = find_hits(model(**batch).logits, labels)
         bands = band_of[labels.clamp(min=0)]
         for number in range(len(BANDS)):

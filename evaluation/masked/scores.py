@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForMaskedLM
 
 from data_prep.pack_dataset import encode_documents
-from pretraining.masking import Masker
+from pretraining.masking import EVALUATION, Masker, make_masker
 from shared.errors import InputError, one_line
 from shared.files import write_report
 from shared.loss import IGNORED, project_masked_only
@@ -38,9 +38,11 @@ class Checkpoint:
     tokenizer: Any
     most_tokens: int  # that the model takes at once
     encoder: Any = field(init=False, repr=False)
+    masker: Masker = field(init=False, repr=False)  # the masks of an evaluation
 
     def __post_init__(self) -> None:
         self.encoder = raw_text_encoder(self.tokenizer)
+        self.masker = make_masker(self.tokenizer, EVALUATION, seed=0)
 
 
 class Sentence(NamedTuple):
@@ -109,7 +111,7 @@ def load_model(checkpoint: Checkpoint) -> Any:
 
 @torch.inference_mode()
 def score_blocks(
-    model: Any, blocks: np.ndarray, keys: np.ndarray, masker: Masker, pad_token_id: int, batch_size: int = 64
+    model: Any, checkpoint: Checkpoint, blocks: np.ndarray, keys: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
     """The summed loss, the hits and the number of targets of each block, (blocks, 3) float64.
 
@@ -120,20 +122,20 @@ def score_blocks(
     sums = np.zeros((len(blocks), 3))
     for start in tqdm(range(0, len(blocks), batch_size), desc="Masked loss", unit=" batches", leave=False):
         part = slice(start, start + batch_size)
-        batch, labels = masked_batch(blocks[part], keys[part], masker, pad_token_id, model.device)
+        batch, labels = masked_batch(checkpoint, blocks[part], keys[part], model.device)
         losses, hits = losses_and_hits(model(**batch).logits, labels)
         sums[part] = torch.stack([losses, hits, (labels != IGNORED).sum(1)], dim=1).cpu().numpy()
     return sums
 
 
 def masked_batch(
-    blocks: np.ndarray, keys: np.ndarray, masker: Masker, pad_token_id: int, device: Any
+    checkpoint: Checkpoint, blocks: np.ndarray, keys: np.ndarray, device: Any
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The inputs of a model whose head works on the masked positions, and the labels, (batch, targets) int64."""
     ids = np.asarray(blocks)
-    is_text = ids != pad_token_id
+    is_text = ids != checkpoint.tokenizer.pad_token_id
     width = int(np.flatnonzero(is_text.any(axis=0))[-1]) + 1
-    masked, positions, labels = masker(ids[:, :width], keys, 0)
+    masked, positions, labels = checkpoint.masker(ids[:, :width], keys, 0)
     batch = {"input_ids": torch.from_numpy(masked), "masked_positions": torch.from_numpy(positions)}
     if not is_text[:, :width].all():
         batch["attention_mask"] = torch.from_numpy(is_text[:, :width].astype(np.int64))

@@ -181,11 +181,11 @@ def test_documents_are_cut_without_loss_and_masked_alike_in_any_company(random_m
         expected = wordpiece(text, add_special_tokens=False)["input_ids"]
         assert tokens[number] == len(expected)
         assert sorted(i for i in blocks[owner == number].ravel() if i not in special) == sorted(expected)
-    model, masker = load_model(checkpoint), make_masker(wordpiece, EVALUATION, seed=0)
+    model = load_model(checkpoint)
 
     def sums(chosen):
         parts = cut_documents(checkpoint, [texts[i] for i in chosen], keys[chosen], 16)
-        scores = score_blocks(model, parts[0], parts[1], masker, wordpiece.pad_token_id, batch_size=3)
+        scores = score_blocks(model, checkpoint, parts[0], parts[1], batch_size=3)
         return [scores[parts[2] == i].sum(0) for i in range(len(chosen))]
 
     np.testing.assert_allclose(sums([0, 1, 2])[2], sums([2])[0], rtol=1e-4)

@@ -32,7 +32,6 @@ from evaluation.masked.scores import load_model, open_checkpoints, score_blocks
 from evaluation.masked.sentence_similarity import cosines, encode_layers, encode_words, overlaps, random_twin, rate
 from evaluation.run_probes import ProbeArguments, main
 from finetuning.common.data import Split, read_rows
-from pretraining.masking import EVALUATION, make_masker
 from shared.documents import Documents
 from shared.errors import InputError
 
@@ -184,8 +183,7 @@ def test_encodings_are_means_of_every_layer(name, models):
 def test_bands_of_frequency_count_every_target_once(models, wordpiece, texts):
     checkpoints = open_checkpoints(models)
     for checkpoint in checkpoints:
-        model, tokenizer = load_model(checkpoint), checkpoint.tokenizer
-        masker = make_masker(tokenizer, EVALUATION, seed=0)
+        model, tokenizer, masker = load_model(checkpoint), checkpoint.tokenizer, checkpoint.masker
         ids = np.concatenate([tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts[:300]])
         inner = ids[: len(ids) // 30 * 30].reshape(-1, 30)
         edges = np.full((len(inner), 1), tokenizer.sep_token_id)
@@ -194,8 +192,8 @@ def test_bands_of_frequency_count_every_target_once(models, wordpiece, texts):
         values, counts = np.unique(inner, return_counts=True)
         assert ranks[values[counts.argmax()]] == 0 and sorted(ranks.tolist()) == [*range(len(tokenizer))]
         assert min(ranks[tokenizer.sep_token_id], ranks[tokenizer.pad_token_id]) >= len(tokenizer) - 10
-        sums = count_hits(model, blocks, masker, ranks, tokenizer.pad_token_id, 7)
-        expected = score_blocks(model, blocks, np.arange(len(blocks)), masker, tokenizer.pad_token_id)
+        sums = count_hits(model, checkpoint, blocks, ranks, 7)
+        expected = score_blocks(model, checkpoint, blocks, np.arange(len(blocks)))
         np.testing.assert_array_equal(sums.sum(1), expected[:, 1:])
         labels = masker(blocks, np.arange(len(blocks)), 0)[2]
         assert sums[:, 0, 1].sum() == (ranks[labels[labels >= 0]] < 100).sum()
