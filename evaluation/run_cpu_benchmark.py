@@ -128,21 +128,21 @@ def measure(name: str, path: str, args: CpuBenchmarkArguments) -> dict[str, Any]
     spec["max_seq_length"] = args.max_seq_length
     del model  # from here on the processes have it
     weights = cached_file(path, "model.safetensors", _raise_exceptions_for_missing_entries=False)
+    for variant in args.variants:
+        if not variant.startswith("onnx"):
+            variants[variant]["file_bytes"] = Path(weights).stat().st_size if weights else None
     for threads in args.threads:
         running: dict[str, Worker] = {}
         with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
             specs = {}
-            for variant, found in variants.items():
-                is_onnx = variant.startswith("onnx")
-                folder = str(Path(args.output_dir, name, variant)) if is_onnx else path
+            for variant in variants:
+                folder = str(Path(args.output_dir, name, variant)) if variant.startswith("onnx") else path
                 specs[variant] = spec | {"variant": variant, "folder": folder, "threads": threads, "scratch": scratch}
-                if not is_onnx:
-                    found["file_bytes"] = Path(weights).stat().st_size if weights else None
             stack.callback(lambda running=running: [worker.close() for worker in running.values()])
             start_all(specs, args.starts, variants, running)
             if threads == args.threads[0]:
                 compare(running, rows, Path(scratch), variants)
-            time_all(running, threads, (args.seq_lengths, args.batch_size), args.rounds, args.seconds, variants)
+            time_all(running, threads, args, variants)
     return facts | {"variants": variants}
 
 
@@ -167,12 +167,8 @@ def main(args: CpuBenchmarkArguments) -> dict[str, Any]:
         report["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_report(args.output_dir, "cpu_benchmark", report, make_table(report))
     print(make_table(report))
-    failed = [
-        f"{name}, {TITLES[variant]}: {found['failure']}"
-        for name, model in report["models"].items()
-        for variant, found in model["variants"].items()
-        if "failure" in found
-    ]
+    cells = [(name, *cell) for name, model in report["models"].items() for cell in model["variants"].items()]
+    failed = [f"{name}, {TITLES[one]}: {found['failure']}" for name, one, found in cells if "failure" in found]
     if failed:
         raise RunError(f"{len(failed)} variants failed, the others are measured: {'; '.join(failed)}")
     return report

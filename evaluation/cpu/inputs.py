@@ -10,7 +10,7 @@ from typing import Any
 import evaluate
 import numpy as np
 
-from evaluation.cpu.processes import Worker
+from evaluation.cpu.processes import Worker, noting_failure
 from finetuning import run_glue
 from finetuning.common.arguments import CheckpointArguments
 from finetuning.common.checkpoint import MULTI, REGRESSION, SINGLE
@@ -19,7 +19,7 @@ from finetuning.common.tables import format_of
 from finetuning.glue.predictions import THRESHOLDS, as_predictions
 from finetuning.metrics.glue_tasks import main_metric
 from shared.documents import Documents
-from shared.errors import InputError, RunError
+from shared.errors import InputError
 
 MADE_UP, TEXTS, CALIBRATION = 64, 256, 256  # rows, unless a flag says otherwise
 MASK_EVERY = 7  # tokens: about the share that masked-language models are trained with
@@ -77,8 +77,9 @@ def read_rows(path: str, task: str, model: Any, tokenizer: Any, names: Sequence[
         texts = list(islice(Documents([args.input]), args.max_samples or TEXTS))
         if not texts:
             raise InputError(f"--input {args.input}: holds no text")
-        encoded = encode(tokenizer, texts, names, args.max_seq_length)
-        found = Rows(Path(args.input).name, encoded, args.batch_size, padding)
+        encoded = tokenizer(texts, truncation=True, max_length=args.max_seq_length)
+        rows = [{name: encoded[name][i] for name in names} for i in range(len(texts))]
+        found = Rows(Path(args.input).name, rows, args.batch_size, padding)
         found.calibration = calibration_rows(tokenizer, names, args)
     found.inputs.sort(key=lambda row: -len(row["input_ids"]))
     if task != "sequence_classification":
@@ -86,11 +87,6 @@ def read_rows(path: str, task: str, model: Any, tokenizer: Any, names: Sequence[
         if task == "masked_lm" and args.input is not None:
             found.metric_task = OWN_TASKS[SINGLE]
     return found
-
-
-def encode(tokenizer: Any, texts: list[str], names: Sequence[str], length: int) -> list[dict[str, list[int]]]:
-    found = tokenizer(texts, truncation=True, max_length=length)
-    return [{name: found[name][i] for name in names} for i in range(len(texts))]
 
 
 def made_up_rows(tokenizer: Any, names: Sequence[str], length: int) -> list[dict[str, list[int]]]:
@@ -113,9 +109,7 @@ def choose_places(rows: Rows, task: str, tokenizer: Any) -> None:
         if task == "masked_lm":
             places = places[number % MASK_EVERY :: MASK_EVERY] or places[:1]
             labels += [row["input_ids"][i] for i in places]
-            row["input_ids"] = list(row["input_ids"])
-            for i in places:
-                row["input_ids"][i] = tokenizer.mask_token_id
+            row["input_ids"] = [tokenizer.mask_token_id if i in places else n for i, n in enumerate(row["input_ids"])]
         rows.places.append(places)
     rows.labels = np.array(labels) if labels else None
 
@@ -145,14 +139,17 @@ def labelled_rows(path: str, tokenizer: Any, names: Sequence[str], padding: dict
         raise InputError(f"--input {args.input}, for --models {path}: {error}") from error
     rows = found["validation"]
     rows = rows.select(np.argsort(-np.array(rows["length"]), kind="stable"))
-    kind = config.problem_type
-    inputs = [{name: row[name] for name in names} for row in rows]
-    metric = args.task_name or OWN_TASKS[kind]
-    labels = np.array(rows["labels"])
-    source = args.task_name or Path(args.input).name
-    calibration = calibration_rows(tokenizer, names, args)
-    thresholds = getattr(config, THRESHOLDS, None)
-    return Rows(source, inputs, args.batch_size, padding, None, labels, metric, kind, calibration, thresholds)
+    return Rows(
+        args.task_name or Path(args.input).name,
+        [{name: row[name] for name in names} for row in rows],
+        args.batch_size,
+        padding,
+        labels=np.array(rows["labels"]),
+        metric_task=args.task_name or OWN_TASKS[config.problem_type],
+        problem_type=config.problem_type,
+        calibration=calibration_rows(tokenizer, names, args),
+        thresholds=getattr(config, THRESHOLDS, None),
+    )
 
 
 def calibration_rows(tokenizer: Any, names: Sequence[str], args: Any) -> list[dict[str, np.ndarray]]:
@@ -166,10 +163,8 @@ def calibration_rows(tokenizer: Any, names: Sequence[str], args: Any) -> list[di
         data_args = data_arguments(source, args, None)
         splits, _ = load_splits(data_args, args.task_name, renamed=run_glue.MNLI)
         if args.calibration_input is None and "train" not in splits:
-            raise InputError(
-                f"--variants onnx_static: --input {args.input} has no train split to calibrate on; name rows that are "
-                "not those of the comparison with --calibration_input"
-            )
+            lacks = f"--variants onnx_static: --input {args.input} has no train split to calibrate on"
+            raise InputError(f"{lacks}; name other rows than those of the comparison with --calibration_input")
         split = splits.get("train") or next(iter(splits.values()))
         check_columns(split, data_args.text_columns, "text")
         texts = [list(split.first(CALIBRATION).rows[name]) for name in data_args.text_columns]
@@ -199,17 +194,14 @@ def compare(running: dict[str, Worker], rows: Rows, folder: Path, found: dict[st
     path = write_batches(rows, folder / "batches.npz")
     eager: dict[str, Any] = {}
     for variant, worker in running.items():
-        try:
+        with noting_failure(found[variant]):
             logits = np.load(worker.ask(predict=str(path))["output"], allow_pickle=False)
-        except RunError as error:
-            found[variant]["failure"] = str(error)
-            continue
-        predicted, score = rows.predict(logits), rows.score(logits)
-        eager = eager or {"logits": logits, "predicted": predicted, "score": score}
-        same = (predicted == eager["predicted"]).reshape(len(predicted), -1).all(1)
-        found[variant]["parity"] = {
-            "largest_logit_difference": float(np.abs(logits - eager["logits"]).max()),
-            "agreement": None if rows.problem_type == "regression" else float(same.mean()),
-            "score": score,
-            "points": None if score is None else 100 * (score - eager["score"]),
-        }
+            predicted, score = rows.predict(logits), rows.score(logits)
+            eager = eager or {"logits": logits, "predicted": predicted, "score": score}
+            same = (predicted == eager["predicted"]).reshape(len(predicted), -1).all(1)
+            found[variant]["parity"] = {
+                "largest_logit_difference": float(np.abs(logits - eager["logits"]).max()),
+                "agreement": None if rows.problem_type == "regression" else float(same.mean()),
+                "score": score,
+                "points": None if score is None else 100 * (score - eager["score"]),
+            }

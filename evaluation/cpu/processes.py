@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,12 +23,15 @@ EAGER, COMPILE = "eager", "compile"
 class Worker:
     """A running variant; see worker.py. `start_seconds` is from the launch to the first answer."""
 
-    def __init__(self, spec: dict[str, Any], variables: dict[str, str]) -> None:
+    def __init__(self, spec: dict[str, Any]) -> None:
+        variables = {"OMP_NUM_THREADS": str(spec["threads"])}
+        if spec["variant"] == COMPILE:
+            variables["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=spec["scratch"])
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         begin = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), json.dumps(spec)],
-            env=os.environ | {"OMP_NUM_THREADS": str(spec["threads"])} | variables,
+            env=os.environ | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -71,6 +74,15 @@ class Worker:
         self.errors.close()
 
 
+@contextlib.contextmanager
+def noting_failure(found: dict[str, Any]) -> Iterator[None]:
+    """Write down why a variant failed, and go on without it."""
+    try:
+        yield
+    except RunError as error:
+        found["failure"] = str(error)
+
+
 def start_all(
     specs: dict[str, dict[str, Any]], starts: int, found: dict[str, dict[str, Any]], running: dict[str, Worker]
 ) -> None:
@@ -84,19 +96,13 @@ def start_all(
         for variant, spec in specs.items():
             if "failure" in found[variant] or (variant == COMPILE and not is_last):
                 continue
-            variables = {}
-            if variant == COMPILE:
-                variables["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=spec["scratch"])
-            try:
-                worker = Worker(spec, variables)
-            except RunError as error:
-                found[variant]["failure"] = str(error)
-                continue
-            seconds[variant].append(worker.start_seconds)
-            if is_last:
-                running[variant] = worker
-            else:
-                worker.close()
+            with noting_failure(found[variant]):
+                worker = Worker(spec)
+                seconds[variant].append(worker.start_seconds)
+                if is_last:
+                    running[variant] = worker
+                else:
+                    worker.close()
     for variant, worker in running.items():
         found[variant]["threads"][str(specs[variant]["threads"])] = {
             "start_seconds": median(seconds[variant]),
@@ -105,31 +111,25 @@ def start_all(
         }
 
 
-def time_all(
-    running: dict[str, Worker], threads: int, shape: tuple[Sequence[int], int], rounds: int, seconds: float,
-    found: dict[str, dict[str, Any]],
-) -> None:  # fmt: skip
-    """Time batches of one row and of many at each length, `shape` being (lengths, many), all variants in turns, and
-    put the summaries into `found`."""
-    lengths, size = shape
+def time_all(running: dict[str, Worker], threads: int, args: Any, found: dict[str, dict[str, Any]]) -> None:
+    """Time batches of one row and of `args.batch_size` at each of `args.seq_lengths`, all variants in turns, and put
+    the summaries into `found`."""
+    lengths, size = args.seq_lengths, args.batch_size
     calls: dict[tuple[str, int, int], list[list[float]]] = {}
-    for turn in range(rounds):
-        order = list(running)
-        order = order[turn % len(order) :] + order[: turn % len(order)]
+    for turn in range(args.rounds):
+        first = turn % len(running)
+        order = [*running][first:] + [*running][:first]
         for length in lengths:
             for batch in dict.fromkeys((1, size)):
                 for variant in order:
                     if "failure" in found[variant]:
                         continue
-                    try:
-                        answer = running[variant].ask(batch=batch, length=length, seconds=seconds)
-                    except RunError as error:
-                        found[variant]["failure"] = str(error)
-                        continue
-                    calls.setdefault((variant, batch, length), []).append(answer["seconds"])
-                    cell = found[variant]["threads"][str(threads)]
-                    cell["peak_memory_mib"] = max(cell.get("peak_memory_mib", 0.0), answer["memory"]["peak"])
-        print(f"  threads: {threads}, round {turn + 1} of {rounds}", flush=True)
+                    with noting_failure(found[variant]):
+                        answer = running[variant].ask(batch=batch, length=length, seconds=args.seconds)
+                        calls.setdefault((variant, batch, length), []).append(answer["seconds"])
+                        cell = found[variant]["threads"][str(threads)]
+                        cell["peak_memory_mib"] = max(cell.get("peak_memory_mib", 0.0), answer["memory"]["peak"])
+        print(f"  threads: {threads}, round {turn + 1} of {args.rounds}", flush=True)
     if "failure" in found[EAGER]:
         raise RunError(f"eager PyTorch, with which the others are compared, failed: {found[EAGER]['failure']}")
     for variant in running:
