@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -116,9 +117,8 @@ def time_all(running: dict[str, Worker], threads: int, args: Any, found: dict[st
     the summaries into `found`."""
     lengths, size = args.seq_lengths, args.batch_size
     calls: dict[tuple[str, int, int], list[list[float]]] = {}
+    order = deque(running)
     for turn in range(args.rounds):
-        first = turn % len(running)
-        order = [*running][first:] + [*running][:first]
         for length in lengths:
             for batch in dict.fromkeys((1, size)):
                 for variant in order:
@@ -129,6 +129,7 @@ def time_all(running: dict[str, Worker], threads: int, args: Any, found: dict[st
                         calls.setdefault((variant, batch, length), []).append(answer["seconds"])
                         cell = found[variant]["threads"][str(threads)]
                         cell["peak_memory_mib"] = max(cell.get("peak_memory_mib", 0.0), answer["memory"]["peak"])
+        order.rotate(-1)
         print(f"  threads: {threads}, round {turn + 1} of {args.rounds}", flush=True)
     if "failure" in found[EAGER]:
         raise RunError(f"eager PyTorch, with which the others are compared, failed: {found[EAGER]['failure']}")

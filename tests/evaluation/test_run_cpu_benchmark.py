@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from transformers import (
 
 from evaluation.cpu.inputs import Rows, choose_places, labelled_rows, made_up_rows, write_batches
 from evaluation.cpu.page import make_table, recommend
-from evaluation.cpu.processes import latency, start_all, throughput
+from evaluation.cpu.processes import latency, start_all, throughput, time_all
 from evaluation.run_cpu_benchmark import CpuBenchmarkArguments, main
-from shared.errors import InputError
+from shared.errors import InputError, RunError
 
 TRAIN, VALIDATION = "tests/data/opinions_train.csv", "tests/data/opinions_validation.csv"
 QUICK = {"threads": [1], "rounds": 2, "seconds": 0.02, "starts": 1, "seq_lengths": [8, 40], "max_seq_length": 64}
@@ -212,3 +213,9 @@ def test_wrong_models_and_rows_are_refused_and_leave_nothing(classifier, wordpie
     refused("other.csv", input=str(tmp_path / "other.csv"))
     with pytest.raises(InputError, match="not an empty folder"):
         main(CpuBenchmarkArguments([classifier], str(ROOT / "tests")))
+
+
+def test_if_no_variant_starts_the_reason_is_said():
+    args = SimpleNamespace(seq_lengths=[8], batch_size=2, rounds=2, seconds=0.1)
+    with pytest.raises(RunError, match=r"eager PyTorch.* failed: out of memory"):
+        time_all({}, 1, args, {"eager": {"failure": "out of memory"}})
