@@ -12,12 +12,9 @@ from shared.markdown import escape, markdown_table
 
 def make_table(report: dict[str, Any]) -> str:
     """The report as Markdown: gains, the matrix of models and periods, and new words."""
-    parts = []
-    if "text" in report:
-        parts += [_gains(report), _matrix(report)]
-    if "new_words" in report:
-        parts.append(_words(report))
-    return "\n".join(part for part in parts if part)
+    parts = [_gains(report), _matrix(report)] if "text" in report else []
+    parts += [_words(report)] if "new_words" in report else []
+    return "\n".join(filter(None, parts))
 
 
 def _between(low_high: list[float], form: str) -> str:
@@ -30,9 +27,9 @@ def _gains(report: dict[str, Any]) -> str:
         return ""
     rows = []
     for label, found in text["gains"].items():
-        cells = [f"{found[f'lead_{part}']:+.3f}" for part in ("early", "late")]
-        cells += [f"**{found['gain']:+.3f}** ({_between(found['gain_interval'], '+.3f')})"]
-        rows.append([escape(label), *cells, "yes" if found["is_fresher"] else "not shown"])
+        leads = [f"{found[f'lead_{part}']:+.3f}" for part in ("early", "late")]
+        gain = f"**{found['gain']:+.3f}** ({_between(found['gain_interval'], '+.3f')})"
+        rows.append([escape(label), *leads, gain, "yes" if found["is_fresher"] else "not shown"])
     old = text["old"]
     until = report["cutoffs"][old]
     head = ["model", f"lead over {escape(old)} on text to {until}", "lead on later text", "freshness gain", "fresher"]
@@ -43,11 +40,9 @@ def _matrix(report: dict[str, Any]) -> str:
     text, cutoffs = report["text"], report["cutoffs"]
     rows = []
     for label in _by_cutoff(report):
-        cells = []
-        for period in text["periods"]:
-            value = f"{period['models'][label]['bits_per_byte']:.3f}"
-            is_later = cutoffs[label] and days_of(period["name"]).first > parse_date(cutoffs[label]).last
-            cells.append(f"*{value}*" if is_later else value)
+        cells = [f"{period['models'][label]['bits_per_byte']:.3f}" for period in text["periods"]]
+        known = _known(cutoffs[label], text)
+        cells[known:] = [f"*{value}*" for value in cells[known:]]
         rows.append([escape(label), cutoffs[label] or "", *cells])
     counts = ["documents", "", *(f"{period['documents']:,}" for period in text["periods"])]
     table = markdown_table(["model", "trained to", *(period["name"] for period in text["periods"])], [*rows, counts])
@@ -82,6 +77,13 @@ def _words(report: dict[str, Any]) -> str:
     return f"{markdown_table(head, rows)}\n\n" + "\n\n".join(lines) + "\n"
 
 
+def _known(cutoff: str | None, text: dict[str, Any]) -> int:
+    """How many periods, which are in order, a model could know: those that began before its text ended."""
+    if cutoff is None:
+        return len(text["periods"])
+    return sum(days_of(period["name"]).first <= parse_date(cutoff).last for period in text["periods"])
+
+
 def _by_cutoff(report: dict[str, Any]) -> list[str]:
     return sorted(report["models"], key=lambda label: report["cutoffs"][label] or "9999")
 
@@ -102,13 +104,19 @@ def _label_periods(axes: Any, names: list[str]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _mark_cutoffs(axes: Any, report: dict[str, Any], names: list[str]) -> None:
+def _mark_cutoffs(axes: Any, report: dict[str, Any]) -> None:
     """A dotted line behind the last period that each model could know, in the model's colour."""
     for number, label in enumerate(report["models"]):
-        if cutoff := report["cutoffs"][label]:
-            known = sum(days_of(name).first <= parse_date(cutoff).last for name in names)
-            if 0 < known < len(names):
-                axes.axvline(known - 0.5, color=f"C{number}", linestyle=":")
+        known = _known(report["cutoffs"][label], report["text"])
+        if 0 < known < len(report["text"]["periods"]):
+            axes.axvline(known - 0.5, color=f"C{number}", linestyle=":")
+
+
+def _draw_line(axes: Any, rows: list[dict[str, Any]], key: str, color: str, label: str) -> None:
+    """A value of each period, in a band that is its interval."""
+    places, (low, high) = range(len(rows)), np.array([row[f"{key}_interval"] for row in rows]).T
+    axes.plot(places, [row[key] for row in rows], "o-", color=color, markersize=4, label=label)
+    axes.fill_between(places, low, high, color=color, alpha=0.2)
 
 
 def _draw_text(report: dict[str, Any]) -> Any:
@@ -120,27 +128,19 @@ def _draw_text(report: dict[str, Any]) -> Any:
     names = [period["name"] for period in text["periods"]]
     figure = new_figure(8, 7 if "gains" in text else 4.5)
     panels = figure.subplots(2 if "gains" in text else 1, 1, sharex=True, squeeze=False)[:, 0]
-    places = np.arange(len(names))
     for number, label in enumerate(report["models"]):
-        found = [period["models"][label] for period in text["periods"]]
-        low, high = np.array([row["bits_per_byte_interval"] for row in found]).T
-        cutoff = report["cutoffs"][label]
+        found, cutoff = [period["models"][label] for period in text["periods"]], report["cutoffs"][label]
         legend = f"{label} (text to {cutoff})" if cutoff else label
-        values = [row["bits_per_byte"] for row in found]
-        panels[0].plot(places, values, "o-", color=f"C{number}", markersize=4, label=legend)
-        panels[0].fill_between(places, low, high, color=f"C{number}", alpha=0.2)
+        _draw_line(panels[0], found, "bits_per_byte", f"C{number}", legend)
         if "gains" in text and label != text["old"]:
             gain = text["gains"][label]
-            low, high = np.array([row["above_early_interval"] for row in gain["periods"]]).T
-            words = f"{label}: gain {gain['gain']:+.3f} ({_between(gain['gain_interval'], '+.3f')})"
-            values = [row["above_early"] for row in gain["periods"]]
-            panels[1].plot(places, values, "o-", color=f"C{number}", markersize=4, label=words)
-            panels[1].fill_between(places, low, high, color=f"C{number}", alpha=0.2)
+            legend = f"{label}: gain {gain['gain']:+.3f} ({_between(gain['gain_interval'], '+.3f')})"
+            _draw_line(panels[1], gain["periods"], "above_early", f"C{number}", legend)
     panels[0].set(ylabel="bits per byte (lower is better)", title="Held-out text by date")
     panels[0].legend()
     for axes in panels:
         _label_periods(axes, names)
-        _mark_cutoffs(axes, report, names)
+        _mark_cutoffs(axes, report)
     if "gains" in text:
         panels[1].axhline(0, color="black", linewidth=1)
         panels[1].set(ylabel=f"lead over {text['old']}, less its mean\non text that both know")
@@ -162,7 +162,7 @@ def _draw_matrix(report: dict[str, Any]) -> Any:
     for row, label in enumerate(labels):
         for column in range(len(names)):
             axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=8)
-        known = sum(days_of(name).first <= parse_date(report["cutoffs"][label]).last for name in names)
+        known = _known(report["cutoffs"][label], text)
         axes.plot([known - 0.5] * 2, [row - 0.5, row + 0.5], color="black", linewidth=2)
     axes.set_yticks(range(len(labels)), [f"{label}\n(to {report['cutoffs'][label]})" for label in labels])
     axes.set_xticks(range(len(names)), names, rotation=45)
