@@ -14,12 +14,10 @@ HEAD = ["model", "text to", "tokens read", "new words", "freshness gain over the
 
 def months_section(folders: list[str]) -> str:
     """A row for each update, in their order. Raises InputError for a folder that is none."""
-    rows = [_row(Path(folder)) for folder in folders]
+    rows, head = [_row(Path(folder)) for folder in folders], HEAD
     if any(len(row) > len(HEAD) for row in rows):
         head = [*HEAD, "task average"]
-        rows = [[*row, *["–"] * (len(head) - len(row))] for row in rows]
-    else:
-        head = HEAD
+        rows = [[*row, "–"][: len(head)] for row in rows]
     return (
         f"{markdown_table(head, rows)}\n\nEach model is compared with the one that it goes on from. Gain: by how many "
         "bits per byte more it is ahead on text that this one could not know than on older text. Largest rise "
@@ -30,16 +28,19 @@ def months_section(folders: list[str]) -> str:
 
 def series_table(result: dict[str, Any]) -> str:
     """What evaluation/bench/updates.py found: a row for each model and seed, the cloze by year, tasks."""
-    seeds, first = result["seeds"], result["settings"]["years"][0]
+    first = result["settings"]["years"][0]
     head = ["model", "seed", "text to", "tokens read", "minutes, 1 core", "Wikipedia, bits per byte"]
     head += [f"text to {first}", "later text", "freshness gain", "of the gain from scratch"]
-    rows = []
-    for name in dict.fromkeys(name for models in seeds.values() for name in models):
-        rows += [[escape(name), seed, *_measured(models, name)] for seed, models in seeds.items() if name in models]
-    parts = [markdown_table(head, rows), new_words_table(result), _cloze_table(seeds)]
-    if "tasks" in result:
-        parts.append(_task_table(result["tasks"]))
-    return "\n\n".join(part for part in parts if part)
+    rows = [[escape(name), seed, *_measured(models, name)] for name, seed, models in _by_name(result)]
+    parts = [markdown_table(head, rows), new_words_table(result), _cloze_table(result)]
+    parts += [_task_table(result["tasks"])] if "tasks" in result else []
+    return "\n\n".join(filter(None, parts))
+
+
+def _by_name(result: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """The name of each model, a seed that it was trained with, and all models of that seed; in the order of names."""
+    names = dict.fromkeys(name for models in result["seeds"].values() for name in models)
+    return [(name, seed, models) for name in names for seed, models in result["seeds"].items() if name in models]
 
 
 def _measured(models: dict[str, Any], name: str) -> list[str]:
@@ -57,25 +58,23 @@ def _measured(models: dict[str, Any], name: str) -> list[str]:
 
 def new_words_table(result: dict[str, Any]) -> str:
     """Bits per byte of sentences with words that no text before their year has, as changes from the first model."""
-    seeds, first, rows = result["seeds"], result["settings"]["years"][0], []
-    for name in dict.fromkeys(name for models in seeds.values() for name in models):
-        for seed, models in seeds.items():
-            if gain := models.get(name, {}).get("new_words"):
-                anew = models.get(f"scratch_{models[name]['text_to']}", {}).get("new_words", gain)
-                share = "" if anew is gain else f"{gain['gain'] / anew['gain']:.0%}"
-                cells = [_interval(gain, "lead_early", -1), _interval(gain, "lead_late", -1), _interval(gain, "gain")]
-                rows.append([escape(name), seed, *cells, share])
+    first, rows = result["settings"]["years"][0], []
+    for name, seed, models in _by_name(result):
+        if gain := models[name].get("new_words"):
+            anew = models.get(f"scratch_{models[name]['text_to']}", {}).get("new_words", gain)
+            share = "" if anew is gain else f"{gain['gain'] / anew['gain']:.0%}"
+            cells = [_interval(gain, "lead_early", -1), _interval(gain, "lead_late", -1), _interval(gain, "gain")]
+            rows.append([escape(name), seed, *cells, share])
     head = ["sentences with new words", "seed", f"words new to {first}", "words new later", "freshness gain"]
     return markdown_table([*head, "of the gain from scratch"], rows) if rows else ""
 
 
-def _cloze_table(seeds: dict[str, Any]) -> str:
+def _cloze_table(result: dict[str, Any]) -> str:
     """Share of the gaps that are filled, the mean over the seeds of a model, by the year of the sentences."""
     found: dict[str, list[Any]] = {}
-    for models in seeds.values():
-        for name, row in models.items():
-            if row["cloze"]:
-                found.setdefault(name, []).append(row["cloze"])
+    for name, _, models in _by_name(result):
+        if cloze := models[name]["cloze"]:
+            found.setdefault(name, []).append(cloze)
     if not found:
         return ""
     first = next(iter(found.values()))[0]["by_year"]
@@ -122,16 +121,12 @@ def _row(folder: Path) -> list[str]:
         if others:
             raise InputError(f"{file}: is of more than one update; name the folder of one")
         manifest = _read(folder / name / "manifest.json")
-        known = [
-            (-found["lead"], [-found["lead_interval"][1], -found["lead_interval"][0]])
-            for period, found in zip(text["periods"], gain["periods"], strict=True)
-            if period["name"] in gain["early"]
-        ]
-        rise, (low, high) = max(known)
+        pairs = zip(text["periods"], gain["periods"], strict=True)
+        known = [found for period, found in pairs if period["name"] in gain["early"]]
         row = [escape(name), freshness["cutoffs"][name], readable(manifest["results"]["train_tokens"])]
         row.append(f"{len(_read(folder / 'tokenizer' / 'report.json')['words']):,}")
         row.append(_interval(gain, "gain"))
-        row.append(f"{rise:+.3f} ({low:+.3f} to {high:+.3f})")
+        row.append(_interval(min(known, key=lambda found: found["lead"]), "lead", -1))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"--months {folder}: is not a folder of make update: {error!r}") from error
     benchmark = folder / "results" / "benchmark.json"
@@ -150,16 +145,10 @@ def _read(path: Path) -> Any:
 
 def rates_table(report: dict[str, Any]) -> str:
     """Several recipes of an update, by what a row of such updates gains and forgets; changes in bits per byte."""
-    rows = [
-        [
-            str(row["seed"]),
-            str(row["batch"]),
-            f"{row['learning_rate']:g}",
-            ", ".join(f"{weight:g}" for weight in row["weights"]),
-            f"{row['of_scratch']:.0%}",
-            *(f"{row[part]:+.3f}" for part in ("old", "to_2023", "later")),
-        ]
-        for row in report["rows"]
-    ]
+    rows = []
+    for row in report["rows"]:
+        cells = [str(row["seed"]), str(row["batch"]), f"{row['learning_rate']:g}"]
+        cells += [", ".join(f"{weight:g}" for weight in row["weights"]), f"{row['of_scratch']:.0%}"]
+        rows.append(cells + [f"{row[part]:+.3f}" for part in ("old", "to_2023", "later")])
     head = ["seed", "batch", "learning rate", "new year, years before, Wikipedia", "of the gain from scratch"]
     return markdown_table([*head, "Wikipedia", "text to 2023", "later text"], rows)

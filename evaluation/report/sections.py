@@ -193,8 +193,7 @@ def freshness_lines(result: dict[str, Any]) -> tuple[list[Line], list[str]] | No
         return None
     lines = []
     for label in result["models"]:
-        found = [period["models"][label] for period in periods]
-        cutoff = result["cutoffs"][label]
+        found, cutoff = [period["models"][label] for period in periods], result["cutoffs"][label]
         points = [(float(place), row["bits_per_byte"]) for place, row in enumerate(found)]
         bands = [tuple(row["bits_per_byte_interval"]) for row in found]
         lines.append(Line(f"{label} (text to {cutoff})" if cutoff else label, points, bands, dots=True))
