@@ -83,15 +83,12 @@ def measure_finding(pairs: int, bands: int, rows: int) -> dict[str, float]:
         share, formula = (sum(v[i] for i in chosen) / max(len(chosen), 1) for v in (found, expected))
         error = sum(expected[i] * (1 - expected[i]) for i in chosen) ** 0.5 / max(len(chosen), 1)
         print(f"| {low} to {low + 0.1:.1f} | {len(chosen)} | {share:.4f} | {formula:.4f} | {error:.4f} |")
-    similar = [pair[2] >= THRESHOLD for pair in texts]
+    similar = [i for i, pair in enumerate(texts) if pair[2] >= THRESHOLD]
     result = {}
     for name, values in (("found", found), ("formula", expected)):
-        hits = sum(value for value, is_similar in zip(values, similar, strict=True) if is_similar)
-        result[f"recall_{name}"], result[f"precision_{name}"] = hits / max(sum(similar), 1), hits / max(sum(values), 1)
-    print(
-        f"\nAt similarity {THRESHOLD}: recall {result['recall_found']:.4f} (formula {result['recall_formula']:.4f}), "
-        f"precision {result['precision_found']:.4f} (formula {result['precision_formula']:.4f})"
-    )
+        hits = sum(values[i] for i in similar)
+        result[f"recall_{name}"], result[f"precision_{name}"] = hits / max(len(similar), 1), hits / max(sum(values), 1)
+    print(f"\nAt similarity {THRESHOLD}:", ", ".join(f"{name} {value:.4f}" for name, value in result.items()))
     return result
 
 

@@ -105,9 +105,8 @@ def c4(make: Any) -> dict[str, Any]:
     off = dict(lines.values()) | {"min_num_sentences": -1}
     filters = {rule: make(**off | {flag: RULES[rule].threshold or True}) for rule, (flag, _) in lines.items()}
     # Without a least number of words datatrove counts an empty line as a sentence.
-    return filters | {
-        "c4_words_per_line c4_sentences": make(**off | {"min_words_per_line": 3, "min_num_sentences": 5})
-    }
+    filters["c4_words_per_line c4_sentences"] = make(**off | {"min_words_per_line": 3, "min_num_sentences": 5})
+    return filters
 
 
 def fineweb(make: Any) -> dict[str, Any]:
@@ -159,13 +158,13 @@ def main(args: CompareArguments) -> dict[str, float]:
     texts = read_texts(args)
     words = WordTable()
     differ: dict[str, list[str]] = {name: [] for name in filters}
-    dropped = {name: [0, 0] for name in filters}
+    dropped = {name: {"ours": 0, "datatrove": 0} for name in filters}
     for key, text in tqdm(texts, desc="compare_filters"):
         for name, reference in filters.items():
             ours = judge(Document(text, words, limits[name], "en", lists=LISTS))
             theirs = ask_reference(reference, text)
-            dropped[name][0] += bool(ours.reason)
-            dropped[name][1] += not theirs[0]
+            dropped[name]["ours"] += bool(ours.reason)
+            dropped[name]["datatrove"] += not theirs[0]
             if not same(ours, theirs):
                 exact = judge(Document(text, words, limits[name], "en", exact=True, lists=LISTS)).values
                 numbers = {rule: value for rule, (value, *_) in exact.items()} if len(exact) < 4 else ""
@@ -174,12 +173,7 @@ def main(args: CompareArguments) -> dict[str, float]:
         words.trim()
     agree = {name: 1 - len(found) / len(texts) for name, found in differ.items()}
     agree[WHOLE] = compare_whole(texts)
-    report = {
-        "documents": len(texts),
-        "agree": agree,
-        "dropped": {name: {"ours": ours, "datatrove": theirs} for name, (ours, theirs) in dropped.items()},
-        "differ": differ,
-    }
+    report = {"documents": len(texts), "agree": agree, "dropped": dropped, "differ": differ}
     print(make_table(report))
     print("\nDisagreements:", *(line for found in differ.values() for line in found[: args.show]), sep="\n")
     if args.output:

@@ -10,6 +10,7 @@ bench_finetuning.json, a list of rows, and bench_finetuning.md.
 """
 
 import tempfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -82,8 +83,8 @@ def measure(args: BenchArguments, task: str) -> dict[str, Any]:
     variants = make_variants(args)
     found: Rounds = {name: [] for name in variants}
     score = main_metric(task)
-    for turn, seed in enumerate(args.seeds):
-        order = [*variants][turn % len(variants) :] + [*variants][: turn % len(variants)]
+    order = deque(variants)
+    for seed in args.seeds:
         for name in order:
             command, variables = variants[name]
             with tempfile.TemporaryDirectory() as output:
@@ -91,6 +92,7 @@ def measure(args: BenchArguments, task: str) -> dict[str, Any]:
             found[name].append(results)
             rate, value = results["train_samples_per_second"], results[f"eval_{score}"]
             print(f"  {task}, seed {seed}, {name}: {rate:,.1f} samples/s, {score} {value:.3f}", flush=True)
+        order.rotate(-1)
     return {
         "task": task,
         "model": model.name,

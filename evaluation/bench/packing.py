@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep.pack_dataset import pack_dataset
-from evaluation.bench.variants import middle, ratio
 from shared.command_line import run_script
 from shared.documents import Documents
 from shared.tokenizer import load_tokenizer, raw_text_encoder
@@ -34,8 +34,7 @@ def main(args: BenchArguments) -> dict[str, float]:
     tokenizer = load_tokenizer(args.tokenizer_name)
     texts = list(islice(Documents(args.input), args.max_samples))
     encoder = raw_text_encoder(tokenizer)
-    bare: list[dict[str, float]] = []
-    packing: list[dict[str, float]] = []
+    rates: dict[str, list[float]] = {"bare": [], "packing": []}
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(pa.table({"text": texts}), f"{folder}/texts.parquet")
         for turn in range(args.rounds + 1):
@@ -49,9 +48,10 @@ def main(args: BenchArguments) -> dict[str, float]:
             pack_dataset(documents, tokenizer, Path(folder) / f"packed-{turn}", 128, 0.01, quiet=True)
             end = time.perf_counter()
             if turn:
-                bare.append({"rate": tokens / (encoded - start)})
-                packing.append({"rate": tokens / (end - encoded)})
-    found = {"bare": middle(bare, "rate"), "packing": middle(packing, "rate"), "ratio": ratio(packing, bare, "rate")}
+                rates["bare"].append(tokens / (encoded - start))
+                rates["packing"].append(tokens / (end - encoded))
+    found = {name: median(values) for name, values in rates.items()}
+    found["ratio"] = median(b / a for a, b in zip(*rates.values(), strict=True))
     print(f"{len(texts):,} documents, {tokens:,} tokens, {args.rounds} rounds, medians in tokens per second:")
     print(f"bare library {found['bare']:,.0f}, packing {found['packing']:,.0f}, ratio {found['ratio']:.2f}")
     return found

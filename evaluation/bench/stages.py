@@ -19,7 +19,7 @@ from typing import Any
 from data_prep.corpus.card import cell
 from shared.command_line import parse_arguments, run_script
 from shared.errors import InputError
-from shared.files import write_json, write_report
+from shared.files import check_new_folder, write_json, write_report
 from shared.markdown import markdown_table
 from shared.rows import find_sources
 
@@ -91,7 +91,7 @@ def make_table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     shown = []
     for row in rows:
-        reasons = {**row["dropped"], **{f"damaged: {reason}": count for reason, count in row["bad"].items()}}
+        reasons = row["dropped"] | {f"damaged: {reason}": count for reason, count in row["bad"].items()}
         ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
         why = ", ".join(f"{cell(reason)} {count:,}" for reason, count in ranked) or "nothing"
         speed = f"{row['in'] / row['seconds']:,.0f}"
@@ -103,8 +103,7 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
     folder = Path(args.output_dir)
     if not args.crawl or not args.dump:
         raise InputError("--crawl and --dump: name files of both")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"--output_dir {folder}: is not empty; a stage that is done would take no time")
+    check_new_folder(folder)  # a stage that is done would take no time
     rows = []
     for name, module, flags in plan(args, folder):
         script = module.__name__.removeprefix("data_prep.")
