@@ -7,11 +7,10 @@ others), or folders of them, with :MODEL behind one that has several models. Sho
 
 The rule: a number fails if it got worse by more than is allowed, plus noise. Noise is the standard error of the
 difference times the normal quantile at which all numbers together raise a false alarm with a probability of 5%
-(--confidence 0.95; Bonferroni's correction). Where both benchmarks kept what they made of the same examples, the
-standard error is that of a paired bootstrap; else the two are added as if independent, which is too much for one set,
+(--confidence 0.95; Bonferroni's correction). The error is that of a paired bootstrap where both benchmarks kept what
+they made of the same examples, or one run_freshness.py measured both models; else the two are added as if independent,
 so that the gate sees less. A number without an error fails on the allowance alone, and one that AFTER lacks fails.
-Two models of one result of run_freshness.py are compared on the same documents. --must_be_fresher asks for more: the
-freshness gain over the model before must have an interval above zero. The exit code is 1 if anything fails.
+The exit code is 1 if anything fails.
 """
 
 import sys

@@ -5,10 +5,9 @@
 Each run is one of finetuning/run_glue.py, run_ner.py and run_qa.py, in this process, with the recipe of its task;
 what is finished is not run again. Two controls are always there: the majority class, and the architecture of the first
 model with random weights. With --learning_rates the best one is found for each model and task on a part of the
-training data, then all seeds use it. Writes benchmark.json, benchmark.md and benchmark.png: means and deviations,
-intervals, a paired test against --baseline, and beside them published results, marked as such; and
-examples.safetensors, what each model made of each example, for compare_models.py. Runs that fail are in the table with
-their reason, and the exit code is then 1.
+training data, then all seeds use it. Writes benchmark.json, .md and .png, with intervals and a paired test against
+--baseline, and examples.safetensors, what each model made of each example, for compare_models.py. Runs that fail are
+in the table with their reason, and the exit code is then 1.
 """
 
 import os

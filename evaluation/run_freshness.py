@@ -2,11 +2,10 @@
 
     python evaluation/run_freshness.py --models runs/to_2021 runs/to_2026 --cutoff 2021-12 2026-07 --input news.parquet
 
-(a) --input: parquet or JSON lines with `text` and `date`. Bits per byte of every quarter or year, on documents that
-packing with --validation_fraction (here --held_out) keeps out of training. With --cutoff, the freshness gain over the
-oldest model: how much further ahead a model is on text that the old one could not know than on text that it could.
-A better model is ahead on both; a gain whose interval is above zero says that it is fresher as well.
-(b) --new_words: words with the date of first use. Dated facts are a part of run_probes.py (--cloze).
+--input: parquet or JSON lines with `text` and `date`, of which documents are measured that packing with
+--validation_fraction (here --held_out) keeps out of training. With --cutoff, the freshness gain over the oldest model:
+how much further ahead a model is on text that the old one could not know than on text that it could. --new_words:
+words with the date of first use. Dated facts are a part of run_probes.py (--cloze).
 Writes freshness.json, freshness.md and pictures of each part.
 """
 

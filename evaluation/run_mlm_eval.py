@@ -6,10 +6,9 @@ Reads text, which every model cuts into blocks with its own tokenizer, or blocks
 text; 15% of its tokens, the same ones in every run, are masked and predicted, as in the evaluation of run_mlm.py.
 Writes mlm_eval.json and mlm_eval.md, with 95% intervals from a bootstrap over blocks.
 
-Bits per byte are the loss per masked token times tokens per byte of text: what makes models with different tokenizers
-comparable. They are not quite fair: a tokenizer that cuts words into more pieces leaves more often a part of a masked
-word in sight. With --pll the models are compared by pseudo-log-likelihood as well, in which a token is masked together
-with what follows in its word.
+Bits per byte are the loss per masked token times tokens per byte: what makes models with different tokenizers
+comparable, but for those that cut words into more pieces and leave a part of a masked word in sight. --pll compares by
+pseudo-log-likelihood as well, in which a token is masked together with what follows in its word.
 """
 
 from shared.early import answer_early

@@ -2,15 +2,9 @@
 
     python evaluation/run_probes.py --models runs/tiny runs/tiny_modern --stsb nyu-mll/glue --output_dir runs/probes
 
-Each probe runs if its input is given; the others are "not measured".
-(a) --copy_text, or the sentences of --stsb: is a masked word found more often behind the same sentence unmasked?
-(b) --stsb: pairs of sentences in the schema of GLUE's stsb. Spearman's correlation of the cosine of mean-pooled
-encodings with human scores, layer by layer, beside bags of words, the embedding matrix alone and random weights.
-(c) --text: masked accuracy, at the fixed masks of run_mlm_eval.py, for frequent and rare tokens.
-(d) --blimp: minimal pairs, the first 20 of each paradigm.
-(e) --cloze: rows with `text` that holds [MASK] once, `answer`, `kind` and `date`; the choices are all answers of that
-kind in the file.
-Writes probes.json and probes.md, with 95% intervals from a bootstrap over sentences, pairs, blocks or questions.
+Each probe runs if its input is given; the others are "not measured". What each one asks, and what a model has to beat
+there, is said in evaluation/README.md. Writes probes.json and probes.md, with 95% intervals from a bootstrap over
+sentences, pairs, blocks or questions.
 """
 
 from shared.early import answer_early

@@ -4,8 +4,7 @@
 
 Both are whole scripts in processes of their own (run_glue.py and stock_glue.py): same checkpoint, rows, epochs,
 batch size, learning rate and seed. The stock path pads to 128 tokens. Each round runs every variant once, with a seed
-of its own, so that scores have a spread; samples per second are those of Trainer, over the whole training without
-evaluation and saving. `--variants` adds some: run_glue.py with other flags or environment variables. Writes
+of its own; samples per second are those of Trainer, over the whole training without evaluation and saving. Writes
 bench_finetuning.json, a list of rows, and bench_finetuning.md.
 """
 

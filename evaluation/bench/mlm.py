@@ -4,11 +4,10 @@
     OMP_NUM_THREADS=1 taskset -c 0 python evaluation/bench/mlm.py --sizes tiny mini --variants "bf16: --bf16" \
         --rounds 1 --seconds 4 --output_dir runs/bf16    # on one core: does bf16 pay?
 
-Both are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, blocks, batch and
-precision, on the GPU where there is one (then in bf16). The text is made up: words of a Zipf distribution in documents
-of many lengths. Each round runs every variant once; tokens per second are those after the first steps, without
-evaluation and saving. `--variants` adds some: run_mlm.py with other flags or environment variables. Writes
-bench_pretraining.json, a list of rows, and bench_pretraining.md, and needs none of datasets, deepspeed and evaluate.
+Both are whole scripts in processes of their own (run_mlm.py and stock_mlm.py): same model, made-up text, batch and
+precision, on the GPU where there is one (then in bf16). Each round runs every variant once; tokens per second are
+those after the first steps, without evaluation and saving. Writes bench_pretraining.json, a list of rows, and
+bench_pretraining.md, and needs none of datasets, deepspeed and evaluate.
 """
 
 import json

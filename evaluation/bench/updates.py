@@ -3,15 +3,13 @@
     python evaluation/bench/updates.py --input data/corpus --cloze cloze/ --dataset_root glue/ --output_dir runs/series
 
 Cuts dated documents into slices; trains a model on all text to the first of --years, updates it with each year after
-it, trains a model from scratch on all text to each; measures all of them. Each step is a script of this repository
-with the flags that a user would give. What is done is skipped, so the same command goes on where it was stopped. Text
-from before --first_year, which is Wikipedia, is replayed by updates, and must not be forgotten. All models have the
-tokenizer of the first one, so that all are asked the same questions; --new_words adds an update with an extended one.
-Those from scratch start from word vectors of the first one's text. Seconds are those of the processor, start and
-evaluation included. Writes updates.json and updates.md.
+it, trains a model from scratch on all text to each; measures all of them. Each step is a script of this repository;
+what is done is skipped, so the same command goes on where it was stopped. Text from before --first_year, which is
+Wikipedia, is replayed by updates, and must not be forgotten. All models have the tokenizer of the first one, but for
+the update of --new_words; those from scratch start from word vectors of the first one's text. Seconds are those of the
+processor, start and evaluation included. Writes updates.json and updates.md.
 
-A word is new in a slice if some of its training documents hold it and none before does. Held-out sentences with such
-words are measured apart: there a model that has read the slice must be ahead.
+Held-out sentences with words that are new in a slice are measured apart: a model that has read it must be ahead there.
 """
 
 import re
