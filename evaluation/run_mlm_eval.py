@@ -49,14 +49,10 @@ from shared.training.memory import keep_memory
 @dataclass
 class EvalArguments:
     models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
-    input: list[str] = field(
-        default_factory=list, metadata={"help": "Text: files or folders; or one of packed blocks."}
-    )
+    input: list[str] = field(default_factory=list, metadata={"help": "Text: files or folders; or a packed one."})
     output_dir: str = field(default="runs/mlm_eval", metadata={"help": "The folder for results and table."})
     max_samples: int | None = field(default=None, metadata={"help": "The first N documents, or packed blocks, only."})
-    validation_fraction: float = field(
-        default=0.0, metadata={"help": "Read only the documents that packing with this share holds out. Default: all."}
-    )
+    validation_fraction: float = field(default=0.0, metadata={"help": "Only what packing with it holds out; 0: all."})
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when text is packed here."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
     pll: bool = field(default=False, metadata={"help": "Measure the pseudo-log-likelihood of sentences as well."})
