@@ -89,9 +89,8 @@ def build_warc(texts: Iterable[str], seed: int = 42) -> Iterator[bytes]:
             f"Content-Length: {len(page)}\r\n\r\n"
         ).encode()
         headers = {"WARC-Target-URI": url, "WARC-Identified-Payload-Type": "text/html"}
-        yield _member(
-            "request", headers, f"GET / HTTP/1.1\r\nHost: {url.split('/')[2]}\r\n\r\n".encode(), f"q{number}"
-        )
+        request = f"GET / HTTP/1.1\r\nHost: {url.split('/')[2]}\r\n\r\n".encode()
+        yield _member("request", headers, request, f"q{number}")
         yield _member("response", headers, reply + page, f"r{number}")
 
 

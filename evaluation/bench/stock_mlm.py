@@ -77,10 +77,8 @@ def load_rows(packed_dataset: str, rows: int | None) -> Any:
 def main(args: StockArguments) -> dict[str, float]:
     tokenizer = AutoTokenizer.from_pretrained(f"{args.packed_dataset}/tokenizer")
     length = open_blocks(args.packed_dataset).manifest["max_seq_length"]
-    model_args = ModelArguments(
-        model_type=args.model_type, model_size=args.model_size, config_overrides=args.config_overrides
-    )
-    model = AutoModelForMaskedLM.from_config(build_config(model_args, tokenizer, length))
+    fields = {name: getattr(args, name) for name in ("model_type", "model_size", "config_overrides")}
+    model = AutoModelForMaskedLM.from_config(build_config(ModelArguments(**fields), tokenizer, length))
     training_args = TrainingArguments(
         output_dir=args.output_dir,
         per_device_train_batch_size=args.per_device_train_batch_size,

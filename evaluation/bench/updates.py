@@ -263,9 +263,8 @@ def main(args: SeriesArguments) -> dict[str, Any]:
         flags = ["--models", place / f"to_{first}", *(place / f"updated_{year}" for year in years), "--tasks"]
         flags += [*args.tasks, "--seeds", *args.task_seeds]
         flags += ["--dataset_root", Path(args.dataset_root).resolve()] if args.dataset_root else []
-        found = read_json(
-            series.run("evaluation/run_benchmark.py", series.folder / "tasks", *flags) / "benchmark.json"
-        )
+        tasks = series.run("evaluation/run_benchmark.py", series.folder / "tasks", *flags)
+        found = read_json(tasks / "benchmark.json")
         report["tasks"] = {key: found[key] for key in ("tasks", "results", "comparisons")}
     report |= {"versions": versions(), "hardware": hardware()}
     table = series_table(report)

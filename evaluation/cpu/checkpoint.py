@@ -24,21 +24,19 @@ def load_checkpoint(name: str, most_tokens: int) -> tuple[str, Any, Any]:
         config = transformers.AutoConfig.from_pretrained(name)
     except Exception as error:  # damaged JSON and more
         raise InputError(f"--models {name}: {one_line(error)}") from error
+    autos = {task: getattr(transformers, class_name) for task, class_name in TASKS.items()}
     heads = {
-        getattr(auto._model_mapping.get(type(config), None), "__name__", ""): (task, auto)
-        for task, auto in ((task, getattr(transformers, class_name)) for task, class_name in TASKS.items())
+        getattr(auto._model_mapping.get(type(config), None), "__name__", ""): task for task, auto in autos.items()
     }
-    found = [heads[head] for head in config.architectures or [] if head in heads]
-    if not found:
-        raise InputError(
-            f"--models {name}: is a {', '.join(config.architectures or ['model without a head'])}; there must be a "
-            f"head for {', '.join(TASKS)}: fine-tune it first"
-        )
-    task, auto = found[0]
+    saved = config.architectures or ["model without a head"]
+    task = next((heads[head] for head in saved if head in heads), None)
+    if task is None:
+        needed = f"there must be a head for {', '.join(TASKS)}: fine-tune it first"
+        raise InputError(f"--models {name}: is a {', '.join(saved)}; {needed}")
     tokenizer = load_tokenizer(name)
     check_fits(config, tokenizer, most_tokens)
     try:
-        model = auto.from_pretrained(name, dtype="float32", use_safetensors=True).eval()
+        model = autos[task].from_pretrained(name, dtype="float32", use_safetensors=True).eval()
     except Exception as error:  # safetensors has its own
         raise InputError(f"--models {name}: {one_line(error)}") from error
     check_finite(model, f"--models {name}")

@@ -53,9 +53,7 @@ def read_cloze(split: Split) -> tuple[list[Cloze], dict[str, list[str]]]:
         if not row["answer"].strip():
             raise InputError(f"{where}: answer is empty")
         if len(choices[row["kind"]]) < 2:
-            raise InputError(
-                f"{where}: the only answer of kind {row['kind']!r}; two or more are needed to choose from"
-            )
+            raise InputError(f"{where}: the only answer of kind {row['kind']!r}; there must be two or more")
         try:
             year = period_of(row["date"], "year")
         except ValueError as error:

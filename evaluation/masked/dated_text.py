@@ -181,9 +181,8 @@ def check_unseen(checkpoints: Sequence[Checkpoint], inputs: Sequence[str], held_
         known = files.keys() & trained_on
         if known and held_out > share:
             file = files[min(known)]
-            raise InputError(
-                f"--held_out {held_out}: {checkpoint.name} was trained on {file} and held out only {share}"
-            )
+            found = f"{checkpoint.name} was trained on {file} and held out only {share}"
+            raise InputError(f"--held_out {held_out}: {found}")
     return shares
 
 
@@ -234,9 +233,8 @@ def early_and_late(names: Sequence[str], old: Days, new: Days | None) -> tuple[l
     early = [name for name in names if days_of(name).last <= old.last]
     late = [name for name in names if days_of(name).first > old.last and (last is None or days_of(name).first <= last)]
     if not early or not late:
-        which = (
-            f"ended by {old.last}" if not early else f"began after {old.last}" + (f" and by {last}" if last else "")
-        )
+        began = f"began after {old.last}" + (f" and by {last}" if last else "")
+        which = began if early else f"ended by {old.last}"
         raise InputError(f"--cutoff {old.last}: no period with enough documents {which}; see --period and --held_out")
     return early, late
 

@@ -129,14 +129,12 @@ def _majority_label(task: str, run: tuple[Any, ...]) -> tuple[list[dict[str, Any
     kind = data_args.problem_type or find_problem_type(splits["train"], column)
     train, gold = (read_labels(splits[name], column, kind) for name in ("train", "validation"))
     if kind == REGRESSION:
-        chosen, ids = mean(train), None
+        chosen, ids = mean(train), {}
     else:
         counts = Counter(train)
         ids = {name: i for i, name in enumerate(find_names(train, splits["train"], column, kind))}
         chosen = max(ids, key=lambda name: counts[name])
-    found, right = (
-        [label if ids is None else ids[label] for label in labels] for labels in ([chosen] * len(gold), gold)
-    )
     metric = evaluate.load(METRICS, data_args.task_name or "single_label")
+    found, right = [ids.get(chosen, chosen)] * len(gold), [ids.get(label, label) for label in gold]
     rows = [{"gold": label, "prediction": chosen} for label in gold]
     return rows, metric.compute(predictions=found, references=right)

@@ -40,9 +40,8 @@ def check_model(path: str, fine_tuned: bool = False) -> dict[str, str]:
         raise InputError(f"--models {path}: {one_line(error, 300)}") from error
     for head in config.architectures or []:
         if head.endswith(FINE_TUNED) and not fine_tuned:
-            raise InputError(
-                f"--models {path}: is fine-tuned already ({head}); name the pretrained checkpoint, or add --fine_tuned"
-            )
+            reason = f"is fine-tuned already ({head})"
+            raise InputError(f"--models {path}: {reason}; name the pretrained checkpoint, or add --fine_tuned")
     files = [file for pattern in ("config.json", "*.safetensors") for file in sorted(Path(path).glob(pattern))]
     return {file.name: sha256_of(file) for file in files}
 
