@@ -21,7 +21,7 @@ from typing import Any
 
 from evaluation.report.numbers import LOSSES, Number, Result, read_result
 from evaluation.tasks.bootstrap import Sample, average, resample
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError, RunError
 from shared.files import write_report
 from shared.markdown import markdown_table
@@ -40,10 +40,7 @@ class CompareArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Folder for comparison.json and comparison.md."})
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.confidence < 1:
-            raise InputError(f"--confidence {self.confidence}: must be from 0.5 to below 1")
-        if self.max_drop < 0 or self.max_rise < 0:
-            raise InputError("--max_drop, --max_rise: must not be below 0")
+        check_ranges(self, confidence=">= 0.5, < 1", max_drop=">= 0", max_rise=">= 0")
         for entry in self.allow:
             name, _, value = entry.partition("=")
             try:

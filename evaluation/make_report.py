@@ -30,7 +30,7 @@ from evaluation.report.sections import (
     training_lines,
     training_section,
 )
-from shared.command_line import refuse_flags, run_script
+from shared.command_line import check_ranges, refuse_flags, run_script
 from shared.errors import InputError
 from shared.files import atomic_file, write_text
 from shared.markdown import escape, markdown_table
@@ -59,10 +59,7 @@ class ReportArguments:
     hub_datasets: list[str] = field(default_factory=list, metadata={"help": "Hub ids of the text, for the Hub."})
 
     def __post_init__(self) -> None:
-        if self.device_watts is not None and not 0 < self.device_watts < 1e5:
-            raise InputError(f"--device_watts {self.device_watts}: is the power of one device in watts")
-        if self.power_usage_effectiveness < 1:
-            raise InputError(f"--power_usage_effectiveness {self.power_usage_effectiveness}: is 1 or more")
+        check_ranges(self, device_watts="> 0, < 100000", power_usage_effectiveness=">= 1")
         if not self.pretraining:
             refuse_flags(self, {"device_watts": "is for the energy of --pretraining"})
         if self.device_watts is None:

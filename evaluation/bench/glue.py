@@ -26,7 +26,7 @@ from evaluation.bench.variants import (
     run_variant,
     versions_of,
 )
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.markdown import markdown_table
@@ -53,8 +53,9 @@ class BenchArguments:
         make_variants(self)
         if not self.tasks or not set(self.tasks) <= set(TASKS):
             raise InputError(f"--tasks {' '.join(self.tasks)}: there are {', '.join(TASKS)}")
-        if not self.seeds or self.batch_size < 1 or self.num_train_epochs <= 0 or self.learning_rate <= 0:
-            raise InputError("--seeds, --batch_size, --num_train_epochs, --learning_rate: must be there and above 0")
+        check_ranges(self, batch_size=">= 1", num_train_epochs="> 0", learning_rate="> 0")
+        if not self.seeds:
+            raise InputError("--seeds: name one or more")
 
 
 def make_variants(args: BenchArguments) -> Variants:

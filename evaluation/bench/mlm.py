@@ -30,7 +30,7 @@ from evaluation.bench.variants import (
     versions_of,
 )
 from shared.blocks import open_blocks
-from shared.command_line import run_script
+from shared.command_line import check_ranges, run_script
 from shared.errors import InputError
 from shared.files import write_report
 from shared.markdown import markdown_table
@@ -63,12 +63,9 @@ class BenchArguments:
         for flag, values, known in (("sizes", self.sizes, SIZES), ("model_type", [self.model_type], TYPES)):
             if not set(values) <= set(known):
                 raise InputError(f"--{flag} {' '.join(values)}: there are {', '.join(known)}")
-        if min(self.vocab_sizes) < 100 or min(self.seq_lengths) < 8:
-            raise InputError("--vocab_sizes, --seq_lengths: must be at least 100 and 8")
+        check_ranges(self, vocab_sizes=">= 100", seq_lengths=">= 8", rounds=">= 1", seconds="> 0")
         if self.config_overrides is None and self.model_type != "modernbert":
             self.config_overrides = NO_DROPOUT
-        if self.rounds < 1 or self.seconds <= 0:
-            raise InputError("--rounds, --seconds: must be above 0")
 
 
 def pack_made_up_text(folder: Path, vocab_size: int, length: int, blocks: int) -> Path:
