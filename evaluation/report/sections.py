@@ -258,29 +258,29 @@ def make_metadata(inputs: Inputs, args: Any) -> str:
 
     found: list[EvalResult] = []
 
-    def add(task: str, data: str, metric: str, value: float, **more: Any) -> None:
-        found.append(EvalResult(task, data, more.pop("dataset_name", data), metric, round(value, 5), **more))
+    def add(task: str, data: str, name: str, metric: str, value: float, **more: Any) -> None:
+        found.append(EvalResult(task, data, name, metric, round(value, 5), **more))
 
     def pretraining(manifest: dict[str, Any]) -> None:
         for key in ("eval_masked_accuracy", "eval_bits_per_byte"):
             if (value := manifest.get("results", {}).get(key)) is not None:
                 metric = key.removeprefix("eval_")
-                add("fill-mask", "text", metric, value, dataset_name="held-out text", metric_name=MEASURES[key])
+                add("fill-mask", "text", "held-out text", metric, value, metric_name=MEASURES[key])
 
     def benchmark(result: dict[str, Any]) -> None:
         for task, cell in result["results"][of_model(result, args.name, result["averages"])].items():
             if "mean" in cell:
                 facts = result["tasks"][task]
                 data = TASKS[task].flags.get("dataset_name", task) if task in TASKS else task
-                name = f"{facts['metric'].replace('_', ' ')}, mean of {len(cell['seeds'])} seeds"
-                more = {"dataset_name": task, "dataset_config": task if data == "nyu-mll/glue" else None}
+                more = {"dataset_config": task if data == "nyu-mll/glue" else None, "dataset_split": "validation"}
+                more["metric_name"] = f"{facts['metric'].replace('_', ' ')}, mean of {len(cell['seeds'])} seeds"
                 kind = PIPELINES.get(facts["script"], "text-classification")
-                add(kind, data, facts["metric"], cell["mean"], dataset_split="validation", metric_name=name, **more)
+                add(kind, data, task, facts["metric"], cell["mean"], **more)
 
     def blimp(result: dict[str, Any]) -> None:
         row = result["models"][of_model(result, args.name, result["models"])]["overall"]
         name = f"accuracy on {row['pairs']} minimal pairs"
-        add("fill-mask", "nyu-mll/blimp", "accuracy", row["accuracy"], dataset_name="BLiMP", metric_name=name)
+        add("fill-mask", "nyu-mll/blimp", "BLiMP", "accuracy", row["accuracy"], metric_name=name)
 
     for name, function in (("pretraining", pretraining), ("benchmark", benchmark), ("blimp", blimp)):
         inputs.use(name, function)

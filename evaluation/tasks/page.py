@@ -198,8 +198,7 @@ def make_table(report: dict[str, Any]) -> str:
         for row in report["comparisons"]
         if row["p_corrected"] < SIGNIFICANT
     }
-    metrics = [METRICS.get(TASKS[task].metric, TASKS[task].metric) for task in tasks]
-    columns = [f"{task} {metric}" for task, metric in zip(tasks, metrics, strict=True)]
+    columns = [f"{task} {METRICS.get(TASKS[task].metric, TASKS[task].metric)}" for task in tasks]
     rows = []
     for name, cells in report["results"].items():
         title = f"**{escape(name)}**" if name == base else escape(name)
@@ -220,8 +219,8 @@ def make_table(report: dict[str, Any]) -> str:
         f"seeds, p < {SIGNIFICANT} after Holm's correction for the tasks)."
         + (" The majority class is the mean for stsb." if "stsb" in tasks else ""),
         *filter(None, [_time(report), _changes(report["settings"])]),
-        *([] if not report["references"] else ["Rows in italics are published, **not measured here**:"]),
     ]
+    notes += ["Rows in italics are published, **not measured here**:"] if report["references"] else []
     sources: dict[str, list[str]] = {}
     for number, row in enumerate(report["references"], 1):
         sources.setdefault(f"{row['split']} split; {row['protocol']}; {row['source']}.", []).append(f"[{number}]")
@@ -262,44 +261,37 @@ def make_page(report: dict[str, Any]) -> str:
     """The whole report as Markdown."""
     settings, base = report["settings"], report["settings"]["baseline"]
     parts = ["# Benchmark", make_table(report), "![scores with 95% intervals](benchmark.png)"]
+    cells = [(escape(name), *item) for name, of_model in report["results"].items() for item in of_model.items()]
     failures = [
-        [escape(name), task, seed, escape(reason, 300)]
-        for name, cells in report["results"].items()
-        for task, cell in cells.items()
+        [name, task, seed, escape(reason, 300)]
+        for name, task, cell in cells
         for seed, reason in cell["failures"].items()
     ]
     if failures:
         parts += ["## Failures", _table(["model", "task", "seed", "reason"], failures, left=4)]
     if report["comparisons"]:
-        rows = [
-            [
-                *(escape(row["model"]), row["task"], signed(row["difference"])),
-                *(f"{signed(row['low'])} to {signed(row['high'])}", f"{row['p']:.3f}", f"{row['p_corrected']:.3f}"),
-            ]
-            for row in report["comparisons"]
-        ]
+        rows = []
+        for row in report["comparisons"]:
+            ends = f"{signed(row['low'])} to {signed(row['high'])}"
+            found = [escape(row["model"]), row["task"], signed(row["difference"]), ends]
+            rows.append([*found, f"{row['p']:.3f}", f"{row['p_corrected']:.3f}"])
         head = ["model", "task", "difference", "95% interval", "p", "p, corrected"]
         parts += [f"## Against {escape(base)}", _table(head, rows, left=2)]
         parts.append(
             f"Points of percent. {settings['resamples']:,} resamples of the examples, the same for all models, and of "
             "the seeds of each; the correction is Holm's, for the tasks of a model."
         )
-    others = [
-        [
-            *(escape(name), task, key.replace("_", " "), f"{value['mean']:.3f}"),
-            "" if value["std"] is None else f"{value['std']:.3f}",
-        ]
-        for name, cells in report["results"].items()
-        for task, cell in cells.items()
-        for key, value in cell.get("metrics", {}).items()
-        if key != TASKS[task].metric
-    ]
+    others = []
+    for name, task, cell in cells:
+        for key, value in cell.get("metrics", {}).items():
+            if key != TASKS[task].metric:
+                spread = "" if value["std"] is None else f"{value['std']:.3f}"
+                others.append([name, task, key.replace("_", " "), f"{value['mean']:.3f}", spread])
     if others:
         parts += ["## Other metrics", _table(["model", "task", "metric", "mean", "deviation"], others, left=3)]
     trained = [
-        [escape(name), task, f"{cell['learning_rate']:g}", f"{cell['seconds']:,.0f}"]
-        for name, cells in report["results"].items()
-        for task, cell in cells.items()
+        [name, task, f"{cell['learning_rate']:g}", f"{cell['seconds']:,.0f}"]
+        for name, task, cell in cells
         if cell.get("learning_rate") is not None
     ]
     if trained:
@@ -318,7 +310,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
     names = [name for name in report["results"] if name != MAJORITY]
     references = report["references"]
     columns = min(3, len(tasks))
-    lines = -(-len(tasks) // columns)
+    lines = math.ceil(len(tasks) / columns)
     figure = new_figure(3.2 * columns + 2.4, lines * (0.9 + 0.28 * (len(names) + len(references))))
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     labels = [*names, *(f"{row['model']} [{i}]" for i, row in enumerate(references, 1))]
