@@ -55,7 +55,7 @@ class Material:
 
     warc: Path
     texts: list[str]
-    dump: Path | None
+    dump: Path  # looked at by the task wikipedia alone
 
 
 def our_filter() -> Callable[[dict[str, Any]], str | None]:
@@ -104,16 +104,13 @@ def timed_after(work: Iterable[Any], warm_up: int) -> tuple[list[Any], float]:
     return [*first, *stream], time.perf_counter() - start
 
 
-def datatrove(task: str) -> Callable[[Material], tuple[int, float]]:
+def datatrove(function: str, source: str) -> Callable[[Material], tuple[int, float]]:
     """What datatrove does for a task."""
 
     def run(material: Material) -> tuple[int, float]:
         from evaluation.bench import datatrove_blocks  # here: the other variants do without it
 
-        if task == "web":
-            return datatrove_blocks.web(material.warc)
-        texts = {"filters": datatrove_blocks.filter_texts, "signatures": datatrove_blocks.sign_texts}
-        return texts[task](material.texts)
+        return getattr(datatrove_blocks, function)(getattr(material, source))
 
     return run
 
@@ -134,7 +131,6 @@ def our_signatures(material: Material) -> tuple[int, float]:
 def our_wikipedia(material: Material) -> tuple[int, float]:
     from data_prep.extract_wikipedia import ReadArticles, WikipediaArguments
 
-    assert material.dump is not None
     args = WikipediaArguments()
     step = ReadArticles(None, args.disambiguation, args.max_page_bytes)
     source = Source(0, str(material.dump), material.dump.stat().st_size)
@@ -155,7 +151,6 @@ def articles(dump: Path) -> Iterable[str]:
 
 
 def parse_articles(material: Material, text_of: Callable[[str], str]) -> tuple[int, float]:
-    assert material.dump is not None
     start = time.perf_counter()
     return sum(bool(text_of(text)) for text in articles(material.dump)), time.perf_counter() - start
 
@@ -173,9 +168,9 @@ def mwparserfromhell_wikipedia(material: Material) -> tuple[int, float]:
 
 
 VARIANTS: dict[str, dict[str, Callable[[Material], tuple[int, float]]]] = {
-    "web": {"ours": our_web, "datatrove": datatrove("web")},
-    "filters": {"ours": our_filters, "datatrove": datatrove("filters")},
-    "signatures": {"ours": our_signatures, "datatrove": datatrove("signatures")},
+    "web": {"ours": our_web, "datatrove": datatrove("web", "warc")},
+    "filters": {"ours": our_filters, "datatrove": datatrove("filter_texts", "texts")},
+    "signatures": {"ours": our_signatures, "datatrove": datatrove("sign_texts", "texts")},
     "wikipedia": {
         "ours": our_wikipedia,
         "wikitextparser": wikitextparser_wikipedia,
@@ -241,7 +236,7 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
         if not args.warc:
             with open(warc, "wb") as file:
                 file.writelines(build_warc(texts))
-        material = Material(warc, texts, Path(args.dump) if args.dump else None)
+        material = Material(warc, texts, Path(args.dump or ""))
         for task in tasks:
             rounds: Rounds = {variant: [] for variant in VARIANTS[task]}
             for turn in range(args.rounds):
@@ -249,16 +244,10 @@ def main(args: BenchArguments) -> list[dict[str, Any]]:
                     found.append(measure(task, variant, material, core))
                     print(f"{task}, round {turn}, {variant}: {found[-1]['per_second']:,.1f}/s", flush=True)
             for variant, found in rounds.items():
-                results.append(
-                    {
-                        "task": task,
-                        "side": variant,
-                        "documents": found[0]["documents"],
-                        "per_second": middle(found, "per_second"),
-                        "ratio": None if variant == "ours" else ratio(rounds["ours"], found, "per_second"),
-                        "peak_mib": max(one["peak_mib"] for one in found),
-                    }
-                )
+                row = {"task": task, "side": variant, "documents": found[0]["documents"]}
+                row["per_second"] = middle(found, "per_second")
+                row["ratio"] = None if variant == "ours" else ratio(rounds["ours"], found, "per_second")
+                results.append(row | {"peak_mib": max(one["peak_mib"] for one in found)})
     write_report(args.output_dir, "bench_corpus", results, table(results))
     print(table(results))
     return results

@@ -49,6 +49,13 @@ def minhash(folder: str) -> MinhashDedupSignature:
     return MinhashDedupSignature(folder, MinhashConfig(hash_config=HashConfig(hash_fc="sha1")))
 
 
+def run_all(steps: list[Any], data: Any) -> None:
+    for step in steps:
+        data = step.run(data, 0, 1)
+    for _ in data or ():
+        pass
+
+
 def web(warc: Path) -> tuple[int, float]:
     """Pages and seconds, from WARC bytes to signatures."""
     count, start = 0, 0.0
@@ -62,25 +69,15 @@ def web(warc: Path) -> tuple[int, float]:
             yield page
 
     with tempfile.TemporaryDirectory() as folder:
-        data: Any = counted(WarcReader(str(warc.parent), glob_pattern=warc.name).run(None, 0, 1))
-        for step in [FastExtractor(), *filters(), minhash(folder)]:
-            data = step.run(data, 0, 1)
-        for _ in data or ():
-            pass
+        pages = counted(WarcReader(str(warc.parent), glob_pattern=warc.name).run(None, 0, 1))
+        run_all([FastExtractor(), *filters(), minhash(folder)], pages)
         return count - WARM_UP, time.perf_counter() - start
 
 
 def filter_texts(texts: list[str]) -> tuple[int, float]:
     steps = filters()
 
-    def work(texts: list[str]) -> None:
-        data: Any = (Document(text, str(number)) for number, text in enumerate(texts))
-        for step in steps:
-            data = step.run(data, 0, 1)
-        for _ in data:
-            pass
-
-    return timed(texts, work)
+    return timed(texts, lambda texts: run_all(steps, (Document(text, str(n)) for n, text in enumerate(texts))))
 
 
 def sign_texts(texts: list[str]) -> tuple[int, float]:
