@@ -95,8 +95,8 @@ def tables(model: dict[str, Any]) -> list[str]:
         parity, run = cell["parity"], cell["threads"][first]
         row = [TITLES[name], "" if cell["file_bytes"] is None else f"{cell['file_bytes'] / 2**20:.1f}"]
         row += [f"{run['start_seconds']:.2f}", f"{run['start_memory_mib']:.0f} / {run['peak_memory_mib']:.0f}"]
-        row += [f"{parity['largest_logit_difference']:.2g}"]
-        row += ["" if parity["agreement"] is None else f"{parity['agreement']:.1%}"]
+        agreement = "" if parity["agreement"] is None else f"{parity['agreement']:.1%}"
+        row += [f"{parity['largest_logit_difference']:.2g}", agreement]
         row += [f"{100 * parity['score']:.2f}", _signed(parity["points"])] if metric else []
         rows.append(row)
     parts = [_table(head, rows)]

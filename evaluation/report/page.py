@@ -99,7 +99,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 546, 12, 264  # the edges of the chart within
 
 def draw_lines(lines: Sequence[Line], x_label: str, y_label: str, names: Sequence[str] | None = None) -> Markup:
     """A chart as inline SVG in the page's colours, with its legend above it. `names` are those of x = 0, 1, ..."""
-    values = [p for line in lines for p in line.points]
+    values = [point for line in lines for point in line.points]
     highs = [v for line in lines for band in line.bands for v in band] + [y for _, y in values]
     x_low, x_high = min(x for x, _ in values), max(x for x, _ in values)
     ticks = _ticks(min(highs), max(highs))
@@ -121,8 +121,7 @@ def draw_lines(lines: Sequence[Line], x_label: str, y_label: str, names: Sequenc
         marks = [(tick, f"{tick:,.6g}") for tick in _ticks(x_low, x_high) if x_low <= tick <= x_high]
     else:
         fit = int((RIGHT - LEFT) / (11 * max(map(len, names)) + 14))  # at the size of letters on a phone
-        step = -(-len(names) // max(1, fit))
-        marks = [(float(number), names[number]) for number in range(0, len(names), step)]
+        marks = [*enumerate(names)][:: math.ceil(len(names) / max(1, fit))]
     drawn = [
         {
             "label": line.label,
