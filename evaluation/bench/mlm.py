@@ -184,10 +184,8 @@ def make_table(rows: list[dict[str, Any]]) -> str:
         else:
             cells += ["", rate, "", "", memory, use]
         speeds.append([*cells, f"{row['share_data']:.1%}"])
-    parts = [markdown_table(head, speeds, "|---" * len(head) + "|")]
-    if any(row["variants"] for row in rows):
-        parts.append(variant_table(rows))
-    return "\n\n".join([*parts, describe_runs(rows)]) + "\n"
+    rest = variant_table(rows) if any(row["variants"] for row in rows) else describe_runs(rows)
+    return f"{markdown_table(head, speeds, '|---' * len(head) + '|')}\n\n{rest}\n"
 
 
 def describe_runs(rows: list[dict[str, Any]]) -> str:
@@ -200,7 +198,7 @@ def describe_runs(rows: list[dict[str, Any]]) -> str:
 
 
 def variant_table(rows: list[dict[str, Any]]) -> str:
-    """Of the rows, what differs from our script as it is."""
+    """Of the rows, what differs from our script as it is, and where it was measured."""
     head = ["model", "vocabulary", "length", "variant", "tokens/s", "to ours", "peak memory, GiB"]
     more = {"ratio": ("to stock", ".1f"), "model_flops_utilization": ("utilisation", ".0%")}
     more["peak_tflops"] = ("one product, TFLOP/s", ".3g")  # in the precision of the variant
@@ -215,7 +213,7 @@ def variant_table(rows: list[dict[str, Any]]) -> str:
             cells += [f"{variant['peak_memory_gib']:.2f}"]
             cells += [f"{variant[key]:{form}}" if key in variant else "" for key, (_, form) in more.items()]
             found.append(cells)
-    return markdown_table(head, found, "|---" * len(head) + "|")
+    return f"{markdown_table(head, found, '|---' * len(head) + '|')}\n\n{describe_runs(rows)}"
 
 
 def main(args: BenchArguments) -> list[dict[str, Any]]:
