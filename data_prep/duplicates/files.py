@@ -78,7 +78,11 @@ def read_run(path: Path, columns: int, first: int, last: int) -> U64:
         file.seek(8 * first)
         index = np.fromfile(file, "<i8", last - first + 1)
         file.seek(8 * (SLOTS + 1 + columns * int(index[0])))
-        return np.fromfile(file, "<u8", columns * int(index[-1] - index[0])).reshape(-1, columns)
+        size = columns * int(index[-1] - index[0])
+        rows = np.fromfile(file, "<u8", size)
+    if len(rows) < size:
+        raise EOFError(f"{path}: is shorter than its index says; remove the output folder")
+    return rows.reshape(-1, columns)
 
 
 def read_ranges(runs: Sequence[Path], columns: int, first: int, last: int, limit: int) -> Iterator[tuple[int, U64]]:
