@@ -10,16 +10,16 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from io import BufferedReader
 from typing import Any
 from xml.parsers import expat
 
 from shared.rows import LOST, Source
 
 CHUNK = 1 << 20
-READ = 1 << 16  # of compressed bytes; what follows a stream is copied for each stream
 MAX_HEAD = 4 << 20  # bytes before the first page: the site's names are a few thousand
 _PAGE_START, _PAGE_END, _END = re.compile(rb"<page[\s>]"), b"</page>", b"</mediawiki>"
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -58,78 +58,43 @@ def read_pages(
     A position is the number of pages before it; `start` is one. Pages before it are passed over without being parsed,
     and so are pages in whose XML `only` does not stand.
     """
-    pieces = _Pieces(source)
     site, position = Site(), 0
-    try:
-        for kind, content in _cut(pieces, max_page_bytes):
-            if kind == "head":
-                site = read_site(content)
-                if b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
+    with open(source.path, "rb") as file:
+        try:
+            for kind, content in _cut(_pieces(file, source.path.endswith(".bz2")), max_page_bytes):
+                if kind == "head":
+                    site = read_site(content)
+                    if b"<!DOCTYPE" not in content and b"<!ENTITY" not in content:
+                        continue
+                    problem, page = "document type declaration, not read", None
+                elif position < start or only not in content:
+                    position += 1
                     continue
-                problem, page = "document type declaration, not read", None
-            elif position < start or only not in content:
+                elif kind == "page":
+                    page, problem = parse_page(content)
+                else:
+                    page, problem = None, kind
                 position += 1
-                continue
-            elif kind == "page":
-                page, problem = parse_page(content)
-            else:
-                page, problem = None, kind
-            position += 1
-            if position > start:
-                yield position, pieces.share, page, problem, site
-    except Damaged as error:
-        if position >= start:
-            yield position + 1, 1.0, None, str(error), site
+                if position > start:
+                    yield position, file.tell() / max(source.bytes, 1), page, problem, site
+        except Damaged as error:
+            if position >= start:
+                yield position + 1, 1.0, None, str(error), site
 
 
-class _Pieces:
-    """The decompressed bytes of a file as UTF-8, in pieces of bounded size."""
-
-    def __init__(self, source: Source) -> None:
-        self.source, self.read = source, 0
-
-    @property
-    def share(self) -> float:
-        return min(self.read / max(self.source.bytes, 1), 1.0)
-
-    def __iter__(self) -> Iterator[bytes]:
-        decoder: codecs.IncrementalDecoder | None = None
-        first = True
-        for piece in self._decompressed():
-            if first and piece[:2] in _BOMS:
-                decoder = codecs.getincrementaldecoder(_BOMS[piece[:2]])("replace")
-            first = False
-            yield piece if decoder is None else decoder.decode(piece).encode("utf-8", "replace")
-
-    def _decompressed(self) -> Iterator[bytes]:
-        with open(self.source.path, "rb") as file:
-            if not self.source.path.endswith(".bz2"):
-                while data := file.read(CHUNK):
-                    self.read += len(data)
-                    yield data
-                return
-            decompressor, data = bz2.BZ2Decompressor(), b""
-            fresh = True  # no byte of the present stream has been seen
-            while True:
-                if decompressor.eof:  # a dump may be many streams, one behind the other
-                    data, decompressor, fresh = decompressor.unused_data, bz2.BZ2Decompressor(), True
-                if not data and decompressor.needs_input:
-                    data = file.read(READ)
-                    self.read += len(data)
-                    if not data:
-                        if fresh and self.read:
-                            return
-                        raise Damaged(f"damaged bz2: {LOST}")
-                try:
-                    piece = decompressor.decompress(data, CHUNK)
-                except (OSError, ValueError) as error:
-                    raise Damaged(f"damaged bz2: {LOST}") from error
-                data, fresh = b"", False
-                if piece:
-                    yield piece
+def _pieces(file: BufferedReader, compressed: bool) -> Iterator[bytes]:
+    """The decompressed bytes of a dump as UTF-8, in pieces of bounded size. Raises Damaged behind the last one."""
+    content = bz2.BZ2File(file) if compressed else file  # a dump may be many streams, one behind the other
+    pieces = iter(partial(content.read1, CHUNK), b"")
+    try:
+        if content.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            pieces = codecs.iterencode(codecs.iterdecode(pieces, "utf-16", "replace"), "utf-8")
+        yield from pieces
+    except (EOFError, OSError) as error:
+        raise Damaged(f"damaged {'bz2' if compressed else 'file'}: {LOST}") from error
 
 
-def _cut(pieces: _Pieces, max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
+def _cut(pieces: Iterator[bytes], max_page_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield ("head", what stands before the first page), then of each page ("page", bytes) or (problem, b"")."""
     buffer = bytearray()
     state = "head"  # head, between, page, or skip: inside a page that is too large
