@@ -14,32 +14,17 @@ _COMMENT_LINE = re.compile(r"[ \t]*\n")
 _INNER_NOWIKI = re.compile(r"</?nowiki\s*/?>", re.IGNORECASE)
 
 
-class _Closers:
-    """The next closing tag of each name. Each search starts where the last one ended, so all are linear together."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.next: dict[str, tuple[int, int] | None] = {}
-
-    def after(self, name: str, position: int) -> tuple[int, int] | None:
-        found = self.next.get(name, (-1, -1))
-        if found is not None and found[0] < position:
-            pattern = "-->" if name == "!--" else rf"</{name}\s*>"
-            match = re.compile(pattern, re.IGNORECASE).search(self.text, position)
-            found = self.next[name] = match.span() if match else None
-        return found
-
-
 def take_out_extensions(text: str, nested: bool = False) -> str:
     """Without comments, references, formulas and the like; what <nowiki> and <pre> hold becomes literal."""
-    out, position, closers = [], 0, _Closers(text)
+    out, position = [], 0
+    unclosed: set[str] = set()  # searched for once, so that time stays linear
     while match := _EXTENSION.search(text, position):
         out.append(text[position : match.start()])
         position = match.end()
         closing, name = match[1], (match[2] or "!--").lower()
         if name == "!--":
-            found = closers.after(name, position)
-            position = found[1] if found else len(text)
+            end = text.find("-->", position)
+            position = end + 3 if end >= 0 else len(text)
             # A comment alone on its line takes the line with it.
             rest = _COMMENT_LINE.match(text, position)
             line = text.rfind("\n", max(0, match.start() - 200), match.start()) + 1
@@ -49,10 +34,11 @@ def take_out_extensions(text: str, nested: bool = False) -> str:
         if closing or match[3].endswith("/"):
             out.append("" if name in ("nowiki", "pre", "poem") else REMOVED)
             continue
-        found = closers.after(name, position)
-        if not found:  # never closed: MediaWiki shows the tag, we take it away
+        close = None if name in unclosed else re.compile(rf"</{name}\s*>", re.IGNORECASE).search(text, position)
+        if not close:  # never closed: MediaWiki shows the tag, we take it away
+            unclosed.add(name)
             continue
-        content, position = text[position : found[0]], found[1]
+        content, position = text[position : close.start()], close.end()
         if name == "nowiki":
             out.append(content.translate(LITERAL))
         elif name == "pre":
