@@ -10,10 +10,9 @@ shared/rows.py, dropped/ with what was left out and why, and manifest.json.
 import importlib
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from data_prep.crawl.files import choose_sources, key_of, read_last_modified, snapshot_of
 from data_prep.crawl.language import language_model, language_of
@@ -81,12 +80,9 @@ class ExtractPages:
         snapshot = snapshot_of(shown_path(source.path))
         modified = read_last_modified(self.wats[source.index]) if source.index in self.wats else {}
         kinds = ("response", "resource", "conversion")
-        with ExitStack() as stack:
-            pages: PageProcess | None = None
+        with PageProcess(self.args.extractor, self.args.max_record_bytes) as pages:
             for record in read_records(source.path, position, kinds, self.args.max_record_bytes):
                 outcome = Outcome(record.position, record.share, self._known(record, source, snapshot))
-                if record.kind != "conversion" and pages is None:
-                    pages = stack.enter_context(PageProcess(self.args.extractor, self.args.max_record_bytes))
                 self._read(record, outcome, pages, modified)
                 yield outcome
 
@@ -104,7 +100,7 @@ class ExtractPages:
             "metadata": json.dumps({"offset_in_member": record.inner}) if record.inner else None,
         }
 
-    def _read(self, record: Record, outcome: Outcome, pages: PageProcess | None, modified: dict[bytes, str]) -> None:
+    def _read(self, record: Record, outcome: Outcome, pages: PageProcess, modified: dict[bytes, str]) -> None:
         """Complete the document of an outcome, or give the reason why there is none."""
         known = outcome.document
         assert known is not None
@@ -126,12 +122,12 @@ class ExtractPages:
             return drop("blocked domain")
         if record.too_large:
             return drop("larger than --max_record_bytes", record.headers["content-length"])
-        if pages is not None and record.kind != "conversion":
+        if record.kind != "conversion":
             page = pages.read(record.block if record.kind == "response" else response_of(record))
             if "reason" in page:
-                return drop(str(page["reason"]), str(page["detail"]), bool(page["bad"]))
+                return drop(page["reason"], page["detail"], page["bad"])
             known |= {"title": page["title"], "text": page["text"]}
-            last_modified = cast(str | None, page["last_modified"])
+            last_modified = page["last_modified"]
         else:
             # A WET record is UTF-8 by its definition, with the page's title as its first line.
             known |= {"title": None, "text": tidy(record.block.decode("utf-8", "replace").replace("\ufffd", ""))}
