@@ -4,7 +4,6 @@ Nothing here trusts the server: sizes are compared, every gzip member is decompr
 waits and sizes have an upper bound.
 """
 
-import email.utils
 import functools
 import json
 import os
@@ -12,7 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +31,7 @@ MAX_WAIT = 300.0  # seconds, of the back-off
 MAX_RETRY_AFTER = 600.0  # seconds, of what a server asks for
 MAX_REDIRECTS = 5
 TIMEOUT = (30, 60)  # seconds, to connect and to the next byte
-MAX_FILE_BYTES = 16 * 2**30  # the largest files of a crawl have 1 to 2 GiB
+MAX_FILE_BYTES = 16 * 2**30  # the largest files of a crawl have 1 to 2 GiB, those of a dump 3
 MAX_RATIO, RATIO_FROM = 100, 64 * 2**20  # WARC, WET and WAT files grow 3 to 10 times when decompressed
 MAGIC = b"\x1f\x8b"
 T = TypeVar("T")
@@ -215,89 +214,6 @@ def server_at(base_url: str, retries: int, retry_wait: float) -> Server:
     return Server(str(folder), retries, retry_wait)
 
 
-def download(server: Server, path: str, target: Path, position: int) -> Iterator[tuple[int, int | None, int]]:
-    """Bring a gzip file to `target`, and yield (bytes that are safely on disk, size or None, 0) about every 8 MB.
-
-    At the end, when it is complete and checked, the number of its gzip members takes the place of the 0.
-
-    Until it is complete and checked it is `target.part`, with its version on the server in `target.part.json`.
-    `position` is the last number yielded, in this run or in one that was killed: only so much of the part is trusted.
-    Raises BadFile, Trouble, or OSError of the local disk.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part, note = (target.with_name(target.name + end) for end in (".part", ".part.json"))
-    known = _read_note(note)
-    best = _trim(part, position if known else 0)
-    patience, damaged = Patience(server, path), 0
-    while True:
-        have = _trim(part, MAX_FILE_BYTES)
-        try:
-            if not have or have != known.get("size"):  # else all is there, only not checked
-                with server.open(path, have, known.get("version", "")) as reply:
-                    if not have or reply.start != have:  # the server knows no ranges, or has another version
-                        _trim(part, 0)
-                        known = {"size": reply.size, "version": reply.version}
-                        note.write_text(json.dumps(known), encoding="utf-8")  # if lost, the file starts again
-                    elif known.get("size") not in (None, reply.size) and not reply.ended:
-                        raise _Useless("the file has changed on the server")
-                    yield from _append(reply, part)
-            members, problem = check_gzip(part)
-            if not problem:
-                break
-            # Perhaps it was damaged on the way; a whole download is too dear to be tried more than twice.
-            damaged += 1
-            if damaged > min(1, server.retries):
-                raise BadFile(problem)
-            raise _Useless(problem, bad=True)
-        except TryAgain as error:
-            have = _trim(part, 0 if isinstance(error, _Useless) else MAX_FILE_BYTES)
-            if have >= best + ENOUGH_PROGRESS:
-                patience.failures, best = 0, have
-            patience.wait(error)
-    have = part.stat().st_size
-    part.replace(target)
-    flush(target.parent)
-    note.unlink(missing_ok=True)
-    yield have, have, members
-
-
-def _append(reply: _Reply, part: Path) -> Iterator[tuple[int, int | None, int]]:
-    limit = MAX_FILE_BYTES if reply.size is None else reply.size
-    step = max(STEP, (reply.size or 0) // 64)
-    with open(part, "ab") as file:
-        have = safe = file.tell()
-        for chunk in reply.chunks:
-            if not have and not MAGIC.startswith(chunk[:2]):
-                raise TryAgain("not gzip", bad=True)
-            if have + len(chunk) > limit:
-                raise BadFile("too large", f"over {limit:,} bytes")
-            have += file.write(chunk)
-            if have - safe >= step:
-                _flush(file)
-                safe = have
-                yield have, reply.size, 0
-        _flush(file)
-    if not have:
-        raise TryAgain("empty", bad=True)
-    if reply.size is not None and have < reply.size:
-        raise TryAgain("connection cut")
-
-
-def _trim(path: Path, limit: int) -> int:
-    """Cut a file, if it is there, to at most `limit` bytes; returns its size."""
-    if not path.is_file():
-        return 0
-    if path.stat().st_size > limit:
-        os.truncate(path, limit)
-    return path.stat().st_size
-
-
-def discard(target: Path) -> None:
-    """Remove what `download` has left of a file that it gave up."""
-    for end in (".part", ".part.json"):
-        target.with_name(target.name + end).unlink(missing_ok=True)
-
-
 def check_gzip(path: Path) -> tuple[int, str]:
     """Decompress a file and throw the content away: (its gzip members, what is wrong with it or "").
 
@@ -329,6 +245,96 @@ def check_gzip(path: Path) -> tuple[int, str]:
     if stream is not None:
         return members, "truncated gzip"
     return members, "" if len(head) == 5 else "not a WARC file"
+
+
+def download(
+    server: Server, path: str, target: Path, position: int, check: Callable[[Path], tuple[int, str]] = check_gzip
+) -> Iterator[tuple[int, int | None, int]]:
+    """Bring a file to `target`, and yield (bytes that are safely on disk, size or None, 0) about every 8 MB.
+
+    At the end, when it is complete, the first value of `check` takes the place of the 0; the second says what is wrong
+    with the file, or is "".
+
+    Until it is complete and checked it is `target.part`, with its version on the server in `target.part.json`.
+    `position` is the last number yielded, in this run or in one that was killed: only so much of the part is trusted.
+    Raises BadFile, Trouble, or OSError of the local disk.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part, note = (target.with_name(target.name + end) for end in (".part", ".part.json"))
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(note.read_text(encoding="utf-8"))
+    best = _trim(part, position if known else 0)
+    patience, damaged = Patience(server, path), 0
+    while True:
+        have = _trim(part, MAX_FILE_BYTES)
+        try:
+            if not have or have != known.get("size"):  # else all is there, only not checked
+                with server.open(path, have, known.get("version", "")) as reply:
+                    if not have or reply.start != have:  # the server knows no ranges, or has another version
+                        _trim(part, 0)
+                        known = {"size": reply.size, "version": reply.version}
+                        note.write_text(json.dumps(known), encoding="utf-8")  # if lost, the file starts again
+                    elif known.get("size") not in (None, reply.size) and not reply.ended:
+                        raise _Useless("the file has changed on the server")
+                    yield from _append(reply, part)
+            found, problem = check(part)
+            if not problem:
+                break
+            # Perhaps it was damaged on the way; a whole download is too dear to be tried more than twice.
+            damaged += 1
+            if damaged > min(1, server.retries):
+                raise BadFile(problem)
+            raise _Useless(problem, bad=True)
+        except TryAgain as error:
+            have = _trim(part, 0 if isinstance(error, _Useless) else MAX_FILE_BYTES)
+            if have >= best + ENOUGH_PROGRESS:
+                patience.failures, best = 0, have
+            patience.wait(error)
+    have = part.stat().st_size
+    part.replace(target)
+    flush(target.parent)
+    note.unlink(missing_ok=True)
+    yield have, have, found
+
+
+def _append(reply: _Reply, part: Path) -> Iterator[tuple[int, int | None, int]]:
+    limit = MAX_FILE_BYTES if reply.size is None else reply.size
+    step = max(STEP, (reply.size or 0) // 64)
+    kind, magic = ("bz2", b"BZ") if part.name.endswith(".bz2.part") else ("gzip", MAGIC)
+    with open(part, "ab") as file:
+        have = safe = file.tell()
+        for chunk in reply.chunks:
+            if not have and not magic.startswith(chunk[:2]):
+                raise TryAgain(f"not {kind}", bad=True)
+            if have + len(chunk) > limit:
+                raise BadFile("too large", f"over {limit:,} bytes")
+            have += file.write(chunk)
+            if have - safe >= step:
+                file.flush()
+                flush(part)
+                safe = have
+                yield have, reply.size, 0
+    flush(part)
+    if not have:
+        raise TryAgain("empty", bad=True)
+    if reply.size is not None and have < reply.size:
+        raise TryAgain("connection cut")
+
+
+def _trim(path: Path, limit: int) -> int:
+    """Cut a file, if it is there, to at most `limit` bytes; returns its size."""
+    if not path.is_file():
+        return 0
+    if path.stat().st_size > limit:
+        os.truncate(path, limit)
+    return path.stat().st_size
+
+
+def discard(target: Path) -> None:
+    """Remove what `download` has left of a file that it gave up."""
+    for end in (".part", ".part.json"):
+        target.with_name(target.name + end).unlink(missing_ok=True)
 
 
 @functools.cache
@@ -370,13 +376,10 @@ def _check_status(reply: requests.Response) -> None:
 
 
 def _retry_after(value: str) -> float:
-    seconds = _number(value)
-    if seconds is None:
-        try:
-            seconds = int(email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-    return min(max(float(seconds), 0.0), MAX_RETRY_AFTER)
+    try:
+        return min(urllib3.Retry().parse_retry_after(value), MAX_RETRY_AFTER)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0
 
 
 def _length(reply: requests.Response) -> int | None:
@@ -385,15 +388,3 @@ def _length(reply: requests.Response) -> int | None:
 
 def _number(value: str) -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from data_prep.engine.downloads import BadFile, NotFound, Patience, Server, Trouble, TryAgain
+from data_prep.engine.downloads import MAX_FILE_BYTES, BadFile, NotFound, Server, Trouble, download
 from shared.errors import InputError, RunError
-from shared.files import flush
 from shared.rows import Source, find_sources, walk
 
 SUFFIXES = (".xml", ".bz2")
@@ -59,36 +58,17 @@ def fetch_dump(server: Server, wiki: str, date: str, dump_dir: str) -> list[str]
 
 def fetch_file(server: Server, path: str, target: Path, size: int, sha1: str, bar: tqdm) -> None:
     """Bring one file of known size and hash to `target`, from where `target.part` ends. Raises BadFile, Trouble."""
-    if target.is_file() and target.stat().st_size == size:
-        return
-    part, patience = target.with_name(target.name + ".part"), Patience(server, path)
-    while True:
-        try:
-            have = part.stat().st_size if part.is_file() else 0
-            start = have
-            if have < size:
-                with server.open(path, have) as reply, open(part, "ab") as file:
-                    file.truncate(reply.start)  # the server may not know ranges
-                    have = start = reply.start
-                    for chunk in reply.chunks:
-                        have += file.write(chunk)
-                        bar.update(len(chunk))
-                        if have > size:
-                            break
-            if have < size:
-                raise TryAgain("connection cut")
-            with open(part, "rb") as file:
-                if have > size or (sha1 and hashlib.file_digest(file, "sha1").hexdigest() != sha1):
-                    part.unlink()
-                    raise TryAgain("size or SHA-1 differs from dumpstatus.json", bad=True)
-            break
-        except TryAgain as error:
-            if have - start > 2**20 and not error.bad:
-                patience.failures = 0
-            patience.wait(error)
-    flush(part)
-    part.replace(target)
-    flush(target.parent)
+
+    def check(file: Path) -> tuple[int, str]:
+        with file.open("rb") as content:
+            right = not sha1 or hashlib.file_digest(content, "sha1").hexdigest() == sha1
+        same = right and file.stat().st_size == size
+        return 1, "" if same else "size or SHA-1 differs from dumpstatus.json"
+
+    if not target.is_file() or target.stat().st_size != size:
+        before = bar.n
+        for have, _, _ in download(server, path, target, MAX_FILE_BYTES, check):
+            bar.update(before + have - bar.n)
 
 
 def _days(server: Server, wiki: str) -> str:
