@@ -11,10 +11,10 @@ from tqdm.auto import tqdm
 
 from data_prep.crawl.lists import list_path
 from data_prep.engine.downloads import BadFile, Server, Trouble, check_gzip, discard, download
-from data_prep.engine.stage import DROPPED, Part, Task, file_facts, new_counts
+from data_prep.engine.stage import DROPPED, Part, Task, file_facts, new_counts, write_parquet
 from shared.errors import InputError, RunError
-from shared.files import atomic_file, content_hash, read_json, write_json
-from shared.rows import STATE, write_rows
+from shared.files import content_hash, read_json, write_json
+from shared.rows import STATE
 
 MARGIN = 1.02  # of disk, over the bytes to come
 
@@ -76,7 +76,8 @@ class Refuse:
         counts = new_counts() | {"in": len(self.refused), "list_lines": self.lines}
         counts["bad"].update(reason for _, _, reason in self.refused)
         rows = [{"id": line, "source": snapshot, "reason": reason} for snapshot, line, reason in self.refused]
-        yield Part(0, 1.0, counts, write_dropped(self.output_dir, task.name, rows) if rows else {}, last=True)
+        files = write_parquet(self.output_dir, f"dropped/{task.name}.parquet", rows, DROPPED) if rows else {}
+        yield Part(0, 1.0, counts, files, last=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Download:
             reason, detail = (error.reason, error.detail) if isinstance(error, BadFile) else (str(error), "")
             counts["bad"][reason] += 1
             row = {"id": path, "source": path.split("/")[1], "warc_file": target.name, "reason": reason}
-            files = write_dropped(self.output_dir, task.name, [row | {"detail": detail}])
+            row["detail"] = detail
+            files = write_parquet(self.output_dir, f"dropped/{task.name}.parquet", [row], DROPPED)
         except OSError as error:
             raise RunError(
                 f"{target}: {error}; what is done is kept: when it is mended, run the same command again"
@@ -118,13 +120,6 @@ class Download:
             name = target.relative_to(self.output_dir).as_posix()
             files = {name: file_facts(target, members) | {"path": path}}
         yield Part(position, 1.0, counts, files, last=True)
-
-
-def write_dropped(output_dir: str, name: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    path = Path(output_dir, "dropped", f"{name}.parquet")
-    with atomic_file(path) as temporary:
-        write_rows(temporary, rows, DROPPED)
-    return {f"dropped/{name}.parquet": file_facts(path, len(rows))}
 
 
 def forget_bad(output_dir: str) -> None:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +19,15 @@ from shared.files import read_json, write_json
 ROOT = Path(__file__).parents[2]
 
 
-class PhaseStep:
+def _do_tasks(stage: Stage, phase: Phase, data: Any, rank: int, world_size: int) -> None:
     """A step of a datatrove pipeline: does the tasks of a phase that are this rank's."""
-
-    def __init__(self, stage: Stage, phase: Phase) -> None:
-        self.stage, self.phase = stage, phase
-
-    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        for task in self.phase.tasks[rank::world_size]:
-            self.stage.run_task(self.phase, task, lambda weight, counts: None)
-        yield from ()
+    for task in phase.tasks[rank::world_size]:
+        stage.run_task(phase, task, lambda weight, counts: None)
 
 
-class FinishStep:
+def _finish(stage: Stage, data: Any, rank: int, world_size: int) -> None:
     """The last step, where nobody waits: writes the manifest."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-
-    def __call__(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
-        self.stage.finish()
-        yield from ()
+    stage.finish()
 
 
 def run_elsewhere(stage: Stage, args: StageArguments) -> bool:
@@ -66,22 +54,19 @@ def run_elsewhere(stage: Stage, args: StageArguments) -> bool:
         ray.init(address=os.environ.get("RAY_ADDRESS"), num_cpus=None if "RAY_ADDRESS" in os.environ else args.workers)
     executor = LocalPipelineExecutor if args.executor == "datatrove" else RayPipelineExecutor
     for phase in stage.phases:
-        common = _phase_arguments(stage, phase)
-        executor(**common, workers=min(workers_of(args), common["tasks"])).run()
+        pipeline = _pipeline(stage, phase)
+        executor(**pipeline, workers=min(workers_of(args), pipeline["tasks"])).run()
     return True
 
 
-def _phase_arguments(stage: Stage, phase: Phase) -> dict[str, Any]:
+def _pipeline(stage: Stage, phase: Phase | None) -> dict[str, Any]:
+    """The arguments of the executor of a phase, or of the job that writes the manifest."""
     return {
-        "pipeline": [PhaseStep(stage, phase)],
-        "tasks": min(len(phase.tasks), 1000),
-        "logging_dir": str(_logs(stage) / phase.name),
+        "pipeline": [partial(_do_tasks, stage, phase) if phase else partial(_finish, stage)],
+        "tasks": min(len(phase.tasks), 1000) if phase else 1,
+        "logging_dir": str(stage.state / "logs" / (phase.name if phase else "finish")),
         "skip_completed": False,
     }
-
-
-def _logs(stage: Stage) -> Path:
-    return (stage.state / "logs").absolute()
 
 
 def _queue(stage: Stage, args: StageArguments, executor: Any) -> None:
@@ -113,16 +98,12 @@ def _queue(stage: Stage, args: StageArguments, executor: Any) -> None:
         "env_command": f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" '
         f'PYTHONPATH={shlex.quote(str(ROOT))}:"$PYTHONPATH"',
     }
-    steps = [
-        _phase_arguments(stage, phase) | {"job_name": f"{stage.name}-{phase.name}", "workers": args.workers or -1}
-        for phase in stage.phases
-        if not all(stage.is_done(phase, task) for task in phase.tasks)
-    ]
-    steps.append({"pipeline": [FinishStep(stage)], "tasks": 1, "logging_dir": str(_logs(stage) / "finish")})
-    steps[-1] |= {"job_name": f"{stage.name}-finish", "skip_completed": False}
+    phases = [phase for phase in stage.phases if not all(stage.is_done(phase, task) for task in phase.tasks)]
     jobs, before = [], None
-    for step in steps:
-        before = executor(**common, **step, depends=before)
+    for phase in (*phases, None):
+        name = f"{stage.name}-{phase.name if phase else 'finish'}"
+        pipeline = _pipeline(stage, phase)
+        before = executor(**common, **pipeline, job_name=name, workers=args.workers or -1, depends=before)
         try:
             before.run()
         except subprocess.CalledProcessError as error:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from data_prep.engine.executors import run_elsewhere
-from data_prep.engine.stage import FORMAT, Phase, Stage, StageArguments, add_counts, new_counts, workers_of
+from data_prep.engine.stage import Phase, Stage, StageArguments, Task, add_counts, new_counts, workers_of
 from shared.errors import BadRecordsError, InputError, RunError
 from shared.files import must_be_writable, sha256_of, shown_path, sweep, write_json
 from shared.rows import LOST, STATE, Source, check_apart
@@ -56,8 +56,8 @@ def run_stage(
         (output_dir / STATE).mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output_dir / STATE).close()
     inputs = [
-        {"file": Path(source.path).name, "bytes": source.bytes, "sha256": digest}
-        for source, digest in zip(sources, _hashes(sources), strict=True)
+        {"file": Path(source.path).name, "bytes": source.bytes, "sha256": sha256_of(source.path)}
+        for source in tqdm(sources, desc="Hashing input", unit="file", delay=2)
     ]
     versions = {library: importlib.metadata.version(library) for library in ("pyarrow", *libraries)}
     stage = Stage(name, str(output_dir), settings, inputs, list(phases), versions, history_of(args.input))
@@ -69,12 +69,11 @@ def run_stage(
         manifest = _finished(output_dir / "manifest.json") if all(done) else {}
         if manifest:
             print(f"{name}: already complete in {output_dir}")
-        elif args.executor == "local":
-            for phase in stage.phases:
-                _run_local(stage, phase, args)
-            manifest = stage.finish()
         else:
-            if not run_elsewhere(stage, args):  # queued
+            if args.executor == "local":
+                for phase in stage.phases:
+                    _run_local(stage, phase, args)
+            elif not run_elsewhere(stage, args):  # queued
                 return {}
             manifest = stage.finish()
     _check_bad(stage, manifest["counts"], args.max_bad_records, 0)
@@ -118,23 +117,8 @@ def closing_line(name: str, counts: dict[str, Any], seconds: float | None) -> st
     return line if seconds is None else f"{line}, {seconds:.1f} s ({counts['in'] / max(seconds, 1e-9):,.0f}/s)"
 
 
-def _hashes(sources: Sequence[Source]) -> Iterator[str]:
-    total = sum(source.bytes for source in sources)
-    with tqdm(total=total, desc="Hashing input", unit="B", unit_scale=True, delay=2) as bar:
-        for source in sources:
-            yield sha256_of(source.path)
-            bar.update(source.bytes)
-
-
 def _check_settings(stage: Stage) -> None:
-    now = {
-        "format": FORMAT,
-        "stage": stage.name,
-        "settings": stage.settings,
-        "inputs": stage.inputs,
-        "versions": stage.versions,
-    }
-    now = json.loads(json.dumps(now))
+    now = json.loads(json.dumps(stage.made_with))
     path = stage.state / "stage.json"
     if not path.is_file():
         write_json(path, now)
@@ -244,11 +228,10 @@ def _start_worker(stage: Stage, queue: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(phase: int, task: int) -> None:
+def _work(phase: int, task: Task) -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    chosen = _stage.phases[phase]
-    _stage.run_task(chosen, chosen.tasks[task], lambda weight, counts: _queue.put((weight, counts)))
+    _stage.run_task(_stage.phases[phase], task, lambda weight, counts: _queue.put((weight, counts)))
 
 
 def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
@@ -282,9 +265,8 @@ def _run_local(stage: Stage, phase: Phase, args: StageArguments) -> None:
         queue = context.Queue()
         pool = ProcessPoolExecutor(workers, context, _start_worker, (stage, queue))
         try:
-            place = next(number for number, other in enumerate(stage.phases) if other is phase)
-            numbers = {task.name: number for number, task in enumerate(phase.tasks)}
-            futures = {pool.submit(_work, place, numbers[task.name]) for task in waiting}
+            place = stage.phases.index(phase)
+            futures = {pool.submit(_work, place, task) for task in waiting}
             while futures:
                 finished, futures = wait(futures, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:

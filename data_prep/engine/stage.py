@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -102,10 +102,8 @@ class Part:
     last: bool = False
 
 
-class Work(Protocol):
-    """Does one task, from `position`, where part `number` starts. Can be pickled: it may run on another machine."""
-
-    def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]: ...
+# Does a task from a position on, where the part of this number starts. Can be pickled: it may run on another machine.
+Work = Callable[[Task, int, int], Iterator[Part]]
 
 
 @dataclass(frozen=True)
@@ -131,10 +129,8 @@ class Outcome:
     counts: dict[str, Any] = field(default_factory=dict)  # more to count, see `add_counts`
 
 
-class Step(Protocol):
-    """Reads one source from a position on and says what becomes of each record. Can be pickled."""
-
-    def __call__(self, source: Source, position: int) -> Iterator[Outcome]: ...
+# Reads one source from a position on and says what becomes of each record. Can be pickled.
+Step = Callable[[Source, int], Iterator[Outcome]]
 
 
 def new_counts() -> dict[str, Any]:
@@ -164,6 +160,16 @@ def file_facts(path: Path, rows: int) -> dict[str, Any]:
     return {"rows": rows, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
+def write_parquet(
+    output_dir: str, name: str, rows: list[dict[str, Any]], schema: pa.Schema
+) -> dict[str, dict[str, Any]]:
+    """Write a file of the output folder; returns its facts by its name, as a `Part` has them."""
+    path = Path(output_dir, name)
+    with atomic_file(path) as temporary:
+        write_rows(temporary, rows, schema)
+    return {name: file_facts(path, len(rows))}
+
+
 @dataclass(frozen=True)
 class MapDocuments:
     """The work of stages that look at one record at a time: runs a `Step` and writes parts of `part_records`.
@@ -180,12 +186,11 @@ class MapDocuments:
     def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
         assert task.source is not None
         rows: dict[str, list[dict[str, Any]]] = {}
-        counts, size, share, records = new_counts(), 0, 0.0, 0
+        counts = new_counts()
         for outcome in self.step(task.source, position):
-            position, share = outcome.position, outcome.share
+            position = outcome.position
             counts["in"] += 1
             add_counts(counts, outcome.counts)
-            records += 1
             if outcome.reason:
                 counts["bad" if outcome.bad else "dropped"][outcome.reason] += 1
                 known = outcome.document or {}
@@ -195,26 +200,21 @@ class MapDocuments:
             else:
                 assert outcome.document is not None
                 counts["kept"] += 1
-                text_bytes = len(outcome.document["text"].encode())
-                counts["text_bytes"] += text_bytes
-                size += text_bytes
+                counts["text_bytes"] += len(outcome.document["text"].encode())
                 rows.setdefault("", []).append(outcome.document)
             for name, more in outcome.extra.items():
                 rows.setdefault(name, []).extend(more)
-            if records >= self.part_records or size >= PART_BYTES:
-                yield self._write(task, number, rows, Part(position, share, counts, {}))
+            if counts["in"] >= self.part_records or counts["text_bytes"] >= PART_BYTES:
+                yield self._write(task, number, rows, Part(position, outcome.share, counts, {}))
                 number += 1
-                rows, counts, size, records = {}, new_counts(), 0, 0
+                rows, counts = {}, new_counts()
         yield self._write(task, number, rows, Part(position, 1.0, counts, {}, last=True))
 
     def _write(self, task: Task, number: int, rows: dict[str, list[dict[str, Any]]], part: Part) -> Part:
         schemas = {"": SCHEMA, "dropped": DROPPED} | self.schemas
         for folder, content in sorted(rows.items()):
             name = f"{folder}/{task.name}-{number:05d}.parquet".lstrip("/")
-            path = Path(self.output_dir, name)
-            with atomic_file(path) as temporary:
-                write_rows(temporary, content, schemas[folder])
-            part.files[name] = file_facts(path, len(content))
+            part.files |= write_parquet(self.output_dir, name, content, schemas[folder])
         return part
 
 
@@ -257,6 +257,17 @@ class Stage:
     def state(self) -> Path:
         return Path(self.output_dir, STATE)
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the output depends on. A folder that was made with something else is refused."""
+        return {
+            "format": FORMAT,
+            "stage": self.name,
+            "settings": self.settings,
+            "versions": self.versions,
+            "inputs": self.inputs,
+        }
+
     def parts(self, phase: Phase, task: Task) -> list[dict[str, Any]]:
         """The records of a task's finished parts, in order; the first that is missing or not right ends them."""
         found: list[dict[str, Any]] = []
@@ -280,13 +291,12 @@ class Stage:
     def run_task(self, phase: Phase, task: Task, note: Callable[[float, dict[str, Any]], None]) -> None:
         """Do what is left of a task. `note` is told of each part: its share of the task, its counts."""
         done = self.parts(phase, task)
-        if done and done[-1]["last"]:
+        last: dict[str, Any] = done[-1] if done else {"last": False, "share": 0.0, "position": 0}
+        if last["last"]:
             return
-        before = done[-1]["share"] if done else 0.0
-        number = len(done)
-        for part in phase.work(task, done[-1]["position"] if done else 0, number):
+        before = last["share"]
+        for number, part in enumerate(phase.work(task, last["position"], len(done)), len(done)):
             write_json(self._record(phase, task, number), vars(part))
-            number += 1
             note((part.share - before) * task.weight, part.counts)
             before = part.share
 
@@ -304,12 +314,7 @@ class Stage:
         for name, value in counts.items():
             if isinstance(value, dict):
                 counts[name] = dict(sorted(most_frequent(value).items()))
-        manifest = {
-            "format": FORMAT,
-            "stage": self.name,
-            "settings": self.settings,
-            "versions": self.versions,
-            "inputs": self.inputs,
+        manifest = self.made_with | {
             "counts": counts,
             "files": {name: facts for name, facts in sorted(files.items()) if not name.startswith(STATE)},
             "history": self.history,
