@@ -12,8 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedReader
-from typing import Any
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 from shared.rows import LOST, Source
 
@@ -147,87 +146,38 @@ def _cut(pieces: Iterator[bytes], max_page_bytes: int) -> Iterator[tuple[str, by
         raise Damaged(f"file ends {'before </mediawiki>' if state == 'between' else 'inside a page'}: {LOST}")
 
 
-def _parse(content: bytes, start: Any, end: Any, data: Any) -> None:
-    parser = expat.ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.buffer_size = 1 << 16
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, data
-    parser.Parse(content, True)
-
-
 def parse_page(content: bytes) -> tuple[Page | None, str]:
     """The page in `<page>...</page>`, or None and what is wrong with it."""
-    page = Page()
-    path: list[str] = []
-    text: list[str] = []
-    fields = {
-        ("page", "title"): "title",
-        ("page", "ns"): "namespace",
-        ("page", "id"): "number",
-        ("page", "revision", "id"): "revision",
-        ("page", "revision", "timestamp"): "timestamp",
-        ("page", "revision", "model"): "model",
-        ("page", "revision", "text"): "text",
-    }
-    deep = 0
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal deep
-        if len(path) >= 4:  # revision/contributor/username is the deepest there is
-            deep += 1
-            return
-        path.append(name)
-        text.clear()
-        if path == ["page", "redirect"]:
-            page.redirect = True
-
-    def end(name: str) -> None:
-        nonlocal deep
-        if deep:
-            deep -= 1
-            return
-        key = fields.get(tuple(path))
-        if key:
-            setattr(page, key, "".join(text))
-        path.pop()
-        text.clear()
-
     try:
-        _parse(content, start, end, text.append)
-    except (expat.ExpatError, ValueError):
+        page = ElementTree.fromstring(content)
+    except ElementTree.ParseError:
         return None, "page is not well-formed XML"
-    return page, ""
+    revision = [ElementTree.Element("revision"), *page.findall("revision")][-1]
+    return Page(
+        page.findtext("title", ""),
+        page.findtext("ns", ""),
+        page.findtext("id", ""),
+        page.find("redirect") is not None,
+        revision.findtext("id", ""),
+        revision.findtext("timestamp", ""),
+        revision.findtext("model", ""),
+        revision.findtext("text"),
+    ), ""
 
 
 def read_site(head: bytes) -> Site:
     """The names of a wiki from what stands before the first page; what is missing or damaged stays empty."""
     language = re.search(rb'<mediawiki\b[^<>]{0,2000}\bxml:lang="([a-zA-Z-]{2,20})"', head)
-    found: dict[str, str] = {}
-    spaces: dict[int, str] = {}
-    text: list[str] = []
-    key = ""
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal key
-        key = attributes.get("key", "")
-        text.clear()
-
-    def end(name: str) -> None:
-        value = "".join(text).strip()
-        if name == "namespace" and re.fullmatch(r"-?[0-9]{1,6}", key):
-            spaces[int(key)] = value
-        elif name in ("dbname", "base"):
-            found[name] = value
-        text.clear()
-
+    info = ElementTree.Element("siteinfo")
     first, last = head.find(b"<siteinfo"), head.find(b"</siteinfo>")
     if 0 <= first < last:
-        with suppress(expat.ExpatError, ValueError):
-            _parse(head[first : last + len(b"</siteinfo>")], start, end, text.append)
-    database = found.get("dbname", "")
+        with suppress(ElementTree.ParseError):
+            info = ElementTree.fromstring(head[first : last + len(b"</siteinfo>")])
+    spaces = {space.get("key", ""): (space.text or "").strip() for space in info.iter("namespace")}
+    database = info.findtext("dbname", "").strip()
     return Site(
         database if re.fullmatch(r"[a-z0-9_]{2,60}", database) else "",
-        found.get("base", ""),
+        info.findtext("base", "").strip(),
         language[1].decode().lower() if language else "",
-        spaces,
+        {int(key): name for key, name in spaces.items() if re.fullmatch(r"-?[0-9]{1,6}", key)},
     )
