@@ -14,16 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.crawl.fetching import (
-    Download,
-    Refuse,
-    ask_sizes,
-    check_disk,
-    fetch_settings,
-    forget_bad,
-    grow,
-    grows,
-)
+from data_prep.crawl.fetching import Download, Refuse, ask_sizes, check_disk, fetch_settings, forget_bad, grow, grows
 from data_prep.crawl.lists import COMMON_CRAWL, KINDS, check_snapshots, list_path, list_snapshots, read_list, sample
 from data_prep.engine.downloads import BadFile, NotFound, Server, Trouble, server_at
 from data_prep.engine.run import ENOUGH_RECORDS, run_stage
@@ -150,21 +141,16 @@ def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
             return {"snapshots": found}
         if not args.snapshot:
             raise InputError("--snapshot: name one, CC-MAIN-2026-43; --list_snapshots 10 shows what there is")
-        if output_dir.exists() and not (
-            output_dir.is_dir() and (plan_file.is_file() or not any(output_dir.iterdir()))
-        ):
-            raise InputError(f"--output_dir {output_dir}: holds files that no fetch has written; name a new folder")
         # The plan is kept: to go on needs no list, and a list that changes on the server changes nothing here.
         plan = read_json(plan_file) if plan_file.is_file() else {}
+        if not plan and output_dir.exists() and (output_dir.is_file() or any(output_dir.iterdir())):
+            raise InputError(f"--output_dir {output_dir}: holds files that no fetch has written; name a new folder")
         # With other settings in a folder that has work in it, the old plan leads run_stage to its refusal.
-        if not plan or (plan["settings"] != settings and not plan_file.with_name("stage.json").is_file()):
-            plan = make_plan(planning, stage_args, args) | {"settings": settings}
-            check_disk(stage_args.output_dir, plan["files"])
-            write_json(plan_file, plan)
-        elif grows(plan["settings"], settings):
-            more = make_plan(planning, stage_args, args) | {"settings": settings}
-            check_disk(stage_args.output_dir, more["files"])
-            plan = grow(stage_args.output_dir, plan, more)
+        is_new = not plan or (plan["settings"] != settings and not plan_file.with_name("stage.json").is_file())
+        if is_new or grows(plan["settings"], settings):
+            wanted = make_plan(planning, stage_args, args) | {"settings": settings}
+            check_disk(stage_args.output_dir, wanted["files"])
+            plan = wanted if is_new else grow(stage_args.output_dir, plan, wanted)
             write_json(plan_file, plan)
         elif plan["settings"] == settings and not (output_dir / "manifest.json").is_file():
             check_disk(stage_args.output_dir, plan["files"])
@@ -175,13 +161,12 @@ def main(stage_args: StageArguments, args: FetchArguments) -> dict[str, Any]:
         ) from error
     if args.retry_bad:
         forget_bad(stage_args.output_dir)
-    refused = tuple((snapshot, line, reason) for snapshot, line, reason in plan["refused"])
     tasks = (
         Task(f"{index:05d}", max(size, 1), Source(index, path, size))
         for index, (path, size) in enumerate(plan["files"])
     )
     phases = [
-        Phase("lists", (Task("lists", 1),), Refuse(stage_args.output_dir, plan["lines"], refused)),
+        Phase("lists", (Task("lists", 1),), Refuse(stage_args.output_dir, plan["lines"], plan["refused"])),
         Phase("files", tuple(tasks), Download(stage_args.output_dir, server)),
     ]
     settings = fetch_settings(plan | {"settings": settings})

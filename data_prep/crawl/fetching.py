@@ -70,7 +70,7 @@ class Refuse:
 
     output_dir: str
     lines: int
-    refused: tuple[tuple[str, str, str], ...]  # snapshot, line, reason
+    refused: list[list[str]]  # snapshot, line, reason
 
     def __call__(self, task: Task, position: int, number: int) -> Iterator[Part]:
         counts = new_counts() | {"in": len(self.refused), "list_lines": self.lines}
