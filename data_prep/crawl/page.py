@@ -130,7 +130,8 @@ def read_page(block: bytes, extract: Callable[[str, HTMLTree], str], max_bytes: 
             raise Unwanted("MIME type", f"{content_type}, but markup or robots.txt")
         return Page(None, tidy(html), last_modified)
     html = show_scripts(_UNSEEN.sub(" ", html))
-    tree = HTMLTree.parse(_BODY.sub(_deeper, html, count=1))
+    # resiliparse takes a list near the top of the tree for a menu, which on plain pages is part of the text.
+    tree = HTMLTree.parse(_BODY.sub(r"\g<0><div><div><div>", html, count=1))
     root = tree.document if tree.body is None else tree.body
     if root is None:
         raise Unwanted("no text")
@@ -152,11 +153,6 @@ def show_scripts(html: str) -> str:
 def _raised(power: str) -> str:
     shown = superscript(power)
     return f"^{power}" if shown == power and any(map(str.isdigit, power)) else shown
-
-
-def _deeper(body: re.Match[str]) -> str:
-    """resiliparse takes a list near the top of the tree for a menu, which on plain pages is part of the text."""
-    return body[0] + "<div>" * 3
 
 
 def _parse_http(block: bytes, decode_what: Literal["none", "all"]) -> WarcRecord:
@@ -310,17 +306,11 @@ def parse_date(value: str | None) -> str | None:
     """A date from a header (RFC 9110 in its three forms, and ISO 8601) as ISO 8601 in UTC; None if it is not one."""
     if not value or len(value) > 100:
         return None
-    date = None
-    with suppress(ValueError, TypeError, IndexError, OverflowError):
-        date = email.utils.parsedate_to_datetime(value)
-    if date is None:
-        with suppress(ValueError):
-            date = datetime.datetime.fromisoformat(value.strip())
-    if date is None:
-        return None
-    with suppress(ValueError, OverflowError):
-        utc = date.astimezone(datetime.UTC) if date.tzinfo else date.replace(tzinfo=datetime.UTC)
-        return utc.strftime("%Y-%m-%dT%H:%M:%SZ") if utc.year >= 1000 else None
+    for parse in (email.utils.parsedate_to_datetime, datetime.datetime.fromisoformat):
+        with suppress(ValueError, TypeError, IndexError, OverflowError):
+            date = parse(value.strip())
+            utc = date.astimezone(datetime.UTC) if date.tzinfo else date.replace(tzinfo=datetime.UTC)
+            return utc.strftime("%Y-%m-%dT%H:%M:%SZ") if utc.year >= 1000 else None
     return None
 
 

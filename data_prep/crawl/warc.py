@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from types import TracebackType
 
 from shared.rows import LOST
 
@@ -65,20 +65,14 @@ class Inflater:
     Where damage ends the bytes of a gzip member, those before it can still be taken; asking for more raises Damage.
     """
 
-    def __init__(self, path: str, position: int) -> None:
-        self.file = open(path, "rb")  # noqa: SIM115, __exit__ closes it
-        self.size = Path(path).stat().st_size
-        start = self.file.read(len(START))
-        self.compressed = start != START and (start.startswith(GZIP[:2]) or path.endswith(".gz"))
+    def __init__(self, file: BufferedReader, position: int) -> None:
+        self.file = file
+        self.size = Path(file.name).stat().st_size
+        start = file.read(len(START))
+        self.compressed = start != START and (start.startswith(GZIP[:2]) or file.name.endswith(".gz"))
         inner, offset = divmod(position, MEMBER) if self.compressed else (0, position)
         self._start(offset)
         self.skip(inner)
-
-    def __enter__(self) -> "Inflater":
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.file.close()
 
     def _start(self, offset: int) -> None:
         """Go on at this offset of the file, with nothing in the window."""
@@ -213,7 +207,8 @@ def read_records(path: str, position: int, kinds: tuple[str, ...], max_bytes: in
     A block of more than `max_bytes` is passed over, inflating at most SKIPPED_BYTES of it. Memory holds a few times
     `max_bytes`. A record that is whole is yielded, however its neighbours look.
     """
-    with Inflater(path, position) as stream:
+    with open(path, "rb") as file:
+        stream = Inflater(file, position)
         while True:
             offset, inner = stream.where()
             headers: dict[str, str] = {}
