@@ -144,13 +144,13 @@ def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]
     """The step, the settings that its output depends on (files by their hash), and the packages. Raises InputError."""
     limits = chosen_rules(args)
     check_codes("languages", args.languages)
-    english = {"gopher_stop_words": {"en": frozenset(GOPHER_STOP_WORDS)}, "stop_words": {"en": ENGLISH_STOP_WORDS}}
-    lists = {kind: {"en": WordList(words["en"])} for kind, words in english.items()}
-    more = read_lists("stop_words", args.stop_words)
-    lists["gopher_stop_words"] |= more
-    lists["stop_words"] |= more
-    for flag in ("flagged_words", "bad_words"):
-        lists[flag] = read_lists(flag, getattr(args, flag))
+    stop_words = read_lists("stop_words", args.stop_words)
+    lists = {
+        "gopher_stop_words": {"en": WordList(frozenset(GOPHER_STOP_WORDS))} | stop_words,
+        "stop_words": {"en": WordList(ENGLISH_STOP_WORDS)} | stop_words,
+        "flagged_words": read_lists("flagged_words", args.flagged_words),
+        "bad_words": read_lists("bad_words", args.bad_words),
+    }
     fasttext = kenlm = None
     packages = ["numpy", "regex", "xxhash"]
     if args.fasttext_model:
@@ -169,8 +169,8 @@ def make_step(args: FilterArguments) -> tuple[Filter, dict[str, Any], list[str]]
     own = frozenset(entry.partition("=")[0] for entry in args.thresholds)
     step = Filter(limits, tuple(args.languages), lists, args.mask_pii, args.explain, fasttext, kenlm, own)
     step.models()
-    for module in [name for name, used in (("fasttext", fasttext), ("kenlm", kenlm)) if used]:
-        packages += importlib.metadata.packages_distributions()[module][:1]
+    for module, used in (("fasttext", fasttext), ("kenlm", kenlm)):
+        packages += importlib.metadata.packages_distributions()[module][:1] if used else []
     settings: dict[str, Any] = {"rules": limits, "languages": args.languages, "mask_pii": args.mask_pii}
     settings["by_language"] = {"own": sorted(own), "thresholds": THRESHOLDS}
     settings |= {"explain": args.explain, "fasttext_label": args.fasttext_label}

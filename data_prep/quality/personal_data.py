@@ -6,14 +6,7 @@ from itertools import cycle
 
 # The ones FineWeb put in: example.com and .org are reserved; the IP addresses answered nobody when FineWeb chose them.
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
-ADDRESSES = (
-    "22.214.171.124",
-    "126.96.36.199",
-    "188.8.131.52",
-    "184.108.40.206",
-    "220.127.116.11",
-    "18.104.22.168",
-)
+ADDRESSES = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11", "18.104.22.168")
 
 # Every part has the length that RFC 5321 allows at most, so that no text takes long.
 _EMAIL = re.compile(

@@ -222,10 +222,7 @@ _SHIPS = ("HMS", "USS", "SS", "HMCS", "HMAS", "HMNZS", "SMS", "MV", "RMS", "MS",
 # Names, and what templates of these names show. Of two that share a name the first counts.
 GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     # spaces and signs
-    (
-        "nbsp, space, spaces, nb5, nbsp5, thin space, thinsp, hair space, hairsp, ensp, emsp, gap",
-        constant(" "),
-    ),
+    ("nbsp, space, spaces, nb5, nbsp5, thin space, thinsp, hair space, hairsp, ensp, emsp, gap", constant(" ")),
     ("snd, spnd, spaced ndash, spaced en dash, ndash spaced, sndash, spaced en dash space", constant(" – ")),
     ("ndash, en dash, –", constant("–")),
     ("mdash, em dash, —", constant("—")),
@@ -266,10 +263,7 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
         "track gauge, railgauge, gauge, abbreviation, sortname text, bold, italic, strong, dfn, pslink, no wrap",
         nth("1"),
     ),
-    (
-        "lang, langx, font color, color, colour, resize, font, size, lang-x, text, tlang, wikt-lang",
-        nth("2", "text"),
-    ),
+    ("lang, langx, font color, color, colour, resize, font, size, lang-x, text, tlang, wikt-lang", nth("2", "text")),
     ("color box, legend, background color, bg, highlight", nth("2", "1")),
     ("audio, audio-nohelp", nth("2")),
     ("ill, interlanguage link, interlanguage link multi, link-interwiki, illm", nth("lt", "tekst", "1")),
@@ -316,10 +310,7 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("ship", _sort_name),
     # paragraphs
     ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", quotation),
-    (
-        "poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita",
-        quotation,
-    ),
+    ("poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita", quotation),
     # what stands in a sentence and is none of its words
     (
         "sfn, sfnp, sfnm, harv, harvnb, harvtxt, refn, efn, efn-ua, efn-lr, r, rp, ref, ref label, note, note label, "
