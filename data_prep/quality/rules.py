@@ -30,6 +30,7 @@ from data_prep.quality.repetition import duplicate_shares, group_sizes, rolling_
 from data_prep.quality.splitter import SENTENCE_END, SPECIAL
 
 CHARACTER_NGRAM, WORD_NGRAM = 10, 5  # of BigScience's repetition ratios
+Measure = Callable[[Document], float | None]
 _SPECIAL_RUN = regex.compile(rf"[{SPECIAL}]+")
 
 
@@ -67,7 +68,7 @@ def special_characters(document: Document) -> float | None:
     return int(np.count_nonzero(_special_table()[document.codes])) / max(len(document.codes), 1)
 
 
-def _share_in_list(kind: str) -> Callable[[Document], float | None]:
+def _share_in_list(kind: str) -> Measure:
     def measure(document: Document) -> float | None:
         words, wanted = document.bare_words, document.list_of(kind)
         if wanted is None or not len(words):
@@ -84,36 +85,28 @@ def _bad_words(document: Document) -> float | None:
 
 def _gopher_stop_words(document: Document) -> float | None:
     wanted = document.list_of("gopher_stop_words")
-    if wanted is None:
-        return None
-    return len(wanted.hashes.intersection(document.words["hash"].tolist()))
+    return None if wanted is None else len(wanted.hashes.intersection(document.words["hash"].tolist()))
 
 
-def _model(kind: str) -> Callable[[Document], float | None]:
+def _model(kind: str) -> Measure:
     return lambda document: document.models[kind](document.text) if kind in document.models else None
 
 
-def _per_word(count: Callable[[str], int]) -> Callable[[Document], float | None]:
+def _per_word(count: Callable[[str], int]) -> Measure:
     return lambda document: count(document.text) / document.token_count if document.token_count else None
 
 
-def _share_of_lines(test: Callable[[str], bool]) -> Callable[[Document], float | None]:
-    return lambda document: sum(map(test, document.lines)) / len(document.lines) if document.lines else None
-
-
-def _share_of_filled_lines(test: Callable[[str, Document], bool]) -> Callable[[Document], float | None]:
+def _share_of(lines_of: Callable[[Document], list[str]], test: Callable[[str, Document], bool]) -> Measure:
     def measure(document: Document) -> float | None:
-        lines = document.filled_lines
+        lines = lines_of(document)
         return sum(test(line, document) for line in lines) / len(lines) if lines else None
 
     return measure
 
 
 def _mean_word_length(document: Document) -> float | None:
-    if not document.word_count:
-        return None
     words = document.words
-    return float(words["length"][words["is_word"]].mean())
+    return float(words["length"][words["is_word"]].mean()) if document.word_count else None
 
 
 def _words_with_letter(document: Document) -> float | None:
@@ -139,14 +132,6 @@ def _lines_per_word(document: Document) -> float | None:
     return lines / document.token_count if document.token_count else None
 
 
-def _starts_as_bullet(line: str) -> bool:
-    return line.lstrip().startswith(("•", "-"))
-
-
-def _ends_in_ellipsis(line: str) -> bool:
-    return line.rstrip().endswith(("...", "…"))
-
-
 # Rules that need words of the language.
 LISTS = {
     "gopher_stop_words": "gopher_stop_words", "bigscience_stop_words": "stop_words",
@@ -166,7 +151,7 @@ class Rule:
     about: str  # why a document is dropped, in words; or what is done to the text
     keep: Literal["at least", "at most", "changes the text", "is used"]
     threshold: float | None = None
-    measure: Callable[[Document], float | None] | None = None
+    measure: Measure | None = None
     spaces_only: bool = False  # says nothing of languages that put no spaces between words
 
     def is_silent(self, document: Document) -> bool:
@@ -224,9 +209,9 @@ RULE_SETS: dict[str, tuple[Rule, ...]] = {
         Rule("gopher_ellipses", "too many ellipses for its words", "at most", 0.1,
              _per_word(lambda t: t.count("...") + t.count("…")), True),
         Rule("gopher_bullet_lines", "too many lines are bullet points", "at most", 0.9,
-             _share_of_lines(_starts_as_bullet)),
+             _share_of(lambda d: d.lines, lambda line, d: line.lstrip().startswith(("•", "-")))),
         Rule("gopher_ellipsis_lines", "too many lines end in an ellipsis", "at most", 0.3,
-             _share_of_lines(_ends_in_ellipsis)),
+             _share_of(lambda d: d.lines, lambda line, d: line.rstrip().endswith(("...", "…")))),
         Rule("gopher_words_with_letter", "too few words hold a letter", "at least", 0.8, _words_with_letter, True),
         Rule("gopher_stop_words", "too few stop words", "at least", 2, _gopher_stop_words),
     ),
@@ -244,9 +229,10 @@ RULE_SETS: dict[str, tuple[Rule, ...]] = {
     ),
     "fineweb": (
         Rule("fineweb_line_punctuation", "too few lines end as a sentence does", "at least", 0.12,
-             _share_of_filled_lines(lambda line, d: line[-1] in SENTENCE_END)),
+             _share_of(lambda d: d.filled_lines, lambda line, d: line[-1] in SENTENCE_END)),
         Rule("fineweb_short_lines", "too many short lines", "at most", 0.67,
-             _share_of_filled_lines(lambda line, d: len(line) <= d.limits["fineweb_short_line_length"]), True),
+             _share_of(lambda d: d.filled_lines, lambda line, d: len(line) <= d.limits["fineweb_short_line_length"]),
+             True),
         Rule("fineweb_short_line_length", "characters up to which a line is short", "is used", 30),
         Rule("fineweb_duplicate_characters", "too much text in duplicate lines", "at most", 0.01,
              _duplicate_characters),

@@ -89,10 +89,6 @@ def _lifetime(arguments: Arguments) -> str:
     return f"{words[0]}{words[1]}－{words[2]}{words[3]}" if any(words) else REMOVED
 
 
-def _hours(arguments: Arguments) -> str:
-    return f"{arguments.get('1')} h {arguments.get('2')}".strip()
-
-
 GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     # French
     ("lien, lien interlangue, lien à traduire", nth("texte", "fr", "1", "trad")),
@@ -106,7 +102,7 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("-s", lambda arguments: f"{joined(arguments)} siècle av. J.-C."),
     ("av jc, av. j.-c., avjc", constant("av. J.-C.")),
     ("ap jc, ap. j.-c., apjc", constant("apr. J.-C.")),
-    ("heure, heures", _hours),
+    ("heure, heures", lambda arguments: f"{arguments.get('1')} h {arguments.get('2')}".strip()),
     ("citation, citation nécessaire", nth("1")),
     ("citation étrangère", nth("2", "1")),
     ("référence nécessaire, refnec, référence souhaitée, refsou, passage à actualiser", nth("1")),
@@ -136,8 +132,7 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("нет аи, нет аи 2, уточнить, нет источника, источник?, где, когда, кто, ref-en, ref-ru, ref-de, флаг", nothing),
     # Japanese
     ("仮リンク, 仮リンクnote", nth("label", "1")),
-    ("読み仮名, 読み仮名 ruby不使用, ふりがな", _reading),
-    ("ルビ, ruby, ruby-ja", _reading),
+    ("読み仮名, 読み仮名 ruby不使用, ふりがな, ルビ, ruby, ruby-ja", _reading),
     ("by", _japanese_year),
     ("生年月日と年齢, 生年月日, 年月日, 没年月日, 死亡年月日, 開始日", _japanese_date(0)),
     ("死亡年月日と没年齢, 没年月日と年齢", _japanese_date(3)),
@@ -159,9 +154,9 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("notea, noteta, noteta-lite, fact2, 來源請求, 来源请求, 谁, 誰?", nothing),
     # Spanish, Portuguese, Italian
     ("enlace interlingüístico, enlace no existente, ligação interlíngua, ilc, link interlíngua", nth("3", "1")),
-    ("fecha, fecha de inicio", _date("es", " de ")),
     (
-        "fecha de nacimiento, fecha de nacimiento y edad, fecha de fallecimiento, fecha de defunción",
+        "fecha, fecha de inicio, fecha de nacimiento, fecha de nacimiento y edad, fecha de fallecimiento, "
+        "fecha de defunción",
         _date("es", " de "),
     ),
     ("dtlink, dni, nascimento, data de nascimento e idade, morte, falecimento, data", _date("pt", " de ")),

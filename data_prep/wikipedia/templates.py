@@ -142,10 +142,6 @@ def quotation(arguments: Arguments) -> str:
     return f"\n\n{text}\n\n" if text else REMOVED
 
 
-def _sort_name(arguments: Arguments) -> str:
-    return f"{arguments.get('1')} {arguments.get('2')}".strip()
-
-
 def nothing(arguments: Arguments) -> str:
     """What references, anchors, pronunciations and icons show in a text."""
     return REMOVED
@@ -299,7 +295,7 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("circa, c., ca", lambda arguments: f"c. {arguments.get('1')}".strip()),
     ("floruit, fl.", lambda arguments: f"fl. {arguments.get('1')}".strip()),
     ("reign, r.", lambda arguments: "r. " + "–".join(arguments.positional[:2])),
-    ("sortname", _sort_name),
+    ("sortname, ship", lambda arguments: f"{arguments.get('1')} {arguments.get('2')}".strip()),
     ("frac, fraction, sfrac, fract", _fraction),
     ("val", _value),
     ("convert, cvt", _convert),
@@ -307,7 +303,6 @@ GROUPS: list[tuple[str, Callable[[Arguments], str]]] = [
     ("nihongo, nihongo2, nihongo3, nihongo krt", _nihongo),
     ("zh, zh-cn, zh-t, zh-s, zh-tw, lang-zh", _chinese),
     *((name.lower(), around(f"{name} ")) for name in _SHIPS),
-    ("ship", _sort_name),
     # paragraphs
     ("quote, blockquote, block quote, cquote, bquote, quotation, rquote, quote box, quotebox", quotation),
     ("poemquote, poem quote, verse translation, cita, zitat, citation bloc, cytat, цитата, bloque cita", quotation),

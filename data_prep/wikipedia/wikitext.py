@@ -35,7 +35,6 @@ def clean_wikitext(text: str, title: str = "", names: Names = DEFAULT, expansion
 
 
 _HEADING = re.compile(r"(={1,6})(.+?)(={1,6})\s*\Z")
-_LIST = re.compile(r"([*#:;]+)\s*")
 _WORD = re.compile(r"\w")
 _SENTENCE_ENDS = (".", "!", "?", "…", '."', ".)", "。", "！", "？", "।", "۔", "؟")
 
@@ -79,7 +78,8 @@ def _sections(text: str, names: Names) -> str:
             sections.append(_Section(level, title, []))
             blocks = sections[-1].blocks
         elif first in "*#:;":
-            marks, item = _split_item(line)
+            item = line.lstrip("*#:;")
+            marks, item = line[: len(line) - len(item)], item.strip().strip(" " + BREAK)
             if not _WORD.search(item):
                 continue
             if marks[-1] in "*#":
@@ -101,12 +101,6 @@ def _sections(text: str, names: Names) -> str:
             paragraph.append(line)
     close()
     return "\n\n".join(_kept(sections))
-
-
-def _split_item(line: str) -> tuple[str, str]:
-    match = _LIST.match(line)
-    assert match
-    return match[1], line[match.end() :].strip(" " + BREAK)
 
 
 def _kept(sections: list[_Section]) -> list[str]:
