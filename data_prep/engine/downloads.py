@@ -114,15 +114,11 @@ class Server:
         if self.folder is not None:
             with self.open(path) as reply:
                 return reply.size
-        with _wire_errors():
-            headers = {"Accept-Encoding": "identity"}
-            with _session().head(
-                f"{self.base}/{path}", headers=headers, timeout=TIMEOUT, allow_redirects=True
-            ) as head:
-                if head.status_code in (405, 501):  # knows no HEAD
-                    return None
-                _check_status(head)
-                return _length(head)
+        with _wire_errors(), _session().head(f"{self.base}/{path}", timeout=TIMEOUT, allow_redirects=True) as head:
+            if head.status_code in (405, 501):  # knows no HEAD
+                return None
+            _check_status(head)
+            return _length(head)
 
     def _read(self, path: str, limit: int) -> bytes:
         content = bytearray()
@@ -151,11 +147,9 @@ class Server:
                 chunks = iter(lambda: file.read(CHUNK), b"")
                 yield _Reply(start, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}", chunks)
             return
-        headers = {"Accept-Encoding": "identity"}  # the bytes as they are
-        if start:
-            headers["Range"] = f"bytes={start}-"
-            if version:
-                headers["If-Range"] = version
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        if start and version:
+            headers["If-Range"] = version
         with (
             _wire_errors(),
             _session().get(f"{self.base}/{path}", headers=headers, timeout=TIMEOUT, stream=True) as reply,
@@ -170,10 +164,9 @@ class Server:
             size, begin = _length(reply), 0
             if reply.status_code == 206:
                 span, _, total = reply.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-                size, first = _number(total), _number(span.partition("-")[0])
-                if first != start:
+                if _number(span.partition("-")[0]) != start:
                     raise _Useless("the server answers with another range")
-                begin = start
+                size, begin = _number(total), start
             # ETag first; a weak one, or none, is no use for If-Range.
             tag = reply.headers.get("ETag", "")
             tag = tag if tag.startswith('"') else reply.headers.get("Last-Modified", "")
@@ -342,6 +335,7 @@ def _session() -> requests.Session:
     session = requests.Session()
     session.max_redirects = MAX_REDIRECTS
     session.headers["User-Agent"] = "tiny-olm data_prep/fetch_common_crawl.py"
+    session.headers["Accept-Encoding"] = "identity"  # the bytes as they are
     return session
 
 
