@@ -14,7 +14,6 @@ from shared.rows import DAMAGED, NAMED_ONLY, SUFFIXES, Source, check_apart, find
 
 TEXT_COLUMN = "text"
 HELP = "Files or folders of text; in .txt files blank lines separate documents."
-AT_ONCE = 2**20  # characters of a document that are encoded at once, or a copy of a long one would be made
 
 
 class Documents:
@@ -27,16 +26,13 @@ class Documents:
     def __init__(
         self, sources: Sequence[str] = (), dataset_name: str | None = None, dataset_config_name: str | None = None
     ) -> None:
-        """Resolve files and folders. Raises InputError for a path that is missing, empty, of an unknown kind or
-        named twice."""
+        """Resolve files and folders. Raises InputError, as `find_files` does too."""
         if bool(sources) == bool(dataset_name):
             raise InputError("no text, or two kinds: name either files and folders, or one dataset (--dataset_name)")
         if dataset_config_name and not dataset_name:
             raise InputError(f"--dataset_config_name {dataset_config_name}: is for --dataset_name; remove the flag")
         if dataset_name and Path(dataset_name).exists():
-            raise InputError(
-                f"--dataset_name {dataset_name}: a path; give files and folders as such, not as a dataset"
-            )
+            raise InputError(f"--dataset_name {dataset_name}: a path; give files and folders as such")
         self.files = find_files(sources, SUFFIXES + NAMED_ONLY)
         self.sources = sources
         self.dataset_name = dataset_name
@@ -81,9 +77,8 @@ class Documents:
                 revision = HfApi().dataset_info(self.dataset_name).sha
             except Exception as error:
                 raise InputError(f"--dataset_name {self.dataset_name}: not found on the Hub: {error}") from error
-            self._description = [
-                {"dataset": self.dataset_name, "config": self.dataset_config_name, "revision": revision}
-            ]
+            facts = {"dataset": self.dataset_name, "config": self.dataset_config_name, "revision": revision}
+            self._description = [facts]
         elif not self._description:
             self._description = [
                 {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)} for file in self.files
@@ -109,8 +104,7 @@ class Documents:
         for _, share, row, problem in read_raw(source, columns=[TEXT_COLUMN]):
             if problem == DAMAGED:
                 raise InputError(
-                    f"{file}: {problem}; get the file again, or let filter_documents.py --max_bad_records 1 write "
-                    "what can be read of it"
+                    f"{file}: {problem}; get it again, or save what is left by filter_documents.py --max_bad_records 1"
                 )
             if row is None or TEXT_COLUMN not in row:
                 self.skipped[problem or "no field 'text'"] += 1
@@ -118,37 +112,32 @@ class Documents:
                 yield text, round(share * source.bytes)
 
     def _clean(self, text: Any) -> str | None:
-        if isinstance(text, bytes):
-            try:
-                return text.decode("utf-8") or self._clean("")
-            except UnicodeDecodeError:
-                self.skipped["not valid UTF-8"] += 1
-                return None
-        if text is None or text == "":
-            self.skipped["empty text"] += 1
-        elif not isinstance(text, str):
-            self.skipped["text is not a string"] += 1
-        else:
-            try:
-                utf8_bytes(text)
+        try:
+            if isinstance(text, bytes):
+                text = text.decode()
+            elif isinstance(text, str):
+                text.encode()
+            if text and isinstance(text, str):
                 return text
-            except UnicodeEncodeError:
-                self.skipped["lone surrogate in text"] += 1
+            problem = "empty text" if text is None or text == "" else "text is not a string"
+        except UnicodeDecodeError:
+            problem = "not valid UTF-8"
+        except UnicodeEncodeError:
+            problem = "lone surrogate in text"
+        self.skipped[problem] += 1
         return None
+
+
+def hash_of_text(text: str) -> int:
+    """A number below 2**64 that depends on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def is_held_out(text: str, fraction: float) -> bool:
     """Whether a document is for validation: by a hash of its text, so that adding documents moves none."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in _utf8_parts(text):
-        digest.update(part)
-    return int.from_bytes(digest.digest(), "big") < fraction * 2**64
+    return hash_of_text(text) < fraction * 2**64
 
 
 def utf8_bytes(text: str) -> int:
     """Bytes of a text in UTF-8. Raises UnicodeEncodeError for a lone surrogate."""
-    return sum(map(len, _utf8_parts(text)))
-
-
-def _utf8_parts(text: str) -> Iterator[bytes]:
-    return (text[start : start + AT_ONCE].encode("utf-8") for start in range(0, len(text), AT_ONCE))
+    return len(text.encode())

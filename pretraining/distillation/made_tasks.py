@@ -1,5 +1,4 @@
-"""Tasks that plain text sets by itself, learned beside pairs and masks: answers to find, names and edits to mark, and
-sentences of praise or blame to tell apart."""
+"""Tasks that plain text sets by itself: answers to find, names and edits to mark, praise and blame to tell apart."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from shared.loss import IGNORED
 from shared.model_config import count_positions
 
 READ_AT_ONCE = 8192  # rows, tokenized together
+Columns = dict[str, list[Any]]
 COLUMNS = {
     "question": ("question", "context", "answers"),
     "name": ("tokens", "ner_tags"),
@@ -34,14 +34,10 @@ class MadeTaskArguments:
     )
     questions_per_group: int = field(default=8, metadata={"help": "Questions in a sample."})
     question_weight: float = field(default=1.0, metadata={"help": "Weight of the ends of their answers."})
-    name_dataset: str | None = field(
-        default=None, metadata={"help": "Names to mark: a folder of data_prep/make_names.py."}
-    )
+    name_dataset: str | None = field(default=None, metadata={"help": "Names to mark, by data_prep/make_names.py."})
     names_per_group: int = field(default=32, metadata={"help": "Sentences with names to mark in a sample."})
     name_weight: float = field(default=1.0, metadata={"help": "Weight of the kinds of their words."})
-    edit_dataset: str | None = field(
-        default=None, metadata={"help": "Edits to mark: a folder of data_prep/make_edits.py."}
-    )
+    edit_dataset: str | None = field(default=None, metadata={"help": "Edits to mark, by data_prep/make_edits.py."})
     edits_per_group: int = field(default=32, metadata={"help": "Sentences with edits to mark in a sample."})
     edit_weight: float = field(default=1.0, metadata={"help": "Weight of the marks of their words."})
     opinion_dataset: str | None = field(
@@ -50,8 +46,7 @@ class MadeTaskArguments:
     opinions_per_group: int = field(default=32, metadata={"help": "Sentences with an opinion in a sample."})
     opinion_weight: float = field(default=1.0, metadata={"help": "Weight of the labels of these sentences."})
     max_task_tokens: int = field(
-        default=256,
-        metadata={"help": "Tokens of a question with its text, or of a sentence; longer ones are left out."},
+        default=256, metadata={"help": "Tokens of a question with its text, or a sentence; longer ones are left out."}
     )
 
     def __post_init__(self) -> None:
@@ -94,23 +89,29 @@ class MadeTask:
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        digest = hashlib.sha256()
-        for array in (*self.ids, *self.labels, self.groups):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return hash_of(*self.ids, *self.labels, self.groups)
 
     def batch(self, task: str, groups: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
         """`question_ids`, `question_mask` and `question_labels` of these groups, or `name_...` and so on."""
         rows = self.groups[groups].ravel()
-        labels = [self.labels[row] for row in rows]
-        return {
-            f"{task}_ids": _pad([self.ids[row] for row in rows], pad),
-            f"{task}_mask": _pad([np.ones(len(self.ids[row]), dtype=np.int64) for row in rows], 0),
-            f"{task}_labels": _pad(labels, IGNORED),
-        }
+        batch = ids_and_mask(task, [self.ids[row] for row in rows], pad)
+        return batch | {f"{task}_labels": _pad([self.labels[row] for row in rows], IGNORED)}
 
 
-def _pad(rows: list[np.ndarray], value: int) -> torch.Tensor:
+def hash_of(*arrays: np.ndarray) -> str:
+    """SHA-256 of the content of arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def ids_and_mask(name: str, rows: Sequence[Any], pad: int) -> dict[str, torch.Tensor]:
+    """`{name}_ids` and `{name}_mask` of rows of token ids, each (rows, longest) int64."""
+    return {f"{name}_ids": _pad(rows, pad), f"{name}_mask": _pad([np.ones(len(row)) for row in rows], 0)}
+
+
+def _pad(rows: Sequence[Any], value: int) -> torch.Tensor:
     padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values
@@ -121,8 +122,9 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
     """The tasks that are asked for, of `train` and of `validation`. Raises InputError, naming the flag."""
     loaded: dict[str, dict[str, MadeTask]] = {"train": {}, "validation": {}}
     for task in args.made_tasks:
-        flag = f"--{task}_dataset {getattr(args, f'{task}_dataset')}"
-        tables = {split: _read(Path(getattr(args, f"{task}_dataset")), split, task, flag) for split in loaded}
+        folder, size = getattr(args, f"{task}_dataset"), args.rows_per_group[task]
+        flag = f"--{task}_dataset {folder}"
+        tables = {split: _read(Path(folder), split, task, flag) for split in loaded}
         if task == "question":
             read, classes = partial(_read_questions, tokenizer=tokenizer), 2
         elif task == "opinion":
@@ -132,8 +134,8 @@ def load_made_tasks(args: MadeTaskArguments, tokenizer: Any, say: Any) -> dict[s
             tags = sorted({tag for table in tables.values() for row in table["ner_tags"] for tag in row.as_py()})
             read, classes = partial(_read_tags, tokenizer=tokenizer, tags=tags), len(tags)
         for split, table in tables.items():
-            rows = [row for row in read(table) if len(row[0]) <= args.max_task_tokens]
-            size = args.rows_per_group[task]
+            parts = (batch.to_pydict() for batch in table.to_batches(READ_AT_ONCE))
+            rows = [row for part in parts for row in read(part) if len(row[0]) <= args.max_task_tokens]
             if len(rows) < size:
                 raise InputError(
                     f"{flag}: {split} has {len(rows)} rows of at most --max_task_tokens {args.max_task_tokens}; a "
@@ -165,41 +167,33 @@ def _read(folder: Path, split: str, task: str, flag: str) -> pa.Table:
         return pq.read_table(folder / f"{split}.parquet", columns=list(COLUMNS[task]))
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{flag}: no {split}.parquet with {' and '.join(COLUMNS[task])} in it; make the folder with "
-            f"data_prep/make_{task}s.py"
+            f"{flag}: no {split}.parquet with {' and '.join(COLUMNS[task])} in it; run data_prep/make_{task}s.py"
         ) from error
 
 
-def _read_questions(table: pa.Table, tokenizer: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(table), READ_AT_ONCE):
-        part = table.slice(start, READ_AT_ONCE).to_pydict()
-        encoded = tokenizer(part["question"], part["context"], verbose=False)
-        for encoding, answers in zip(encoded.encodings, part["answers"], strict=True):
-            begin, text = answers["answer_start"][0], answers["text"][0]
-            ends = [encoding.char_to_token(place, 1) for place in (begin, begin + len(text) - 1)]
-            if None not in ends:  # of characters that the tokenizer throws away
-                yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
+def _read_questions(part: Columns, tokenizer: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    encoded = tokenizer(part["question"], part["context"], verbose=False)
+    for encoding, answers in zip(encoded.encodings, part["answers"], strict=True):
+        begin, text = answers["answer_start"][0], answers["text"][0]
+        ends = [encoding.char_to_token(place, 1) for place in (begin, begin + len(text) - 1)]
+        if None not in ends:  # of characters that the tokenizer throws away
+            yield np.array(encoding.ids), np.array(ends, dtype=np.int64)
 
 
-def _read_tags(table: pa.Table, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    numbers = {tag: number for number, tag in enumerate(tags)}
-    for start in range(0, len(table), READ_AT_ONCE):
-        part = table.slice(start, READ_AT_ONCE).to_pydict()
-        encoded = tokenizer([" ".join(words) for words in part["tokens"]], verbose=False)
-        for encoding, words, found in zip(encoded.encodings, part["tokens"], part["ner_tags"], strict=True):
-            labels = np.full(len(encoding.ids), IGNORED)
-            begin = 0
-            for word, tag in zip(words, found, strict=True):
-                first = encoding.char_to_token(begin)
-                if first is not None:
-                    labels[first] = numbers[tag]
-                begin += len(word) + 1
-            yield np.array(encoding.ids), labels
+def _read_tags(part: Columns, tokenizer: Any, tags: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    encoded = tokenizer([" ".join(words) for words in part["tokens"]], verbose=False)
+    for encoding, words, found in zip(encoded.encodings, part["tokens"], part["ner_tags"], strict=True):
+        labels = np.full(len(encoding.ids), IGNORED)
+        begin = 0
+        for word, tag in zip(words, found, strict=True):
+            first = encoding.char_to_token(begin)
+            if first is not None:
+                labels[first] = tags.index(tag)
+            begin += len(word) + 1
+        yield np.array(encoding.ids), labels
 
 
-def _read_classes(table: pa.Table, tokenizer: Any, labels: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(table), READ_AT_ONCE):
-        part = table.slice(start, READ_AT_ONCE).to_pydict()
-        encoded = tokenizer(part["sentence"], verbose=False)
-        for ids, label in zip(encoded["input_ids"], part["label"], strict=True):
-            yield np.array(ids), np.array([labels.index(label)])
+def _read_classes(part: Columns, tokenizer: Any, labels: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    encoded = tokenizer(part["sentence"], verbose=False)
+    for ids, label in zip(encoded["input_ids"], part["label"], strict=True):
+        yield np.array(ids), np.array([labels.index(label)])

@@ -1,6 +1,5 @@
 """Pairs of sentences with the teacher's score, and the groups of them that a training step reads."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretraining.distillation.made_tasks import MadeTask
+from pretraining.distillation.made_tasks import MadeTask, hash_of, ids_and_mask
 from pretraining.distillation.sentences import add_copies
 from pretraining.masking import MaskedBlocks
 from pretraining.text.mixture import Mixture
@@ -48,10 +47,7 @@ class Pairs:
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        digest = hashlib.sha256()
-        for array in (*self.ids, self.vectors, self.pairs, self.scores):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return hash_of(*self.ids, self.vectors, self.pairs, self.scores)
 
 
 def make_pairs(sentences: list[str], teacher: Any, encode: Any, tokenizer: Any, args: Any, seed: int) -> Pairs:
@@ -140,8 +136,7 @@ class PairGroups(torch.utils.data.Dataset):
         before, between, after = self.special.prefix, self.special.separator, self.special.suffix
         singles = [[*before, *self.pairs.ids[text], *after] for text in pairs.ravel()]
         doubles = [[*before, *self.pairs.ids[a], *between, *self.pairs.ids[b], *after] for a, b in pairs]
-        batch = dict(zip(("sentence_ids", "sentence_mask"), self._pad(singles), strict=True))
-        batch |= dict(zip(("pair_ids", "pair_mask"), self._pad(doubles), strict=True))
+        batch = ids_and_mask("sentence", singles, self.pad) | ids_and_mask("pair", doubles, self.pad)
         vectors = self.pairs.vectors[pairs.ravel()].astype(np.float32)
         batch["vectors"] = torch.from_numpy(vectors).view(len(rows), 2 * self.size, -1)
         batch["scores"] = torch.from_numpy(self.pairs.scores[chosen]).view(len(rows), self.size)
@@ -173,12 +168,6 @@ class PairGroups(torch.utils.data.Dataset):
         repeat, places = np.divmod((first[:, None] + np.arange(each)).ravel(), count)
         # A stride that shares no factor with the count visits each once, far from its neighbours.
         return repeat, places * _stride(count) % count
-
-    def _pad(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        return ids, mask
 
 
 def _stride(count: int) -> int:

@@ -1,15 +1,13 @@
 """Sentences of a text, and edited copies of them: what student and teacher both read."""
 
-import hashlib
 import heapq
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from shared.command_line import check_ranges
-from shared.documents import Documents, is_held_out
+from shared.documents import Documents, hash_of_text, is_held_out
 from shared.errors import InputError
 from shared.files import CACHE, content_hash, read_json, write_json
 
@@ -33,9 +31,7 @@ class SentenceArguments:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_words <= self.max_words:
-            raise InputError(
-                f"--min_words {self.min_words} --max_words {self.max_words}: the first is the smaller one"
-            )
+            raise InputError(f"--min_words {self.min_words} --max_words {self.max_words}: the first is the smaller")
         check_ranges(self, edited_share=">= 0, <= 1", validation_fraction="> 0, < 1")
 
 
@@ -44,7 +40,6 @@ def cached_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
     settings = [getattr(args, name.name) for name in fields(SentenceArguments)]
     file = CACHE / f"sentences-{content_hash(documents.describe(), settings)}.json"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, choose_sentences(documents, args, quiet))
     found: dict[str, list[str]] = read_json(file)
     return found
@@ -63,10 +58,10 @@ def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
     for text in documents.progress("Choosing sentences", disable=quiet):
         split = "validation" if is_held_out(text, args.validation_fraction) else "train"
         heap, known = heaps[split], taken[split]
-        for sentence in map(str.strip, _between_ends(text)):
+        for sentence in map(str.strip, ENDS.split(text)):
             if not args.min_words <= sentence.count(" ") + 1 <= args.max_words:
                 continue
-            key = -_hash_of(sentence)  # heapq keeps the smallest at the top, and the largest hash is to go first
+            key = -hash_of_text(sentence)  # heapq keeps the smallest at the top, and the largest hash is to go first
             if key in known or (len(heap) == wanted[split] and key <= heap[0][0]):
                 continue
             known.add(key)
@@ -86,15 +81,6 @@ def choose_sentences(documents: Documents, args: SentenceArguments, quiet: bool)
     return found
 
 
-def _between_ends(text: str) -> Iterator[str]:
-    """`ENDS.split`, without a list of all sentences of a long text."""
-    start = 0
-    for end in ENDS.finditer(text):
-        yield text[start : end.start()]
-        start = end.end()
-    yield text[start:]
-
-
 def add_copies(sentences: list[str], share: float) -> tuple[list[str], np.ndarray]:
     """The sentences followed by edited copies of the first ones; and of each text its sentence's number, int64.
 
@@ -106,7 +92,7 @@ def add_copies(sentences: list[str], share: float) -> tuple[list[str], np.ndarra
 
 
 def _edit(sentence: str, other: str) -> str:
-    rng = np.random.default_rng(_hash_of(sentence))
+    rng = np.random.default_rng(hash_of_text(sentence))
     words, others = sentence.split(" "), other.split(" ")
     for _ in range(rng.integers(1, max(2, len(words) // 3 + 1))):
         place = rng.integers(len(words))
@@ -115,7 +101,3 @@ def _edit(sentence: str, other: str) -> str:
         else:
             words[place] = others[rng.integers(len(others))]
     return " ".join(words)
-
-
-def _hash_of(sentence: str) -> int:
-    return int.from_bytes(hashlib.blake2b(sentence.encode("utf-8"), digest_size=8).digest(), "big")

@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss, no
 
 from pretraining.attention import FLEX
 from pretraining.distillation.made_tasks import MadeTaskArguments
-from pretraining.distillation.pooling import write_pooling
 from shared.errors import InputError, one_line
-from shared.files import atomic_file
+from shared.files import atomic_file, write_json
 from shared.loss import IGNORED, Count
 
 HEADS, PREFIX = "distillation_heads.safetensors", "distillation."
@@ -101,6 +100,17 @@ def save_student(trainer: Any) -> None:
         heads = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
         with atomic_file(Path(trainer.args.output_dir) / HEADS) as file:
             save_file(heads, file, metadata={"format": "pt"})
+
+
+def write_pooling(folder: Path, width: int) -> None:
+    """Write what `SentenceTransformer(folder)` reads: take the mean of the last layer over all tokens."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    write_json(folder / "modules.json", modules)
+    settings = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    write_json(folder / "1_Pooling" / "config.json", settings)
 
 
 def mean_pool(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -28,10 +28,9 @@ def load_teacher(name: str) -> Any:
         teacher = SentenceTransformer(name)
         vectors = teacher.encode(["One sentence."], show_progress_bar=False)
     except Exception as error:  # the library lets whatever its parts raise through
-        reason = one_line(error, 300)
         raise InputError(
-            f"--teacher_name_or_path {name}: does not load as a sentence encoder ({reason}); name a folder or Hub id "
-            "that holds a model and its tokenizer"
+            f"--teacher_name_or_path {name}: does not load as a sentence encoder ({one_line(error, 300)}); name a "
+            "folder or Hub id that holds a model and its tokenizer"
         ) from error
     if not np.isfinite(vectors).all():
         raise InputError(f"--teacher_name_or_path {name}: its vectors hold NaN; its weights are damaged")
@@ -68,19 +67,16 @@ def cached_encodings(teacher: Any, texts: list[str], bf16: bool = False, quiet: 
         digest.update(np.ascontiguousarray(weight.float().numpy()).data)
     digest.update(b"bf16" * bf16)
     teacher_hash = digest.hexdigest()
-    folder = CACHE / "teacher"
-    starts = range(0, len(texts), PART)
     parts = []
     with tqdm(total=len(texts), desc="Encoding with the teacher", unit=" texts", disable=quiet) as bar:
-        for start in starts:
+        for start in range(0, len(texts), PART):
             part = texts[start : start + PART]
-            file = folder / f"{content_hash(teacher_hash, part)}.npy"
+            file = CACHE / "teacher" / f"{content_hash(teacher_hash, part)}.npy"
             if not file.is_file():
                 with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                     found = teacher.encode(part, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
                 if not np.isfinite(found).all():
                     raise InputError(f"texts {start} to {start + len(part)}: the teacher gives NaN or Inf")
-                folder.mkdir(parents=True, exist_ok=True)
                 with atomic_file(file) as temporary, open(temporary, "wb") as out:
                     np.save(out, found.astype(np.float16))
             parts.append(_read(file, (len(part), teacher.width)))

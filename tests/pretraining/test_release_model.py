@@ -11,8 +11,7 @@ import torch
 from conftest import ROOT
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
-from pretraining.distillation.pooling import write_pooling
-from pretraining.distillation.student import HEADS
+from pretraining.distillation.student import HEADS, write_pooling
 from pretraining.release_model import ReleaseArguments, main
 from pretraining.run_mlm import DataArguments
 from pretraining.run_mlm import main as pretrain
