@@ -24,8 +24,7 @@ TYPES = ("bert", "roberta", "modernbert")  # whose logits are what the output em
 @dataclass
 class LossArguments:
     loss_chunk: int | None = field(
-        default=None,
-        metadata={"help": "Compute logits and loss of N targets at a time, to save memory. Default: of all at once."},
+        default=None, metadata={"help": "Compute logits and loss of N targets at a time, saving memory. Default: all."}
     )
 
     def __post_init__(self) -> None:
@@ -98,13 +97,12 @@ def make_loss(model: Any, chunk: int | None, args: Any) -> Callable[..., torch.T
     if model.config.model_type not in TYPES:
         raise InputError(f"--loss_chunk: is for {', '.join(TYPES)}, not {model.config.model_type}; remove the flag")
     if args.deepspeed_plugin is not None:
-        raise InputError(
-            "--loss_chunk: not with DeepSpeed, which may split the output embedding; remove one of the two"
-        )
-    if model.get_output_embeddings().bias is None:
+        raise InputError("--loss_chunk: not with DeepSpeed, which may split the output embedding; remove one of them")
+    decoder = model.get_output_embeddings()
+    if decoder.bias is None:
         raise InputError("--loss_chunk: this model has an output embedding without a bias; remove the flag")
     # With fp16 too in fp32: the gradient is taken before it is scaled, and would be too small for fp16.
-    decoder, dtype = model.get_output_embeddings(), torch.bfloat16 if args.bf16 else torch.float32
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
     project = decoder.forward
 
     def project_later(states: torch.Tensor) -> torch.Tensor:

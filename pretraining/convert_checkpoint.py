@@ -35,9 +35,7 @@ COMPILED = "_orig_mod."  # of torch.compile, which may stand anywhere
 class ConvertArguments:
     input: str = field(metadata={"help": "The checkpoint: a folder or Hub id."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    head_from: str | None = field(
-        default=None, metadata={"help": "Take the head for masks of this checkpoint in the place of its own."}
-    )
+    head_from: str | None = field(default=None, metadata={"help": "The checkpoint whose head for masks it gets."})
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,8 +69,7 @@ def without_wrappers(weights: dict[str, torch.Tensor], known: set[str]) -> dict[
 
 
 def take_head(encoder: Any, name: str, dtype: torch.dtype) -> Any:
-    """The masked language model of this name with the weights of another encoder. Raises InputError if it is no model
-    of the same shapes."""
+    """The masked language model `name` with the weights of another encoder of the same shapes. Raises InputError."""
     new: list[str] = []
     try:
         model = load_weights(AutoModelForMaskedLM, name, new.append, dtype=dtype)

@@ -41,20 +41,14 @@ class ReleaseArguments:
     stages: list[str] = field(
         default_factory=list, metadata={"help": "Runs before it, whose recipe and manifest are kept: runs/trunk."}
     )
-    data_card: str | None = field(
-        default=None, metadata={"help": "README.md of the corpus, written by data_prep/build_corpus.py."}
-    )
+    data_card: str | None = field(default=None, metadata={"help": "The README.md that build_corpus.py wrote."})
     licence: str = field(default="apache-2.0", metadata={"help": "The licence of the weights, for the Hub."})
     onnx: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "The encoder as ONNX files as well: fp32, int8 (a quarter of the bytes), static (fp32, for one "
-            "text padded to 128 tokens), or several of them."
-        },
+        metadata={"help": "The encoder as ONNX files too: fp32, int8, static (one text padded to 128 tokens)."},
     )
     onnx_opset: int | None = field(
-        default=None,
-        metadata={"help": f"The operator set of the ONNX files, 17 to 25. Default: {FUSED}, the fastest."},
+        default=None, metadata={"help": f"The operator set of these files, 17 to 25. Default: {FUSED}, the fastest."}
     )
 
     def __post_init__(self) -> None:

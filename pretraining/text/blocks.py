@@ -8,9 +8,10 @@ from data_prep.train_tokenizer import TokenizerArguments, cached_tokenizer
 from pretraining.text.mixture import PackedSets
 from pretraining.vocabulary.kinship import find_kinship
 from shared.blocks import PackedBlocks, open_blocks
+from shared.command_line import refuse_flags
 from shared.documents import Documents
 from shared.errors import InputError
-from shared.model_config import ModelArguments, check_vocab_size
+from shared.model_config import LEAVE_OUT, ModelArguments, check_vocab_size
 from shared.tokenizer import load_tokenizer, tokenizer_hash
 
 
@@ -35,12 +36,16 @@ def open_or_pack(model_args: ModelArguments, data_args: TextArguments, quiet: bo
     if sum(map(bool, (data_args.packed_dataset, data_args.train_file, data_args.dataset_name))) != 1:
         raise InputError("give one source of text: --packed_dataset, --train_file or --dataset_name")
     length = data_args.max_seq_length or 128
+    name = model_args.tokenizer_name or model_args.model_name_or_path
     if data_args.packed_dataset:
         sets = [open_blocks(folder) for folder in data_args.packed_dataset]
-        tokenizer = load_tokenizer(_named_tokenizer(model_args) or sets[0].path / "tokenizer")
+        tokenizer = load_tokenizer(name or sets[0].path / "tokenizer")
     else:
-        documents = _documents(data_args, quiet)
-        name = _named_tokenizer(model_args) or _trained_tokenizer(documents, model_args, data_args, length, quiet)
+        if data_args.dataset_name == "docstrings":
+            documents = Documents([str(cached_docstrings(quiet))])
+        else:
+            documents = Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
+        name = name or _trained_tokenizer(documents, model_args, data_args, length, quiet)
         tokenizer = load_tokenizer(name)
         check_vocab_size(model_args, tokenizer)
         find_kinship(model_args, tokenizer)  # refuses one that the checkpoint can't go on with, before packing
@@ -64,14 +69,12 @@ def join_sets(sets: list[PackedBlocks], weights: list[float], tokenizer: Any, wa
 
 
 def _check_fit(blocks: PackedBlocks, tokenizer: Any, wanted: int | None, first: PackedBlocks) -> None:
-    """Raise InputError unless the blocks are of this tokenizer, of the wanted length and that of the `first` folder,
-    and have a validation split."""
+    """Raise InputError unless the blocks have this tokenizer, the `wanted` length, as `first`, and held-out ones."""
     length = blocks.manifest["max_seq_length"]
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         if tokenizer.name_or_path == str(blocks.path / "tokenizer"):
             raise InputError(
-                f"{blocks.path / 'tokenizer'}: altered since the text was packed; remove the folder {blocks.path} and "
-                "pack the text again"
+                f"{blocks.path / 'tokenizer'}: altered since the text was packed; remove {blocks.path} and pack again"
             )
         raise InputError(
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "
@@ -91,26 +94,13 @@ def _check_fit(blocks: PackedBlocks, tokenizer: Any, wanted: int | None, first: 
 def _check_packed(model_args: ModelArguments, data_args: TextArguments, tokenizer: Any, blocks: PackedBlocks) -> None:
     """Raise InputError for flags of a tokenizer or text that is made here, where blocks say something else."""
     check_vocab_size(model_args, tokenizer)
-    if data_args.dataset_config_name:
-        raise InputError(
-            f"--dataset_config_name {data_args.dataset_config_name}: is for --dataset_name; remove the flag"
-        )
+    refuse_flags(data_args, {"dataset_config_name": "is for --dataset_name"})
     packed, default = blocks.manifest["validation_fraction"], type(data_args).validation_fraction
     if data_args.validation_fraction not in (packed, default):
         raise InputError(
-            f"--validation_fraction {data_args.validation_fraction}: {blocks.path} was packed with {packed}; leave "
-            f"the flag out, or take back that of a recipe with --validation_fraction {default}"
+            f"--validation_fraction {data_args.validation_fraction}: {blocks.path} was packed with {packed}; "
+            f"{LEAVE_OUT} --validation_fraction {default}"
         )
-
-
-def _named_tokenizer(model_args: ModelArguments) -> str | None:
-    return model_args.tokenizer_name or model_args.model_name_or_path
-
-
-def _documents(data_args: TextArguments, quiet: bool) -> Documents:
-    if data_args.dataset_name == "docstrings":
-        return Documents([str(cached_docstrings(quiet))])
-    return Documents(data_args.train_file, data_args.dataset_name, data_args.dataset_config_name)
 
 
 def _trained_tokenizer(

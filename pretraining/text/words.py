@@ -6,16 +6,14 @@ import unicodedata
 from typing import Any
 
 import numpy as np
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from data_prep.languages import IDEOGRAPHS, LETTERS
 from shared.errors import InputError
 
 _IDEOGRAPH, _LETTER = re.compile(f"[{IDEOGRAPHS}]"), re.compile(f"[{LETTERS}]")
 _BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece spells a byte of a character that it doesn't know
-_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]  # what byte-level BPE writes as it is
-_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {
-    chr(256 + place): byte for place, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE}))
-}
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # as byte-level BPE spells them
 
 
 def word_edges(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from shared.errors import InputError
+from shared.errors import InputError, one_line
 from shared.files import sha256_of
 from shared.model_config import load_weights, plain_outputs
 
@@ -87,8 +87,7 @@ def read_share(text: str) -> tuple[str, float]:
 
 
 def open_average(text: str | None, engine: str) -> Average | None:
-    """The older model of `--average_with`; None without the flag. Raises InputError when it cannot be read whole, or
-    weights are split over processes."""
+    """The older model of `--average_with`, if any. Raises InputError when it cannot be read whole, or under ZeRO-3."""
     from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
     if text is None:
@@ -106,16 +105,13 @@ def open_average(text: str | None, engine: str) -> Average | None:
     except InputError as error:
         raise InputError(str(error).replace("--model_name_or_path", "--average_with")) from error
     except Exception as error:  # of any kind: a damaged file, a library that is missing
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"--average_with {folder}: cannot be loaded ({reason}); name a whole model") from error
+        raise InputError(
+            f"--average_with {folder}: cannot be loaded ({one_line(error, 200)}); name a whole model"
+        ) from error
     if absent:
         raise InputError(f"--average_with: {absent[0]}; name a model with all its weights")
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
-    files = [
-        *Path(folder).glob("*.safetensors"),
-        *Path(folder).glob("config.json"),
-        *Path(folder).glob("tokenizer.json"),
-    ]
+    files = [f for kind in ("*.safetensors", "config.json", "tokenizer.json") for f in Path(folder).glob(kind)]
     hashes = {path.name: sha256_of(path) for path in sorted(files)}
     return Average(folder, share, config, weights, tokenizer.get_vocab(), hashes)
 

@@ -14,8 +14,7 @@ from shared.training.processes import engine_name
 class AverageArguments:
     keep_trunk: ClassVar[bool] = False  # of a script without that flag
     average_with: str | None = field(
-        default=None,
-        metadata={"help": "An older model and its share, OLD:0.3: after training the weights are .7 new and .3 old."},
+        default=None, metadata={"help": "An older model and its share; OLD:0.3 makes the weights .7 new and .3 old."}
     )
 
     def __post_init__(self) -> None:
@@ -28,10 +27,7 @@ class AverageArguments:
 class UpdateArguments(AverageArguments):
     keep_trunk: bool = field(  # type: ignore[misc]
         default=False,
-        metadata={
-            "help": "Keep the model of the last step before warmup_stable_decay lowers the learning rate, in "
-            "output_dir/trunk: an update goes on from it by --model_name_or_path OLD/trunk."
-        },
+        metadata={"help": "Keep the model before the learning rate decays, in output_dir/trunk, for an update."},
     )
 
 

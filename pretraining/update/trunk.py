@@ -5,6 +5,7 @@ The schedule, and going on from its stable phase, are those of MiniCPM (Hu et al
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,13 @@ class KeepTrunk(TrainerCallback):
         output = Path(args.output_dir)
         if state.global_step < self.step or not state.is_world_process_zero:
             return
-        if state.global_step > self.step and _is_kept(output / "trunk", self.step):
-            return
+        with suppress(InputError):  # one that is damaged is made again
+            if state.global_step > self.step and check_trunk(str(output / "trunk")).get("step") == self.step:
+                return
         if not (output / f"checkpoint-{self.step}").is_dir():
             raise InputError(
                 f"--keep_trunk: the decay began at step {self.step}, and this run goes on from step "
-                f"{state.global_step}, so that there is none to keep; leave the flag out, with --accept_changes, or "
-                "name a new --output_dir"
+                f"{state.global_step}; leave the flag out, with --accept_changes, or name a new --output_dir"
             )
         self._keep(args, state)
 
@@ -64,9 +65,9 @@ class KeepTrunk(TrainerCallback):
 
     def _keep(self, args: Any, state: Any) -> None:
         """Make the trunk of the checkpoint, in the place of one that was there."""
-        output, trunk = Path(args.output_dir), Path(args.output_dir, "trunk")
-        verify(output / f"checkpoint-{self.step}")
-        staging, checkpoint = output / f"{INCOMING}trunk", output / f"checkpoint-{self.step}"
+        output = Path(args.output_dir)
+        trunk, staging, checkpoint = output / "trunk", output / f"{INCOMING}trunk", output / f"checkpoint-{self.step}"
+        verify(checkpoint)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         for file in {file for pattern in (*MODEL_FILES, *TOKENIZER_FILES) for file in checkpoint.glob(pattern)}:
@@ -96,14 +97,6 @@ class KeepTrunk(TrainerCallback):
         }
 
 
-def _is_kept(trunk: Path, step: int) -> bool:
-    """Whether the trunk of this step is there, and whole."""
-    try:
-        return bool(check_trunk(str(trunk)).get("step") == step)
-    except InputError:
-        return False
-
-
 def decay_begins(args: Any, max_steps: int) -> int:
     """The step up to which the learning rate of a warm-up-stable-decay schedule is level; see `set_steps`."""
     settings = args.lr_scheduler_kwargs or {}
@@ -116,14 +109,10 @@ def check_schedule(keep_trunk: bool, args: Any) -> None:
     """Raise InputError when a trunk is to be kept of a schedule that has none."""
     if keep_trunk and args.lr_scheduler_type != SCHEDULE:
         kind = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-        raise InputError(
-            f"--keep_trunk: a {kind} schedule has no stable phase; set --lr_scheduler_type {SCHEDULE}, or leave the "
-            "flag out"
-        )
+        way_out = f"set --lr_scheduler_type {SCHEDULE}, or remove the flag"
+        raise InputError(f"--keep_trunk: a {kind} schedule has no stable phase; {way_out}")
     if keep_trunk and args.save_strategy == "best":
-        raise InputError(
-            "--keep_trunk: its step may not be the best; say --save_strategy steps, or leave the flag out"
-        )
+        raise InputError("--keep_trunk: its step may not be the best; say --save_strategy steps, or remove the flag")
 
 
 def check_trunk(name: str | None) -> dict[str, Any]:

@@ -33,34 +33,26 @@ def find_kinship(args: ModelArguments, tokenizer: Any) -> tuple[Any, Kinship] | 
 
     Raises InputError as `compare` does, and when the tokenizer that the checkpoint was trained with is not there.
     """
-    own = _other_tokenizer(args, tokenizer)
-    if own is None:
-        return None
-    return own, compare(own, tokenizer, str(args.model_name_or_path), args.least_shared_vocabulary)
-
-
-def _other_tokenizer(args: ModelArguments, tokenizer: Any) -> Any:
-    """The tokenizer that the checkpoint was trained with, or None where this is it, or no checkpoint is named."""
     from transformers import AutoConfig
 
-    if args.model_name_or_path is None:
+    name, here = args.model_name_or_path, vocabulary_hash(tokenizer)
+    if name is None:
         return None
     try:
-        known = getattr(AutoConfig.from_pretrained(args.model_name_or_path), "vocabulary_sha256", None)
+        known = getattr(AutoConfig.from_pretrained(name), "vocabulary_sha256", None)
     except (OSError, ValueError):  # which is told by the one who loads it
         return None
-    here = vocabulary_hash(tokenizer)
     if known == here:
         return None
-    own = own_tokenizer(args.model_name_or_path)
+    own = own_tokenizer(name)
     found = vocabulary_hash(own) if own is not None and own.is_fast else None
     if found is None or known not in (None, found):
         what = "no tokenizer" if found is None else "another tokenizer than it was trained with"
         raise InputError(
-            f"--model_name_or_path {args.model_name_or_path}: has {what}, so nobody knows which of its rows are those "
+            f"--model_name_or_path {name}: has {what}, so nobody knows which of its rows are those "
             f"of {tokenizer.name_or_path}; save the tokenizer that it was trained with into its folder"
         )
-    return None if found == here else own
+    return None if found == here else (own, compare(own, tokenizer, name, args.least_shared_vocabulary))
 
 
 def compare(old: Any, new: Any, name: str, least_shared: float) -> Kinship:
