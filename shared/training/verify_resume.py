@@ -9,7 +9,6 @@ Writes resume.json with every kill and what was compared; exits with 1 when a bi
 
 import argparse
 import dataclasses
-import json
 import os
 import random
 import shlex
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from shared.command_line import report
 from shared.errors import InputError, RunError
 from shared.files import check_new_folder, sha256_of, write_json
 from shared.training.checkpoints import INCOMING, checkpoints, verify
@@ -49,9 +49,7 @@ class Kill:
 
 def train_whole(command: Sequence[str], folder: Path, timeout: float) -> Whole:
     """Run `command --output_dir folder` to its end. Raises RunError with the last lines it printed if it fails."""
-    run = _Run(command, folder)
-    seconds = run.finish(timeout)
-    return Whole(folder, seconds)
+    return Whole(folder, _Run(command, folder).finish(timeout))
 
 
 def train_killed(
@@ -71,10 +69,7 @@ def train_killed(
     for saving in while_saving:
         left = whole.seconds * (1 - _step(folder) / _step(whole.folder)) / (len(while_saving) - len(done))
         run = _Run(command, folder)
-        if saving:
-            killed = run.kill_while_saving(10 ** rng.uniform(-3, 0.5), timeout)
-        else:
-            killed = run.kill_after(rng.uniform(0, left), timeout)
+        killed = run.kill(10 ** rng.uniform(-3, 0.5) if saving else rng.uniform(0, left), saving, timeout)
         if killed is None:
             break  # it ended first
         done.append(killed)
@@ -110,10 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_new_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     launcher, *words = shlex.split(args.launch)
-    found = shutil.which(launcher, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if found is None:
+    program = shutil.which(launcher, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None:
         raise InputError(f"--launch {launcher}: no such program")
-    command = [found, *words, args.script, "--config", *args.config, *rest]
+    command = [program, *words, args.script, "--config", *args.config, *rest]
     print(f"1. uninterrupted: {shlex.join(command)}", flush=True)
     whole = train_whole(command, folder / "whole", args.timeout)
     print(f"2. killed {args.kills} times (the first took {whole.seconds:.1f} s after its start-up)", flush=True)
@@ -126,11 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print("3. compared, bit by bit:")
     for name, equal in same.items():
         print(f"   {'same     ' if equal else 'DIFFERENT'}  {name}")
-    report = {"command": command, "kills": [dataclasses.asdict(kill) for kill in kills], "same": same}
-    write_json(folder / "resume.json", report)
-    good = all(same.values()) and len(kills) == args.kills
-    print(f"{len(kills)} kills, {'the same bits' if all(same.values()) else 'NOT THE SAME'}: {folder / 'resume.json'}")
-    return 0 if good else 1
+    found = {"command": command, "kills": [dataclasses.asdict(kill) for kill in kills], "same": same}
+    write_json(folder / "resume.json", found)
+    is_same = all(same.values())
+    print(f"{len(kills)} kills, {'the same bits' if is_same else 'NOT THE SAME'}: {folder / 'resume.json'}")
+    return 0 if is_same and len(kills) == args.kills else 1
 
 
 class _Run:
@@ -161,33 +156,23 @@ class _Run:
             raise RunError(f"the run in {self.folder} ended with {code}: \n" + "\n".join(tail))
         return time.monotonic() - began
 
-    def kill_after(self, seconds: float, timeout: float) -> Kill | None:
+    def kill(self, seconds: float, while_saving: bool, timeout: float) -> Kill | None:
+        """Kill it some seconds after its first file; or after the next checkpoint begins to be written, and as soon as
+        that is whole. None if it ended first."""
         began = self._wait_for_first_file(timeout)
-        try:
-            self.process.wait(max(0.0, began + seconds - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return self._kill(began)
-        self._end()
-        return None
-
-    def kill_while_saving(self, delay: float, timeout: float) -> Kill | None:
-        """Kill `delay` seconds after the next checkpoint begins to be written, or as soon as it is whole."""
-        began = self._wait_for_first_file(timeout)
+        moment = None if while_saving else began + seconds
         while self.process.poll() is None and time.monotonic() < began + timeout:
-            if any(self.folder.glob(f"{INCOMING}*")):
-                end = time.monotonic() + delay
-                while time.monotonic() < end and any(self.folder.glob(f"{INCOMING}*")):
-                    time.sleep(0.0005)
-                return self._kill(began)
+            saves = any(self.folder.glob(f"{INCOMING}*"))
+            if moment is None and saves:
+                moment = time.monotonic() + seconds
+            if moment is not None and (time.monotonic() > moment or (while_saving and not saves)):
+                self._end()
+                newest = checkpoints(self.folder)
+                saves = any(self.folder.glob(f"{INCOMING}*"))
+                return Kill(time.monotonic() - began, newest[0].name if newest else "no checkpoint", saves)
             time.sleep(0.0005)
         self._end()
         return None
-
-    def _kill(self, began: float) -> Kill:
-        self._end()
-        newest = checkpoints(self.folder)
-        saving = any(self.folder.glob(f"{INCOMING}*"))
-        return Kill(time.monotonic() - began, newest[0].name if newest else "no checkpoint", saving)
 
     def _wait_for_first_file(self, timeout: float) -> float:
         deadline = time.monotonic() + timeout
@@ -198,8 +183,7 @@ class _Run:
         return time.monotonic()
 
     def _end(self) -> None:
-        """Kill what is left of it: the launcher, its processes, which torchrun gives sessions of their own, and their
-        workers."""
+        """Kill the launcher, its processes, which torchrun gives sessions of their own, and their workers."""
         try:
             launcher = psutil.Process(self.process.pid)
             family = [launcher, *launcher.children(recursive=True)]
@@ -216,12 +200,11 @@ class _Run:
 def _step(folder: Path) -> int:
     """The step of the newest checkpoint."""
     found = checkpoints(folder)
-    return int(json.loads((found[0] / "trainer_state.json").read_text())["global_step"]) if found else 0
+    return int(found[0].name.removeprefix("checkpoint-")) if found else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(report(error))
