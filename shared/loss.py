@@ -7,6 +7,7 @@ mean of the part at hand (huggingface/transformers#47688). Without it, it divide
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -66,12 +67,9 @@ def _find_head(model: torch.nn.Module) -> str | None:
     states: list[Any] = []
     found: list[str] = []
 
-    def look(name: str) -> Callable[..., None]:
-        def is_handed(_: Any, args: Any) -> None:
-            if states and args and args[0] is states[-1]:
-                found.append(name)
-
-        return is_handed
+    def look(name: str, _: Any, args: Any) -> None:
+        if states and args and args[0] is states[-1]:
+            found.append(name)
 
     try:
         if str(trial.config._attn_implementation).startswith(("flash", "flex")):  # made for a GPU
@@ -79,7 +77,7 @@ def _find_head(model: torch.nn.Module) -> str | None:
         body, names = trial.base_model, {module: name for name, module in trial.named_modules()}
         inside = set(body.modules()) if body is not trial else {trial}
         hooks = [body.register_forward_hook(lambda _, args, outputs: states.append(outputs[0]))]
-        hooks += [m.register_forward_pre_hook(look(name)) for m, name in names.items() if m not in inside]
+        hooks += [m.register_forward_pre_hook(partial(look, name)) for m, name in names.items() if m not in inside]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             expected = _take(trial(**inputs).logits, two)
             for hook in hooks:
@@ -102,11 +100,8 @@ def _take(states: torch.Tensor, positions: torch.Tensor | None) -> torch.Tensor:
     if positions is None:
         return states
     rows = torch.arange(len(positions), device=positions.device)[:, None]
-    return (
-        states.flatten(0, 1)
-        .index_select(0, (positions + rows * states.shape[1]).flatten())
-        .unflatten(0, positions.shape)
-    )
+    flat = (positions + rows * states.shape[1]).flatten()
+    return states.flatten(0, 1).index_select(0, flat).unflatten(0, positions.shape)
 
 
 def rule_out_padding(model: torch.nn.Module) -> None:
@@ -219,8 +214,6 @@ def sum_over_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     the summed loss in nats and the number of hits of each row, (batch, 2) float32, so that memory does not grow with
     the vocabulary.
     """
-    losses = cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    ).view_as(labels)
+    losses = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none")
     hits = logits.argmax(-1) == labels
-    return torch.stack([losses.sum(1), hits.sum(1).to(losses)], dim=1)
+    return torch.stack([losses.view_as(labels).sum(1), hits.sum(1).to(losses)], dim=1)

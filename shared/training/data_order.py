@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class MicroBatch(NamedTuple):
     progress: float = 0.0
 
 
+@dataclass(eq=False)
 class GlobalBatches(Sampler[MicroBatch]):
     """The batch sampler of one process.
 
@@ -35,27 +37,20 @@ class GlobalBatches(Sampler[MicroBatch]):
     A process for which a short last step has no sample gets one whose targets are hidden (`is_filler`).
     """
 
-    def __init__(
-        self,
-        samples: int,
-        batch_size: int,
-        accumulation: int,
-        processes: int,
-        rank: int,
-        seed: int,
-        shuffle: bool = True,
-        lengths: np.ndarray | None = None,
-        drop_last: bool = False,
-        steps: int = 0,
-        ramp: BatchRamp | None = None,
-    ) -> None:
-        """`lengths`, (samples,) int: group samples of similar length into steps; `drop_last`: no short last step;
-        `steps`: of the whole run, for `progress`, which stays 0 without; `ramp`: smaller batches at first."""
-        self.samples, self.batch_size, self.accumulation = samples, batch_size, accumulation
-        self.processes, self.rank, self.seed, self.shuffle = processes, rank, seed, shuffle
-        self.lengths, self.drop_last, self.steps = lengths, drop_last, steps
-        self.samples_per_step = batch_size * accumulation * processes
-        self.ramp = ramp or BatchRamp()
+    samples: int
+    batch_size: int
+    accumulation: int
+    processes: int
+    rank: int
+    seed: int
+    shuffle: bool = True
+    lengths: np.ndarray | None = None  # (samples,) int: group samples of similar length into steps
+    drop_last: bool = False  # no short last step
+    steps: int = 0  # of the whole run, for `progress`, which stays 0 without
+    ramp: BatchRamp = field(default_factory=BatchRamp)  # smaller batches at first
+
+    def __post_init__(self) -> None:
+        self.samples_per_step = self.batch_size * self.accumulation * self.processes
         self.epoch = 0
 
     @property

@@ -43,15 +43,13 @@ class StepClock:
 
     def mark(self, phase: str) -> None:
         """Say that the time since the last mark belongs to `phase`, one of PHASES, or is to be forgotten ("")."""
+        now: Any = time.perf_counter()
         if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((phase, event))
-            if len(self.marks) > KEPT_EVENTS:
-                self._add_up(len(self.marks) // 2)
-        else:
-            self.marks.append((phase, time.perf_counter()))
-            self._add_up()
+            now = torch.cuda.Event(enable_timing=True)
+            now.record()
+        self.marks.append((phase, now))
+        if len(self.marks) > KEPT_EVENTS:
+            self._add_up(len(self.marks) // 2)
 
     def end_step(self) -> None:
         """Count a step."""
