@@ -26,11 +26,11 @@ UNWRITABLE = {
 }
 
 
-def explain(error: OSError, path: str | Path | None = None) -> RunError | None:
+def explain(error: OSError) -> RunError | None:
     """The error of a file that could not be written, with a way out; None for an error of another kind."""
     if error.errno not in UNWRITABLE:
         return None
-    file = Path(error.filename or path or "output")
+    file = Path(error.filename or "output")
     move = "set TINY_OLM_CACHE to another folder" if CACHE in (file, *file.parents) else "name another folder"
     return RunError(
         f"{file}: {error.strerror or error}; make room or change its rights, or {move}; what was finished "
@@ -171,8 +171,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def set_mode(path: Path) -> None:
-    """Give a file or folder the mode that `open` or `mkdir` would: safetensors writes files that only their owner may
-    read, and so does `tempfile`."""
+    """Give a file or folder the mode of `open` or `mkdir`: safetensors and `tempfile` let only the owner read."""
     umask = os.umask(0o077)  # there is no way to read it alone
     os.umask(umask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from shared.errors import InputError, RunError
 from shared.files import atomic_folder
@@ -68,14 +69,10 @@ def export(
     """Write a model in fp32 as one file, for any number of rows and tokens, or for those of `shape` alone. Of what it
     computes, `output` is written: `logits`, or `last_hidden_state` of an encoder without head. `opset` is one of
     OPSETS."""
-    import torch
-
     model.eval()
     rows, tokens = shape or (2, 16)
     ids = torch.arange(rows * tokens).reshape(rows, tokens) % model.config.vocab_size
-    inputs = {name: ids if name == "input_ids" else torch.ones_like(ids) for name in names}
-    if "token_type_ids" in inputs:
-        inputs["token_type_ids"] = torch.zeros_like(ids)
+    inputs = dict(zip(INPUTS, (ids, torch.ones_like(ids), torch.zeros_like(ids)), strict=True))
     any_size = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     # It warns of operators of packages that are not installed, and of its own use of what is deprecated.
     for name in ("torch.onnx._internal.exporter._registration", "torch.onnx._internal.exporter._compat"):
@@ -83,8 +80,8 @@ def export(
     operators = _fused_operators(model) if opset >= FUSED else _plain_operators(model)
     with torch.no_grad(), warnings.catch_warnings(action="ignore"), operators:
         torch.onnx.export(
-            _Function(model, names, output),
-            tuple(inputs.values()),
+            _Function(model, names, output).eval(),
+            tuple(inputs[name] for name in names),
             path,
             dynamo=True,
             opset_version=opset,
@@ -115,7 +112,6 @@ def _plain_operators(model: Any) -> Iterator[None]:
 def _fused_operators(model: Any) -> Iterator[None]:
     """Export attention and rotary positions as one operator each, where the model leaves room for another attention
     and turns its heads by halves, as most do."""
-    import torch
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -146,8 +142,6 @@ def _fused_operators(model: Any) -> Iterator[None]:
 
 def _same(plain: Any, rotate: Any) -> bool:
     """Whether two functions turn the same heads by the same angles alike: some models turn them in pairs."""
-    import torch
-
     q, k, angles = torch.rand(1, 2, 3, 8), torch.rand(1, 2, 3, 8), torch.rand(1, 3, 4).repeat(1, 1, 2)
     try:
         both = [function(q, k, angles.cos(), angles.sin()) for function in (plain, rotate)]
@@ -170,33 +164,27 @@ def clean(path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
-    for node in model.graph.node if opset_of(path) < 18 else ():
+    graph = model.graph
+    for node in graph.node if opset_of(path) < 18 else ():
         if node.op_type == "Split":
             kept = [one for one in node.attribute if one.name != "num_outputs"]
             del node.attribute[:]
             node.attribute.extend(kept)
-    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
         del part.metadata_props[:]
         part.doc_string = ""
-    for weight in model.graph.initializer:
-        del weight.metadata_props[:]
     onnx.save(model, path)
 
 
-def _Function(model: Any, names: Sequence[str], output: str) -> Any:
-    import torch
+class _Function(torch.nn.Module):
+    """The model as a function of its inputs in order: the names of the graph are then ours."""
 
-    class Function(torch.nn.Module):
-        """The model as a function of its inputs in order: the names of the graph are then ours."""
+    def __init__(self, model: Any, names: Sequence[str], output: str) -> None:
+        super().__init__()
+        self.model, self.names, self.output = model, names, output
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: Any) -> Any:
-            return getattr(self.model(**dict(zip(names, inputs, strict=True))), output)
-
-    return Function().eval()
+    def forward(self, *inputs: Any) -> Any:
+        return getattr(self.model(**dict(zip(self.names, inputs, strict=True))), self.output)
 
 
 def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarray]] | None = None) -> None:
@@ -225,11 +213,8 @@ def quantize(path: Path, output: Path, calibration: Sequence[dict[str, np.ndarra
         rows = iter(calibration)
 
         class Rows(CalibrationDataReader):
-            def __init__(self) -> None:
-                self.rows: Iterator[dict[str, np.ndarray]] = rows
-
             def get_next(self) -> dict[str, np.ndarray] | None:
-                return next(self.rows, None)
+                return next(rows, None)
 
         quantize_static(
             prepared,

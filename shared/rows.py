@@ -50,6 +50,8 @@ LOST = "the rest is lost"  # how the problem ends where a file does before it sh
 DAMAGED = f"damaged gzip file: {LOST}"
 AGAIN = "the same command of the stage that wrote the folder makes it again"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+# The position after a row, the share of the file read, the row or None, what is wrong with it or "".
+Row = tuple[int, float, dict[str, Any] | None, str]
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,7 @@ def files_of(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     broken = [file for file in found if file.is_symlink() and not file.exists()]
     if broken:
         raise InputError(
-            f"{folder}: {len(broken)} symbolic links lead nowhere, the first {shown_path(broken[0])}; "
-            "remove or mend them"
+            f"{folder}: {len(broken)} symbolic links lead nowhere, the first {shown_path(broken[0])}; remove them"
         )
     return [file for file in found if file.is_file()]
 
@@ -156,23 +157,18 @@ def walk(folder: Path) -> Iterator[Path]:
 def check_apart(output_dir: str, inputs: Sequence[str], flag: str = "--input") -> None:
     """Raise InputError for an output folder within a folder that is read: the next start would read what this one
     wrote. The folder of a stage gives the files of its manifest alone, so it may hold one."""
+    above = Path(output_dir).resolve().parents
     for folder in map(Path, inputs):
-        if (
-            folder.is_dir()
-            and not (folder / STATE).is_dir()
-            and folder.resolve() in Path(output_dir).resolve().parents
-        ):
+        if folder.is_dir() and not (folder / STATE).is_dir() and folder.resolve() in above:
             raise InputError(
-                f"--output_dir {output_dir}: lies in {flag} {folder}, so what is written would be read at the next "
-                "start; name a folder outside"
+                f"--output_dir {output_dir}: lies in {flag} {folder}, so what is written would be read; name another"
             )
 
 
-def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
-    """Yield (position after the row, share of the file read, document or None, what is wrong with it or "").
+def read_rows(source: Source, start: int = 0) -> Iterator[Row]:
+    """The documents of a file behind the position `start`. Columns that SCHEMA does not know go into `metadata`.
 
-    `start` is such a position. Columns that SCHEMA does not know go into `metadata`. Raises InputError for a file that
-    cannot be read at all, or whose first row has no `text`.
+    Raises InputError for a file that cannot be read at all, or whose first row has no `text`.
     """
     for position, share, row, problem in read_raw(source, start):
         if row is not None:
@@ -180,9 +176,7 @@ def read_rows(source: Source, start: int = 0) -> Iterator[tuple[int, float, dict
         yield position, share, row, problem
 
 
-def read_raw(
-    source: Source, start: int = 0, columns: Sequence[str] | None = None
-) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+def read_raw(source: Source, start: int = 0, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """What `read_rows` gives, of rows as they stand in the file: a row may lack any column, and text may be bytes.
 
     Of a parquet file `columns` alone are read.
@@ -240,9 +234,7 @@ def known_metadata(metadata: str | None) -> dict[str, Any]:
     return known if isinstance(known, dict) else {"metadata": known}
 
 
-def _read_parquet(
-    source: Source, start: int, columns: Sequence[str] | None
-) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+def _read_parquet(source: Source, start: int, columns: Sequence[str] | None) -> Iterator[Row]:
     try:
         file = pq.ParquetFile(source.path)
     except (pa.ArrowException, OSError) as error:
@@ -297,7 +289,7 @@ def _batch_row(batch: pa.RecordBatch, index: int) -> tuple[dict[str, Any] | None
     return row, ""
 
 
-def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+def _read_json_lines(source: Source, start: int) -> Iterator[Row]:
     """The position is the number of the line."""
     number = 0
     with open(source.path, "rb") as raw:
@@ -321,24 +313,21 @@ def _read_json_lines(source: Source, start: int) -> Iterator[tuple[int, float, d
             if too_long:
                 yield number, share, None, f"line longer than {MAX_LINE_BYTES} bytes"
                 continue
+            found: object = None
             try:
                 row = json.loads(line, parse_constant=lambda _: None)  # NaN and Infinity are no JSON
+                problem = "" if isinstance(row, dict) else "line is not an object"
+                found = type(row).__name__
             except (ValueError, RecursionError) as error:
-                if number == 1:
-                    raise _not_json_lines(source.path, line, error) from error
-                yield number, share, None, "line is not JSON"
-                continue
-            if not isinstance(row, dict):
-                if number == 1:
-                    raise _not_json_lines(source.path, line, type(row).__name__)
-                yield number, share, None, "line is not an object"
-            else:
-                if number == 1 and "text" not in row:
-                    raise InputError(f"{source.path}, line 1: no field 'text' among {', '.join(row)}")
-                yield number, share, row, ""
+                problem, found = "line is not JSON", error
+            if number == 1 and problem:
+                raise _not_json_lines(source.path, line, found)
+            if number == 1 and "text" not in row:
+                raise InputError(f"{source.path}, line 1: no field 'text' among {', '.join(row)}")
+            yield number, share, None if problem else row, problem
 
 
-def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[str, Any] | None, str]]:
+def _read_text(source: Source, start: int) -> Iterator[Row]:
     """The position is the number of the document, a run of lines between blank ones."""
     number, document, first = 0, bytearray(), True
     with open(source.path, "rb") as raw:
@@ -356,8 +345,8 @@ def _read_text(source: Source, start: int) -> Iterator[tuple[int, float, dict[st
                 document += line
                 if len(document) > MAX_DOCUMENT_BYTES:
                     raise InputError(
-                        f"{source.path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; blank lines separate "
-                        "documents in a text file: put some in, or give JSON lines or parquet with a `text`"
+                        f"{source.path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; put blank lines "
+                        "between documents, or give JSON lines or parquet with a `text`"
                     )
             elif document:
                 number += 1

@@ -56,6 +56,7 @@ def write_model_card(
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     rows = {key: name for key, name in facts.metrics.items() if key in metrics}
+    task: dict[str, Any] = {"task_type": facts.task, "dataset_type": facts.dataset, "dataset_name": facts.dataset}
     data = ModelCardData(
         library_name=facts.library,
         pipeline_tag=facts.task,
@@ -63,14 +64,7 @@ def write_model_card(
         base_model=facts.base_model,
         model_name=folder.name,
         eval_results=[
-            EvalResult(
-                task_type=facts.task,
-                dataset_type=facts.dataset,
-                dataset_name=facts.dataset,
-                metric_type=key.removeprefix("eval_"),
-                metric_name=name,
-                metric_value=metrics[key],
-            )
+            EvalResult(metric_type=key.removeprefix("eval_"), metric_name=name, metric_value=metrics[key], **task)
             for key, name in rows.items()
         ],
     )

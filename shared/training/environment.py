@@ -1,7 +1,6 @@
 """What a run depends on beside its recipe: hardware, versions of the libraries, the commit of this repository."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -33,15 +32,11 @@ def hardware(device_type: str | None = None) -> dict[str, Any]:
     import torch
 
     device_type = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-
-    processor = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            processor = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), processor)
-    flags: set[str] = set()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = {word for line in file if line.startswith(("flags", "Features")) for word in line.split()}
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    processor = next(names, platform.processor() or platform.machine())
+    flags = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if device_type == "cuda" else []
     cores = available_cores()
     device = f"{len(gpus)} x {gpus[0]}" if gpus else f"{cores} core{'s' if cores > 1 else ''} of {processor}"
