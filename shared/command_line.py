@@ -87,15 +87,13 @@ class _Loader(yaml.BaseLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise yaml.YAMLError(
-                    f"{key} is given twice, the second time in line {node.value[place][0].start_mark.line + 1}"
-                )
+                line = node.value[place][0].start_mark.line + 1
+                raise yaml.YAMLError(f"{key} is given twice, the second time in line {line}")
         return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: str, known: Sequence[str], unused: Collection[str] = ()) -> list[str]:
-    """Turn a YAML recipe into command-line words, but for `unused` keys. Values stay text (`1e-4`, `no`): argparse
-    alone gives them types."""
+    """Turn a YAML recipe into command-line words, but for `unused` keys. Values stay text: argparse gives types."""
     try:
         recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader) or {}
     except OSError as error:
@@ -110,9 +108,7 @@ def read_recipe(path: str, known: Sequence[str], unused: Collection[str] = ()) -
             raise unknown_flag(path, name, known)
         values = value if isinstance(value, list) else [value]
         if not values or any(not isinstance(v, str) or v == "" for v in values):
-            raise InputError(
-                f"{path}: {name} needs a value or a list of values (write a mapping as one quoted string)"
-            )
+            raise InputError(f"{path}: {name} needs a value or a list of values (of a mapping, one quoted string)")
         if name in unused:
             continue
         # `--name=value` keeps a value that starts with a dash from being read as a flag.
@@ -232,8 +228,7 @@ def check_limits(arguments: Any) -> None:
 
 
 def check_ranges(args: Any, **ranges: str) -> None:
-    """Raise InputError for a flag whose value, or one of whose values, does not lie in its range, as "> 0, <= 1" is
-    one. A flag that is None is not looked at."""
+    """Raise InputError for a flag one of whose values is not in its range, such as "> 0, <= 1"; None always is."""
     for name, text in ranges.items():
         value = getattr(args, name)
         conditions = [condition.split() for condition in text.split(", ")]
@@ -264,8 +259,7 @@ def report(error: BaseException) -> int:
 
 
 def run_script(main: Callable[..., Any], *dataclass_types: type, default_recipe: str | Path | None = None) -> None:
-    """Parse the command line, call `main` with the dataclasses, and turn expected errors into one line and an exit
-    code, as `report` does."""
+    """Parse the command line, call `main` with the dataclasses, and let `report` answer expected errors."""
 
     # shared.training.processes brings torch along; a script without --start_timeout, and shared.early, do without it.
     def watch(flags: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium
 BUFFERS = ("position_ids", "token_type_ids", "inv_freq")  # which older versions of the library saved with the weights
 OWN_TOKENIZER = "use the checkpoint's own tokenizer (leave out --tokenizer_name)"
 SHORTER = "use shorter texts or blocks"
+LEAVE_OUT = "leave the flag out, or take back that of a recipe with"
 CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER --input "
 
 
@@ -29,23 +30,19 @@ CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER 
 class ModelArguments:
     model_name_or_path: str | None = field(
         default=None,
-        metadata={
-            "help": "A checkpoint (folder or Hub id) whose pretraining to continue; OLD/trunk if --keep_trunk left it."
-        },
+        metadata={"help": "A checkpoint (folder or Hub id) to go on from; OLD/trunk if --keep_trunk left it."},
     )
     model_type: Literal["bert", "roberta", "modernbert"] = field(
         default="bert", metadata={"help": "The architecture of a model trained from scratch."}
     )
     model_size: Literal["tiny", "mini", "small", "medium", "base"] = field(
-        default="tiny",
-        metadata={"help": "The size of a model trained from scratch: 2x128, 4x256, 4x512, 8x512, 12x768."},
+        default="tiny", metadata={"help": "The size of a model from scratch: 2x128, 4x256, 4x512, 8x512, 12x768."}
     )
     config_overrides: str | None = field(
         default=None, metadata={"help": "Fields of the model's configuration: 'hidden_size=192,num_hidden_layers=3'."}
     )
     tokenizer_name: str | None = field(
-        default=None,
-        metadata={"help": "A tokenizer (folder or Hub id). Default: the checkpoint's, or one is trained."},
+        default=None, metadata={"help": "Folder or Hub id of a tokenizer. Default: the checkpoint's, or it's trained."}
     )
     word_vectors: str | None = field(
         default=None,
@@ -53,13 +50,9 @@ class ModelArguments:
     )
     least_shared_vocabulary: float = field(
         default=0.8,
-        metadata={
-            "help": "Share of the entries of --tokenizer_name that the checkpoint's own must have; lower case will do."
-        },
+        metadata={"help": "Share of entries of --tokenizer_name that the checkpoint must have, or in lower case."},
     )
-    vocab_size: int = field(
-        default=8192, metadata={"help": "Entries of the tokenizer that is trained when none is named."}
-    )
+    vocab_size: int = field(default=8192, metadata={"help": "Entries of the tokenizer trained when none is named."})
     attn_implementation: (
         Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None
     ) = field(default=None, metadata={"help": "The code that computes attention. Default: the library's choice."})
@@ -93,8 +86,8 @@ def refuse_contradictions(args: ModelArguments, config: dict[str, Any]) -> None:
         value = getattr(args, name)
         if value not in (there, getattr(ModelArguments, name)):
             raise InputError(
-                f"--{name} {value}: the checkpoint {args.model_name_or_path} is {there}, and stays so; leave the flag "
-                f"out, or take back that of a recipe with --{name} {getattr(ModelArguments, name)}"
+                f"--{name} {value}: the checkpoint {args.model_name_or_path} is {there}, and stays so; {LEAVE_OUT} "
+                f"--{name} {getattr(ModelArguments, name)}"
             )
 
 
@@ -103,8 +96,7 @@ def check_vocab_size(args: ModelArguments, tokenizer: Any) -> None:
     if args.vocab_size not in (len(tokenizer), ModelArguments.vocab_size):
         raise InputError(
             f"--vocab_size {args.vocab_size}: is for a tokenizer that is trained, and {tokenizer.name_or_path} "
-            f"has {len(tokenizer)} entries already; leave the flag out, or take back that of a recipe with "
-            f"--vocab_size {ModelArguments.vocab_size}"
+            f"has {len(tokenizer)} entries already; {LEAVE_OUT} --vocab_size {ModelArguments.vocab_size}"
         )
 
 
@@ -197,10 +189,8 @@ def load_weights(task_class: Any, name: str, say: Callable[[str], None], **setti
     except OSError as error:
         if ".safetensors" not in str(error):
             raise
-        raise InputError(
-            f"--model_name_or_path {name}: has no weights in safetensors, and pickles (.bin) are not read; "
-            f"{CONVERT}{name}"
-        ) from error
+        reason = "has no weights in safetensors, and pickles (.bin) are not read"
+        raise InputError(f"--model_name_or_path {name}: {reason}; {CONVERT}{name}") from error
     except SafetensorError as error:
         raise InputError(f"--model_name_or_path {name}: damaged weights, get them anew: {one_line(error)}") from error
     absent = check_weights(model, info, name)
@@ -296,9 +286,7 @@ def start_from_vectors(model: Any, folder: str, tokenizer: Any) -> None:
             f"--word_vectors {folder}: not a folder of data_prep/train_word_vectors.py: {error}"
         ) from error
     if known != tokenizer_hash(tokenizer):
-        raise InputError(
-            f"--word_vectors {folder}: counted with another tokenizer; count again on blocks packed with this one"
-        )
+        raise InputError(f"--word_vectors {folder}: counted with another tokenizer; count again on blocks of this one")
     rows = model.get_input_embeddings().weight
     width = min(rows.shape[1], counted)
     vectors = vectors[:, :width]
@@ -322,11 +310,7 @@ def own_tokenizer(name: str) -> Any:
 
 
 def check_fits(
-    config: Any,
-    tokenizer: Any,
-    max_seq_length: int,
-    fewer_words: str = OWN_TOKENIZER,
-    fewer_positions: str = SHORTER,
+    config: Any, tokenizer: Any, max_seq_length: int, fewer_words: str = OWN_TOKENIZER, fewer_positions: str = SHORTER
 ) -> None:
     """Raise InputError, with a way out, unless every token id has an embedding and every position of a block a row."""
     if len(tokenizer) > config.vocab_size:

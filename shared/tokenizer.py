@@ -29,8 +29,7 @@ def load_tokenizer(name: str | Path) -> Any:
     folder = Path(name)
     if folder.is_dir() and not any((folder / file).is_file() for file in FILES):  # the library would make one up
         raise InputError(
-            f"tokenizer {name}: the folder has no tokenizer (no {FILES[0]}); save into it the one that belongs "
-            "there, or name another"
+            f"tokenizer {name}: the folder has no tokenizer (no {FILES[0]}); save into it its own, or name another"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
@@ -40,10 +39,7 @@ def load_tokenizer(name: str | Path) -> Any:
         raise InputError(f"tokenizer {name}: only fast tokenizers (a tokenizer.json) are supported")
     for role in ("mask_token", "pad_token", "cls_token", "sep_token"):
         if getattr(tokenizer, role) is None:
-            raise InputError(
-                f"tokenizer {name}: has no {role}, which masked-language modelling needs; "
-                "use one that has it, or train one with data_prep/train_tokenizer.py"
-            )
+            raise InputError(f"tokenizer {name}: has no {role}; train one with data_prep/train_tokenizer.py")
     return tokenizer
 
 

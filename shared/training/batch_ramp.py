@@ -67,10 +67,7 @@ def read_ramp(entries: Sequence[str]) -> BatchRamp:
             ) from None
         before = stages[-2] if len(stages) > 1 else (Fraction(0), 0)
         if not before[0] < stages[-1][0] < 1 or not before[1] < stages[-1][1]:
-            raise InputError(
-                f"--batch_ramp {' '.join(entries)}: shares rise between 0 and 1, and steps from above 0; after the "
-                "last step batches are whole"
-            )
+            raise InputError(f"--batch_ramp {' '.join(entries)}: shares rise between 0 and 1, and steps from above 0")
     return BatchRamp(tuple(stages))
 
 

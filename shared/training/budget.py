@@ -117,8 +117,7 @@ def check_split(build_trainer: Callable[[RunArguments], Any], args: RunArguments
         values = [value for key, value in found.items() if key.startswith(name)]
         if not max(values) - min(values) <= SPLIT_TOLERANCE * max(map(abs, values)):  # not so for NaN either
             raise RunError(
-                f"the gradient depends on how a batch is split: {found}; the loss must divide a sum by "
-                "num_items_in_batch, as those of shared/loss.py do"
+                f"the gradient depends on how a batch is split: {found}; let the loss divide by num_items_in_batch"
             )
     return found
 
@@ -138,11 +137,7 @@ def describe_plan(args: RunArguments, length: int, cost: StepCost) -> dict[str, 
 
 
 def plan_steps(
-    build_trainer: Callable[[RunArguments], Any],
-    args: RunArguments,
-    samples: int,
-    length: int,
-    checkpoint: str | None,
+    build_trainer: Callable[[RunArguments], Any], args: RunArguments, samples: int, length: int, checkpoint: str | None
 ) -> dict[str, float]:
     """Turn the budget into `args.max_steps`, as `set_steps` does, timing a few steps where that is needed.
 
@@ -160,8 +155,7 @@ def plan_steps(
 
 
 def describe_training(trainer: Any, length: int, projected: float) -> dict[str, float]:
-    """The tokens that were trained on in all, and how fast, as train metrics; `length` and `projected` as in
-    `flops_per_token`."""
+    """Tokens trained on, and how fast, as train metrics; `length` and `projected` are those of `flops_per_token`."""
     args, steps, timed = trainer.args, trainer.state.global_step, trainer.clock.timed_steps
     before, read = args.samples_read(steps - timed), args.samples_read(steps)
     flops = flops_per_token(trainer.model.config, length, projected)

@@ -72,12 +72,9 @@ def verify(folder: Path) -> dict[str, Any]:
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoint folders of a run, the newest first. What they hold is not looked at."""
-    found = []
-    for path in output_dir.glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and path.is_dir():
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found, reverse=True)]
+    found = [path for path in output_dir.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    found = [path for path in found if path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def newest_good(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -93,8 +90,7 @@ def newest_good(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
             aside = _free_name(output_dir / f"{DAMAGED}{path.name}")
             path.rename(aside)
             print(f"warning: {error}; the checkpoint is set aside as {aside.name}", file=sys.stderr, flush=True)
-    aside_before = sorted(path.name for path in output_dir.glob(f"{DAMAGED}checkpoint-*"))
-    if aside_before:
+    if aside_before := sorted(path.name for path in output_dir.glob(f"{DAMAGED}checkpoint-*")):
         raise InputError(
             f"--output_dir {output_dir}: no good checkpoint is left, only {', '.join(aside_before)}; to begin again, "
             "remove these folders or name a new --output_dir"

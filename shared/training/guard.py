@@ -33,7 +33,6 @@ class Guard(TrainerCallback):
         if args.load_best_model_at_end and state.best_global_step:
             verify(best)  # now, and not after days
         before = state.stateful_callbacks.get("TrainerControl", {})
-        before = before if isinstance(before, dict) else {}
         stopped = before.get("args", {}).get("should_training_stop", False) and not patient
         self.trainer.has_sums = not state.global_step or "losses" in before
         if "losses" in before:

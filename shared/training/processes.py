@@ -73,9 +73,8 @@ def check_launch(args: Any) -> None:
     # accelerate names the port of several processes even where it then starts a single one.
     if {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"} <= environment.keys() and "WORLD_SIZE" not in environment:
         raise InputError(
-            "accelerate was asked for several processes, but has started one (it does so with --cpu, and with "
-            "distributed_type NO); on CPUs use torchrun --nproc_per_node N, or --config_file "
-            "shared/launch/zero2_cpu.yaml; if one process is what you want, unset MASTER_PORT"
+            "accelerate was asked for several processes, but has started one, as with --cpu or distributed_type NO; "
+            "use torchrun --nproc_per_node N, --config_file shared/launch/zero2_cpu.yaml, or unset MASTER_PORT for one"
         )
 
 

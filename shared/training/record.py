@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 
 from shared.cores import start_method, use_all_cores
 from shared.errors import InputError
-from shared.files import must_be_writable, sha256_of, write_json, write_text
+from shared.files import must_be_writable, read_json, sha256_of, write_json, write_text
 from shared.training.card import ModelCardFacts, draw_curve, readable, write_model_card
 from shared.training.checkpoints import MANIFEST, checkpoints, newest_good, sweep, verify
 from shared.training.environment import git_commit, hardware, versions
@@ -87,9 +87,8 @@ class RunRecord:
             "commit": git_commit(),
             "hardware": hardware(training_args.device.type),
         }
-        if training_args.dry_run:
-            return
-        self._look()
+        if not training_args.dry_run:
+            self._look()
 
     def _look(self, may_have_finished: bool = True) -> None:
         """Find out what to go on from."""
@@ -195,10 +194,7 @@ class RunRecord:
                 raise InputError(f"--resume_from_checkpoint {wish}: not a checkpoint folder; name one, or say true")
             newest = checkpoints(self.folder)[:1]
             if newest and newest[0].resolve() != Path(wish).resolve():
-                raise InputError(
-                    f"--resume_from_checkpoint {wish}: the next start would go on from {newest[0]}, which is newer; "
-                    "move it away first, or name a new --output_dir"
-                )
+                raise InputError(f"--resume_from_checkpoint {wish}: {newest[0]} is newer; move it away first")
             try:
                 checkpoint, before = str(wish), verify(Path(wish))
             except InputError as error:
@@ -224,21 +220,13 @@ class RunRecord:
             found = [name for name in found if not name.startswith("checkpoint-")]
         if found:
             raise InputError(
-                f"--output_dir {self.folder}: holds files of something else ({', '.join(found[:5])}), and a run would "
-                "write over them; name a new folder"
+                f"--output_dir {self.folder}: holds files of something else ({', '.join(found[:5])}); name a new one"
             )
 
     def _written_manifest(self) -> dict[str, Any]:
         """The manifest that is in the folder, empty if there is none. Raises InputError where it is not whole."""
         path = self.folder / "manifest.json"
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise InputError(
-                f"{path}: damaged ({error}); remove it, and the run goes on from its checkpoint"
-            ) from error
+        content: dict[str, Any] = read_json(path) if path.exists() else {}
         return content
 
     def _check_model(self, manifest: dict[str, Any]) -> None:
@@ -251,8 +239,7 @@ class RunRecord:
             if name not in found or sha256_of(found[name]) != digest:
                 raise InputError(
                     f"{self.folder / name}: {'changed' if name in found else 'deleted'} since this run finished; name "
-                    "a new --output_dir, or remove manifest.json from this one to go on from its newest checkpoint, "
-                    "or from the start if it has none"
+                    "a new --output_dir, or remove manifest.json from this one to go on from its newest checkpoint"
                 )
 
     def _name_wandb_run(self, before: dict[str, Any]) -> None:
@@ -307,10 +294,7 @@ class RunRecord:
                 "new folder, or insist with --accept_changes"
             )
         if now.get("recipe", {}).get("max_hours") and any(one.startswith("max_hours: ") for one in changed):
-            raise InputError(
-                "--max_hours: a run in hours keeps the steps that it began with; prolong it by --max_steps instead, "
-                "or name a new --output_dir"
-            )
+            raise InputError("--max_hours: a run in hours keeps its steps; prolong it by --max_steps instead")
         if changed and self.identity["engine"] != "plain" and before.get("recipe") != now.get("recipe"):
             raise InputError(
                 f"--accept_changes: DeepSpeed goes on with the settings in its checkpoint whatever the recipe says "
@@ -330,13 +314,12 @@ def _hashes_of_models(recipe: dict[str, Any]) -> dict[str, str]:
     unread = ".safetensors" if recipe.get("random_weights") else None
     flags = [name for name in recipe if name.endswith("name_or_path") or name == "word_vectors"]
     found = {}
-    for name, folder in ((name, Path(recipe[name])) for name in flags):
-        parts = [
-            folder,
-            *(file.parent for file in folder.glob("*/config.json") if (folder / "modules.json").is_file()),
-        ]
-        for path in (path for part in parts for path in _model_files(part) if path.suffix != unread):
-            found[f"{name}/{path.relative_to(folder).as_posix()}"] = sha256_of(path)
+    for name in flags:
+        folder = Path(recipe[name])
+        within = folder.glob("*/config.json") if (folder / "modules.json").is_file() else ()
+        for path in (path for part in (folder, *(file.parent for file in within)) for path in _model_files(part)):
+            if path.suffix != unread:
+                found[f"{name}/{path.relative_to(folder).as_posix()}"] = sha256_of(path)
     return found
 
 

@@ -77,8 +77,7 @@ class ExactTrainer(Trainer):
                 callback.logging_dir = os.path.join(self.args.output_dir, "runs")
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Train as Trainer does. `metrics` of the result counts `skipped_steps`. Raises RunError, or SystemExit
-        after a signal."""
+        """Train as Trainer does; `metrics` counts `skipped_steps`. Raises RunError, or SystemExit after a signal."""
         with self.signals.catching():
             asked = self.args.bf16 or self.is_trial  # a dry run tells who has not thought of it
             if asked and self.args.device.type == "cpu" and self.is_world_process_zero():
@@ -258,8 +257,7 @@ class ExactTrainer(Trainer):
         return super().prediction_step(model, inputs, *args, **kwargs)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """As Trainer does; the loss is that of all targets together, where Trainer's is a mean of means. Without a
-        target there is none."""
+        """As Trainer does; the loss is that of all targets together, not a mean of means; without any, none."""
         self.eval_sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         total, self.eval_sums = self.eval_sums, None
