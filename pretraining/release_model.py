@@ -14,6 +14,7 @@ over the tokens, which compares texts, is from that of PyTorch.
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from shared.errors import InputError
 from shared.files import atomic_folder, check_new_folder, write_json
 from shared.onnx_export import FUSED, OPSETS, check_installed, export, input_names, opset_of, quantize
 
+STAGE_FILES = ("recipe.yaml", "manifest.json")
 COPIED = ("tokenizer.json", "tokenizer_config.json", "curve.png", "recipe.yaml", HEADS)
 FORMS = {"fp32": "model.onnx", "int8": "model_int8.onnx", "static": "model_static.onnx"}
 STATIC = (1, 128)  # rows and tokens of the form that takes no others, for runtimes that plan memory ahead
@@ -117,6 +119,20 @@ def write_onnx(folder: Path, forms: list[str], texts: list[str], opset: int) -> 
     return least
 
 
+def check_stages(stages: Sequence[str]) -> None:
+    """Raise InputError for a folder of no run, or two that would be one folder of the release."""
+    names: set[str] = set()
+    for stage in map(Path, stages):
+        for name in STAGE_FILES:
+            if not (stage / name).is_file():
+                raise InputError(f"--stages {stage}: not the folder of a run (no {name})")
+        if stage.name in names:
+            raise InputError(
+                f"--stages {stage}: two are called {stage.name}; name one by a symbolic link that is called otherwise"
+            )
+        names.add(stage.name)
+
+
 def main(args: ReleaseArguments) -> dict[str, Any]:
     run, output = Path(args.run), Path(args.output_dir)
     runs = [run, *map(Path, reversed(args.stages))]  # the last one first
@@ -128,9 +144,7 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
         raise InputError(f"--run {run}: not the folder of a finished run: {error}") from error
     if "results" not in manifest:
         raise InputError(f"--run {run}: the run has not finished; start its command again first")
-    for stage in args.stages:
-        if not (Path(stage) / "recipe.yaml").is_file():
-            raise InputError(f"--stages {stage}: not the folder of a run (no recipe.yaml)")
+    check_stages(args.stages)
     if args.onnx:
         check_installed("--onnx")
     sources = read_sources(args.data_card) if args.data_card else None
@@ -152,7 +166,7 @@ def main(args: ReleaseArguments) -> dict[str, Any]:
         write_json(folder / "manifest.json", manifest)
         for stage in map(Path, args.stages):
             (folder / "stages" / stage.name).mkdir(parents=True)
-            for name in ("recipe.yaml", "manifest.json"):
+            for name in STAGE_FILES:
                 shutil.copyfile(stage / name, folder / "stages" / stage.name / name)
         if args.onnx:
             texts = [line for line in card.splitlines() if line.count(" ") > 8]

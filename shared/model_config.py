@@ -65,9 +65,14 @@ class ModelArguments:
         check_ranges(self, least_shared_vocabulary=">= 0, <= 1")
         if not self.model_name_or_path and self.least_shared_vocabulary != type(self).least_shared_vocabulary:
             raise InputError("--least_shared_vocabulary: is for a checkpoint, --model_name_or_path; remove the flag")
-        config = Path(self.model_name_or_path or "", "config.json")
-        if self.model_name_or_path and config.is_file():
-            refuse_contradictions(self, json.loads(config.read_text(encoding="utf-8")))
+        file = Path(self.model_name_or_path or "", "config.json")
+        if self.model_name_or_path and file.is_file():
+            try:
+                config = dict(json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                reason = f"damaged config.json ({error})"
+                raise InputError(f"--model_name_or_path {self.model_name_or_path}: {reason}; get it anew") from error
+            refuse_contradictions(self, config)
         read_overrides(self)
 
 

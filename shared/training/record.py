@@ -214,9 +214,8 @@ class RunRecord:
         if (self.folder / ".lock").is_file() or "hardware" in self._written_manifest():
             return
         found = sorted({path.name for pattern in WRITTEN for path in self.folder.glob(pattern)})
-        if any(
-            (self.folder / name / MANIFEST).is_file() for name in found
-        ):  # checkpoints may be moved to a new folder
+        # Checkpoints may be moved to a new folder; one of them may have lost its record, and is set aside later.
+        if any((self.folder / name / MANIFEST).is_file() for name in found):
             found = [name for name in found if not name.startswith("checkpoint-")]
         if found:
             raise InputError(

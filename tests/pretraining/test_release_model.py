@@ -124,6 +124,7 @@ def test_wrong_input_is_refused(run, tmp_path):
         ({"run": "nowhere"}, "--run nowhere: not the folder of a finished run"),
         ({"data_card": "LICENSE"}, "--data_card LICENSE: no section"),
         ({"stages": ["tests"]}, "--stages tests: not the folder of a run"),
+        ({"stages": [str(run), str(run)]}, "two are called run; name one by a symbolic link"),
         ({"output_dir": "tests"}, "not an empty folder"),
     ):
         with pytest.raises(InputError, match=message):

@@ -57,6 +57,13 @@ def test_wrong_overrides_are_refused(wordpiece, overrides, message):
         build_config(ModelArguments(config_overrides=overrides), wordpiece, 128)
 
 
+@pytest.mark.parametrize("content", ['{"model_type": "be', "[1]"])
+def test_a_damaged_configuration_names_its_flag(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"--model_name_or_path .*: damaged config\.json .*; get it anew"):
+        ModelArguments(model_name_or_path=str(tmp_path))
+
+
 def test_blocks_must_fit_the_positions(bpe):
     for model_type, longest in (("bert", 16), ("roberta", 14)):
         args = ModelArguments(model_type=model_type, config_overrides="max_position_embeddings=16,hidden_size=32")
