@@ -345,8 +345,8 @@ def _read_text(source: Source, start: int) -> Iterator[Row]:
                 document += line
                 if len(document) > MAX_DOCUMENT_BYTES:
                     raise InputError(
-                        f"{source.path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; put blank lines "
-                        "between documents, or give JSON lines or parquet with a `text`"
+                        f"{source.path}: a document of more than {MAX_DOCUMENT_BYTES >> 20} MiB; blank lines separate "
+                        "documents in a text file: put some in, or give JSON lines or parquet with a `text`"
                     )
             elif document:
                 number += 1

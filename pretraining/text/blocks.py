@@ -74,7 +74,8 @@ def _check_fit(blocks: PackedBlocks, tokenizer: Any, wanted: int | None, first: 
     if blocks.manifest["tokenizer"]["sha256"] != tokenizer_hash(tokenizer):
         if tokenizer.name_or_path == str(blocks.path / "tokenizer"):
             raise InputError(
-                f"{blocks.path / 'tokenizer'}: altered since the text was packed; remove {blocks.path} and pack again"
+                f"{blocks.path / 'tokenizer'}: altered since the text was packed; remove the folder {blocks.path} and "
+                "pack the text again"
             )
         raise InputError(
             f"--packed_dataset {blocks.path}: packed by another tokenizer than {tokenizer.name_or_path}; pack the "

@@ -194,7 +194,10 @@ class RunRecord:
                 raise InputError(f"--resume_from_checkpoint {wish}: not a checkpoint folder; name one, or say true")
             newest = checkpoints(self.folder)[:1]
             if newest and newest[0].resolve() != Path(wish).resolve():
-                raise InputError(f"--resume_from_checkpoint {wish}: {newest[0]} is newer; move it away first")
+                raise InputError(
+                    f"--resume_from_checkpoint {wish}: the next start would go on from {newest[0]}, which is newer; "
+                    "move it away first, or name a new --output_dir"
+                )
             try:
                 checkpoint, before = str(wish), verify(Path(wish))
             except InputError as error:
