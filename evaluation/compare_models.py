@@ -32,11 +32,19 @@ class CompareArguments:
     before: str = field(metadata={"help": "A result file or folder, and :MODEL if it has several."})
     after: str = field(metadata={"help": "The same of the newer model."})
     max_drop: float = field(default=0.0, metadata={"help": "Points (percent) that a score may fall beyond noise."})
-    max_rise: float = field(default=0.0, metadata={"help": "How much a loss, such as bits per byte, may rise."})
-    allow: list[str] = field(default_factory=list, metadata={"help": "NAME=value: for one task, period or metric."})
-    must_be_fresher: bool = field(default=False, metadata={"help": "Fail unless AFTER is shown to be fresher."})
+    max_rise: float = field(
+        default=0.0, metadata={"help": "How much a loss may rise beyond noise, such as bits per byte."}
+    )
+    allow: list[str] = field(
+        default_factory=list, metadata={"help": "NAME=value: another allowance for a task, bucket or metric."}
+    )
+    must_be_fresher: bool = field(
+        default=False, metadata={"help": "Fail unless run_freshness.py shows AFTER to be fresher than BEFORE."}
+    )
     confidence: float = field(default=0.95, metadata={"help": "Probability of no false alarm at all."})
-    accept_changes: bool = field(default=False, metadata={"help": "Compare results of other settings."})
+    accept_changes: bool = field(
+        default=False, metadata={"help": "Compare results that were got with other settings."}
+    )
     output_dir: str | None = field(default=None, metadata={"help": "Folder for comparison.json and comparison.md."})
 
     def __post_init__(self) -> None:

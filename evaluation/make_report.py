@@ -41,7 +41,10 @@ PICTURES = {"curve.png": "pretraining", "freshness.png": "freshness"}
 @dataclass
 class ReportArguments:
     output_dir: str = field(metadata={"help": "Folder for report.html, README.md and its pictures."})
-    model_name: str | None = field(default=None, metadata={"help": "Its name in result files. Default: the folder's."})
+    model_name: str | None = field(
+        default=None,
+        metadata={"help": "The model that this is about, as result files call it. Default: the run's folder."},
+    )
     title: str | None = field(default=None, metadata={"help": "Heading of the page. Default: the model's name."})
     pretraining: str | None = field(default=None, metadata={"help": "The output_dir of run_mlm.py."})
     benchmark: str | None = field(default=None, metadata={"help": "What run_benchmark.py wrote."})
@@ -50,10 +53,16 @@ class ReportArguments:
     blimp: str | None = field(default=None, metadata={"help": "What run_blimp.py wrote."})
     probes: str | None = field(default=None, metadata={"help": "What run_probes.py wrote."})
     cpu_benchmark: str | None = field(default=None, metadata={"help": "What run_cpu_benchmark.py wrote."})
-    months: list[str] = field(default_factory=list, metadata={"help": "Folders of make update, oldest first."})
+    months: list[str] = field(
+        default_factory=list, metadata={"help": "Updates in a row: the folders that make update wrote, oldest first."}
+    )
     data: str | None = field(default=None, metadata={"help": "The corpus, for its data card (README.md)."})
-    device_watts: float | None = field(default=None, metadata={"help": "Watts of one device under load, for energy."})
-    power_usage_effectiveness: float = field(default=1.0, metadata={"help": "Watts of the building for one of these."})
+    device_watts: float | None = field(
+        default=None, metadata={"help": "Power of one device (GPU, or the whole CPU) under load, to estimate energy."}
+    )
+    power_usage_effectiveness: float = field(
+        default=1.0, metadata={"help": "Energy of the building over that of its machines, for the same."}
+    )
     license: str | None = field(default=None, metadata={"help": "The model's licence, for the Hub: apache-2.0."})
     language: list[str] = field(default_factory=list, metadata={"help": "The languages of the text, for the Hub: en."})
     hub_datasets: list[str] = field(default_factory=list, metadata={"help": "Hub ids of the text, for the Hub."})

@@ -32,23 +32,39 @@ PUBLISHED = Path(__file__).parent / "tasks" / "published_results.yaml"
 @dataclass
 class BenchmarkArguments:
     models: list[str] = field(default_factory=list, metadata={"help": "Pretrained: folders, Hub ids or NAME=FOLDER."})
-    output_dir: str = field(default="runs/benchmark", metadata={"help": "Folder; a second start goes on there."})
+    output_dir: str = field(
+        default="runs/benchmark", metadata={"help": "Folder of the runs and the report; a second start goes on there."}
+    )
     tasks: list[str] = field(
         default_factory=lambda: ["cola", "sst2", "mrpc", "stsb", "rte"], metadata={"help": f"Of {', '.join(TASKS)}."}
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5], metadata={"help": "One run for each."})
-    baseline: str | None = field(default=None, metadata={"help": "The model to test against. Default: the first."})
-    dataset_root: str | None = field(default=None, metadata={"help": "A folder with a folder for each task."})
-    datasets: list[str] = field(default_factory=list, metadata={"help": "TASK=FOLDER, if not in --dataset_root."})
-    fine_tuned: bool = field(default=False, metadata={"help": "Take models that were fine-tuned before."})
+    baseline: str | None = field(
+        default=None, metadata={"help": "The model that others are tested against. Default: the first."}
+    )
+    dataset_root: str | None = field(
+        default=None, metadata={"help": "A folder with a folder for each task, instead of the Hub."}
+    )
+    datasets: list[str] = field(
+        default_factory=list, metadata={"help": "TASK=FOLDER, for tasks that are not in --dataset_root."}
+    )
+    fine_tuned: bool = field(
+        default=False, metadata={"help": "Take models that were fine-tuned before, on made-up questions, say."}
+    )
     learning_rates: list[str] = field(
         default_factory=list,
         metadata={"help": "A grid: each model gets the best for each task. Default: the recipes'."},
     )
     search_seed: int = field(default=0, metadata={"help": "The seed of that choice, not one of --seeds."})
-    max_samples: int | None = field(default=None, metadata={"help": "Train on and evaluate the first N rows only."})
-    overrides: list[str] = field(default_factory=list, metadata={"help": "Flags: NAME=value or TASK.NAME=value."})
-    references: str | None = field(default=None, metadata={"help": "A file like tasks/published_results.yaml."})
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Train on and evaluate the first N rows only, to try things out."}
+    )
+    overrides: list[str] = field(
+        default_factory=list, metadata={"help": "NAME=value or TASK.NAME=value: flags of the fine-tuning scripts."}
+    )
+    references: str | None = field(
+        default=None, metadata={"help": "Published results to show. Default: tasks/published_results.yaml."}
+    )
 
     def __post_init__(self) -> None:
         for name in ("models", "tasks", "seeds", "learning_rates", "datasets"):

@@ -47,7 +47,9 @@ class BlimpArguments:
     input: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
     output_dir: str = field(default="runs/blimp", metadata={"help": "The folder for results, table and picture."})
     max_samples: int | None = field(default=None, metadata={"help": "The first N pairs of each paradigm (UID)."})
-    within_word: bool = field(default=True, metadata={"help": "Hide the rest of a word with each token."})
+    within_word: bool = field(
+        default=True, metadata={"help": "Hide the rest of a word with each of its tokens (Kauf and Ivanova, 2023)."}
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self, max_samples=">= 1")

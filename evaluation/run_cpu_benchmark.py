@@ -54,7 +54,9 @@ class CpuBenchmarkArguments:
     input: str | None = field(
         default=None, metadata={"help": "Labelled file, or folder of which validation is used; text for other tasks."}
     )
-    calibration_input: str | None = field(default=None, metadata={"help": "Calibration rows. Default: train split."})
+    calibration_input: str | None = field(
+        default=None, metadata={"help": "Rows to calibrate onnx_static on. Default: the train split of --input."}
+    )
     task_name: str | None = field(default=None, metadata={"help": "The task of GLUE that --input is."})
     text_column: str = field(default="sentence", metadata={"help": "The column of the text, without --task_name."})
     text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})

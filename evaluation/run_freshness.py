@@ -51,10 +51,16 @@ class FreshnessArguments:
         metadata={"help": "Date of the newest training text: of each model, or of the first one alone, the old one."},
     )
     input: list[str] = field(default_factory=list, metadata={"help": "Dated text: parquet, JSON lines, or folders."})
-    new_words: str | None = field(default=None, metadata={"help": "A file; default: masked/new_words.yaml; or none."})
+    new_words: str | None = field(
+        default=None, metadata={"help": "Words with the date of first use. Default: masked/new_words.yaml; or 'none'."}
+    )
     output_dir: str = field(default="runs/freshness", metadata={"help": "The folder for results, table, pictures."})
-    period: Literal["year", "quarter", "month"] = field(default="year", metadata={"help": "What dates are sorted by."})
-    held_out: float = field(default=0.01, metadata={"help": "Share of documents; at most what each model held out."})
+    period: Literal["year", "quarter", "month"] = field(
+        default="year", metadata={"help": "What dates are put together by."}
+    )
+    held_out: float = field(
+        default=0.01, metadata={"help": "Share of documents to measure; no more than any model held out in packing."}
+    )
     max_samples: int | None = field(default=None, metadata={"help": "At most N documents of a period."})
     min_documents: int = field(default=20, metadata={"help": "Leave periods with fewer documents out."})
     max_characters: int = field(default=4000, metadata={"help": "Read the first N characters of a document."})

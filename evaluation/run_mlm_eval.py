@@ -49,15 +49,21 @@ from shared.training.memory import keep_memory
 @dataclass
 class EvalArguments:
     models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
-    input: list[str] = field(default_factory=list, metadata={"help": "Text: files or folders; or a packed one."})
+    input: list[str] = field(
+        default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
+    )
     output_dir: str = field(default="runs/mlm_eval", metadata={"help": "The folder for results and table."})
     max_samples: int | None = field(default=None, metadata={"help": "The first N documents, or packed blocks, only."})
-    validation_fraction: float = field(default=0.0, metadata={"help": "Only what packing with it holds out; 0: all."})
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "Read only the documents that packing with this share holds out. Default: all."}
+    )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when text is packed here."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
     pll: bool = field(default=False, metadata={"help": "Measure the pseudo-log-likelihood of sentences as well."})
     pll_samples: int = field(default=1000, metadata={"help": "Sentences for --pll, chosen by a hash of each."})
-    measure_speed: bool = field(default=False, metadata={"help": "Time it against the model's bare forward passes."})
+    measure_speed: bool = field(
+        default=False, metadata={"help": "Time the evaluation against the bare forward passes of the model."}
+    )
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
 
     def __post_init__(self) -> None:

@@ -36,15 +36,21 @@ from shared.training.memory import keep_memory
 @dataclass
 class ProbeArguments:
     models: list[str] = field(default_factory=list, metadata={"help": "Checkpoints: folders, Hub ids or NAME=FOLDER."})
-    copy_text: list[str] = field(default_factory=list, metadata={"help": "Text to copy. Default: that of --stsb."})
+    copy_text: list[str] = field(
+        default_factory=list, metadata={"help": "Text for the copy probe: files, folders. Default: that of --stsb."}
+    )
     stsb: str | None = field(default=None, metadata={"help": "Scored pairs of sentences: file, folder or Hub id."})
-    text: list[str] = field(default_factory=list, metadata={"help": "Text: files or folders; or a packed one."})
+    text: list[str] = field(
+        default_factory=list, metadata={"help": "Text: files or folders. Or one folder written by pack_dataset.py."}
+    )
     blimp: str | None = field(default=None, metadata={"help": "BLiMP's zip file, or a folder of JSON lines."})
     cloze: str | None = field(default=None, metadata={"help": "Dated sentences with a gap: a file or a folder."})
     output_dir: str = field(default="runs/probes", metadata={"help": "The folder for results and table."})
     max_samples: int = field(default=1000, metadata={"help": "Sentences for the copy probe, chosen by hash."})
     max_blocks: int = field(default=2000, metadata={"help": "Blocks of --text that are measured, from the first on."})
-    validation_fraction: float = field(default=0.0, metadata={"help": "Of --text, what packing with it holds out."})
+    validation_fraction: float = field(
+        default=0.0, metadata={"help": "Of --text, only the documents that packing with this share holds out."}
+    )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens in a block, when --text is packed here."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Blocks in one forward pass."})
     seed: int = field(default=0, metadata={"help": "Of the bootstrap and of the random weights."})

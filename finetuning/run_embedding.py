@@ -54,12 +54,15 @@ class DataArguments(LabelledDataArguments):
         default=None,
         metadata={"help": "The column of the second. Default: sentence2, positive, hypothesis or answer."},
     )
-    negative_column: str | None = field(default=None, metadata={"help": "A triplet's third text. Default: negative."})
+    negative_column: str | None = field(
+        default=None, metadata={"help": "The column of the third text of a triplet. Default: negative."}
+    )
     label_column: str | None = field(
         default=None, metadata={"help": "The column of the score or of NLI's label. Default: label or score."}
     )
     score_scale: list[float] = field(
-        default_factory=list, metadata={"help": "The lowest and highest score, cosines of 0 and 1. Default: as found."}
+        default_factory=list,
+        metadata={"help": "The lowest and the highest score, which become cosines of 0 and 1. Default: as found."},
     )
     loss: Literal["cosine", "cosent", "negatives"] | None = field(
         default=None,
@@ -68,7 +71,9 @@ class DataArguments(LabelledDataArguments):
             "else negatives."
         },
     )
-    max_seq_length: int | None = field(default=None, metadata={"help": "Tokens of a text. Default: as the model."})
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Tokens of a text; longer ones are cut. Default: as the model."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,7 +60,8 @@ class DataArguments(LabelArguments):
     text_column: str = field(default="sentence", metadata={"help": "The column of the text, if not that of the task."})
     text_pair_column: str | None = field(default=None, metadata={"help": "The column of the second text of a pair."})
     tune_thresholds: bool = field(
-        default=False, metadata={"help": "Choose, on validation, from which probability on a label is given, for F1."}
+        default=False,
+        metadata={"help": "Choose, on the validation split, the probability from which on a label is given, for F1."},
     )
     max_seq_length: int = field(default=128, metadata={"help": "Tokens of a text or pair; longer ones are cut."})
 

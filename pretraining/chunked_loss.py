@@ -24,7 +24,8 @@ TYPES = ("bert", "roberta", "modernbert")  # whose logits are what the output em
 @dataclass
 class LossArguments:
     loss_chunk: int | None = field(
-        default=None, metadata={"help": "Compute logits and loss of N targets at a time, saving memory. Default: all."}
+        default=None,
+        metadata={"help": "Compute logits and loss of N targets at a time, to save memory. Default: of all at once."},
     )
 
     def __post_init__(self) -> None:

@@ -35,7 +35,9 @@ COMPILED = "_orig_mod."  # of torch.compile, which may stand anywhere
 class ConvertArguments:
     input: str = field(metadata={"help": "The checkpoint: a folder or Hub id."})
     output_dir: str = field(metadata={"help": "The folder to write; it must not hold files yet."})
-    head_from: str | None = field(default=None, metadata={"help": "The checkpoint whose head for masks it gets."})
+    head_from: str | None = field(
+        default=None, metadata={"help": "Take the head for masks of this checkpoint in the place of its own."}
+    )
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -43,7 +43,9 @@ class ReleaseArguments:
     stages: list[str] = field(
         default_factory=list, metadata={"help": "Runs before it, whose recipe and manifest are kept: runs/trunk."}
     )
-    data_card: str | None = field(default=None, metadata={"help": "The README.md that build_corpus.py wrote."})
+    data_card: str | None = field(
+        default=None, metadata={"help": "README.md of the corpus, written by data_prep/build_corpus.py."}
+    )
     licence: str = field(default="apache-2.0", metadata={"help": "The licence of the weights, for the Hub."})
     onnx: list[str] = field(
         default_factory=list,

@@ -71,7 +71,9 @@ class DataArguments(UpdateArguments, LossArguments, MaskingArguments, MixtureArg
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Tokens in a block. Default: 128, or as packed."}
     )
-    isolate_documents: bool = field(default=False, metadata={"help": "Let no token attend to another document."})
+    isolate_documents: bool = field(
+        default=False, metadata={"help": "Let no token attend to another document of its block."}
+    )
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Share of documents held out by hash, when text is packed here."}
     )

@@ -30,7 +30,9 @@ CONVERT = "run python pretraining/convert_checkpoint.py --output_dir NEW_FOLDER 
 class ModelArguments:
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "A checkpoint (folder or Hub id) to go on from; OLD/trunk if --keep_trunk left it."},
+        metadata={
+            "help": "A checkpoint (folder or Hub id) whose pretraining to continue; OLD/trunk if --keep_trunk left it."
+        },
     )
     model_type: Literal["bert", "roberta", "modernbert"] = field(
         default="bert", metadata={"help": "The architecture of a model trained from scratch."}
@@ -42,7 +44,8 @@ class ModelArguments:
         default=None, metadata={"help": "Fields of the model's configuration: 'hidden_size=192,num_hidden_layers=3'."}
     )
     tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a tokenizer. Default: the checkpoint's, or it's trained."}
+        default=None,
+        metadata={"help": "A tokenizer (folder or Hub id). Default: the checkpoint's, or one is trained."},
     )
     word_vectors: str | None = field(
         default=None,
@@ -50,7 +53,9 @@ class ModelArguments:
     )
     least_shared_vocabulary: float = field(
         default=0.8,
-        metadata={"help": "Share of entries of --tokenizer_name that the checkpoint must have, or in lower case."},
+        metadata={
+            "help": "Share of the entries of --tokenizer_name that the checkpoint's own must have; lower case will do."
+        },
     )
     vocab_size: int = field(default=8192, metadata={"help": "Entries of the tokenizer trained when none is named."})
     attn_implementation: (

@@ -40,7 +40,9 @@ class BenchArguments:
     output_dir: str = field(metadata={"help": "Folder for the JSON and Markdown tables."})
     model_name_or_path: str = field(metadata={"help": "The pretrained checkpoint of all variants."})
     tasks: list[str] = field(default_factory=lambda: [*TARGETS], metadata={"help": f"Of {', '.join(TASKS)}."})
-    dataset_name: str = field(default="nyu-mll/glue", metadata={"help": "GLUE's id, or a folder of folders by task."})
+    dataset_name: str = field(
+        default="nyu-mll/glue", metadata={"help": "GLUE on the Hub, or a folder with a folder for each task."}
+    )
     learning_rate: float = field(default=3e-4, metadata={"help": "The highest one; it falls linearly to 0."})
     batch_size: int = field(default=32, metadata={"help": "Rows in a step."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Times that every row is read."})

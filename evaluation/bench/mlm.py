@@ -51,8 +51,12 @@ class BenchArguments:
     vocab_sizes: list[int] = field(default_factory=lambda: [30522], metadata={"help": "Entries of the vocabulary."})
     seq_lengths: list[int] = field(default_factory=lambda: [128], metadata={"help": "Tokens in a block."})
     model_type: str = field(default="bert", metadata={"help": "The architecture: bert, roberta or modernbert."})
-    config_overrides: str | None = field(default=None, metadata={"help": "As in run_mlm.py. Default: no dropout."})
-    batch_size: int | None = field(default=None, metadata={"help": "Blocks in a step. Default: by size and device."})
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Fields of the configuration of all variants. Default: those for no dropout."}
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Blocks in a step. Default: by size and device, fewer for longer blocks."}
+    )
     rounds: int = field(default=3, metadata={"help": "Rounds, after a first one that is not counted."})
     seconds: float = field(default=15.0, metadata={"help": "About how long a variant is timed in each round."})
     variants: list[str] = field(default_factory=list, metadata={"help": HELP})

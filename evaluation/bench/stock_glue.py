@@ -31,7 +31,9 @@ class StockArguments:
     output_dir: str = field(metadata={"help": "Folder for the results."})
     model_name_or_path: str = field(metadata={"help": "The pretrained checkpoint."})
     task_name: str = field(metadata={"help": f"A task of GLUE with one validation set: {', '.join(PAIRS)}."})
-    dataset_name: str = field(default="nyu-mll/glue", metadata={"help": "On the Hub, or a folder of one task."})
+    dataset_name: str = field(
+        default="nyu-mll/glue", metadata={"help": "A dataset of the Hub, or a folder of one task."}
+    )
     learning_rate: float = field(default=5e-5, metadata={"help": "The highest one; it falls linearly to 0."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Rows in a step."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Times that every row is read."})

@@ -65,7 +65,9 @@ class SeriesArguments:
     )
     seeds: list[int] = field(default_factory=lambda: [1, 2], metadata={"help": "Of training; a series for each."})
     train_flags: str = field(default="", metadata={"help": "More flags of run_mlm.py for all models: '--bf16'."})
-    update_flags: str = field(default="", metadata={"help": "The same, for updates; BEFORE is the model before."})
+    update_flags: str = field(
+        default="", metadata={"help": "More flags of run_mlm.py for updates; BEFORE is the model before."}
+    )
     variants: list[str] = field(
         default_factory=list,
         metadata={"help": "Other updates with the first year, of the first seed: 'NAME: --learning_rate 5e-4'."},

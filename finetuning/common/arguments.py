@@ -16,10 +16,16 @@ SEARCHED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", 
 
 @dataclass
 class CheckpointArguments:
-    model_name_or_path: str | None = field(default=None, metadata={"help": "A checkpoint: a folder or Hub id."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "The pretrained or fine-tuned checkpoint: a folder or Hub id."}
+    )
     tokenizer_name: str | None = field(default=None, metadata={"help": "A tokenizer. Default: the checkpoint's."})
-    random_weights: bool = field(default=False, metadata={"help": "The checkpoint's architecture with new weights."})
-    ignore_mismatched_sizes: bool = field(default=False, metadata={"help": "Replace a head made for other labels."})
+    random_weights: bool = field(
+        default=False, metadata={"help": "Take the checkpoint's architecture alone, with new weights: a control."}
+    )
+    ignore_mismatched_sizes: bool = field(
+        default=False, metadata={"help": "Replace the head of a checkpoint that was fine-tuned for other labels."}
+    )
     attn_implementation: str | None = field(default=None, metadata={"help": "eager, sdpa or flash_attention_2."})
     dropout: float | None = field(
         default=None, metadata={"help": "Dropout of activations, not of attention. Default: the checkpoint's."}
@@ -51,13 +57,19 @@ class FineTuningArguments(RunArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after N evaluations without a better one."}
     )
-    search_trials: int = field(default=0, metadata={"help": "Settings that Optuna tries on a part of training."})
+    search_trials: int = field(
+        default=0, metadata={"help": "Settings to try with Optuna on a part of the training data, before training."}
+    )
     search_space: list[str] = field(
         default_factory=list,
         metadata={"help": "learning_rate=1e-4,3e-4 (a choice) or learning_rate=1e-5..1e-3 (log)."},
     )
-    search_fraction: float = field(default=0.1, metadata={"help": "Share of the training data that compares trials."})
-    search_seed: int = field(default=0, metadata={"help": "Seed of the search and its trials, shared by all --seeds."})
+    search_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training data on which trials are compared."}
+    )
+    search_seed: int = field(
+        default=0, metadata={"help": "The seed of the search and its trials: runs with --seeds share one search."}
+    )
 
     smooths_labels, only_trains = True, False
 

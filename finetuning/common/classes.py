@@ -17,12 +17,16 @@ from shared.loss import IGNORED, WeightedLoss, cross_entropy_loss, multi_label_l
 @dataclass
 class ClassArguments(LabelledDataArguments):
     class_names: list[str] = field(
-        default_factory=list, metadata={"help": "What this data calls the classes of a checkpoint, in their order."}
+        default_factory=list,
+        metadata={"help": "What this data calls the classes of a fine-tuned checkpoint, in the order of its classes."},
     )
     class_weights: list[str] = field(
-        default_factory=list, metadata={"help": "Weights in the loss: balanced, or LABEL=2.5 for some labels."}
+        default_factory=list,
+        metadata={"help": "Weights of the classes in the loss: balanced, or LABEL=2.5 for one or more labels."},
     )
-    focal_gamma: float = field(default=0.0, metadata={"help": "Exponent of focal loss, usually 2; 0: cross-entropy."})
+    focal_gamma: float = field(
+        default=0.0, metadata={"help": "Exponent of the focal loss, of which 2 is usual; 0 is cross-entropy."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,13 +19,18 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass
 class LabelledDataArguments:
-    dataset_name: str | None = field(default=None, metadata={"help": "A dataset of the Hub, or a folder with one."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A dataset of the Hub, by id, or a folder that load_dataset reads."}
+    )
     dataset_config_name: str | None = field(default=None, metadata={"help": "The configuration of that dataset."})
-    train_file: str | None = field(default=None, metadata={"help": "Instead: parquet, CSV, TSV, JSON or JSON lines."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "Files instead: parquet, CSV, TSV, JSON or JSON lines, by their suffix."}
+    )
     validation_file: str | None = field(default=None, metadata={"help": "What is evaluated."})
     test_file: str | None = field(default=None, metadata={"help": "What --do_predict predicts; labels are optional."})
     file_encoding: str | None = field(
-        default=None, metadata={"help": "That of CSV, TSV and JSON. Default: the byte order mark's, else UTF-8."}
+        default=None,
+        metadata={"help": "The encoding of CSV, TSV and JSON. Default: as the byte order mark says, else UTF-8."},
     )
     csv_separator: str | None = field(
         default=None, metadata={"help": "What separates columns: , ; | tab. Default: as in the header."}
@@ -35,7 +40,8 @@ class LabelledDataArguments:
     )
     column_names: list[str] = field(default_factory=list, metadata={"help": "The columns, if a file has no header."})
     validation_fraction: float | None = field(
-        default=None, metadata={"help": "Hold out this share of training as validation, by a hash of the text."}
+        default=None,
+        metadata={"help": "Hold out about this share of training as validation, by a hash of the text of a row."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first N rows only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate the first N rows only."})

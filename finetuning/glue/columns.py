@@ -23,7 +23,8 @@ class LabelArguments(ClassArguments):
         default_factory=list, metadata={"help": "Columns of 0 and 1, one for each label, where a row has several."}
     )
     label_separator: str | None = field(
-        default=None, metadata={"help": "What separates several labels in --label_column; empty: none."}
+        default=None,
+        metadata={"help": "What separates several labels in --label_column; a row with nothing there has none."},
     )
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = field(
         default=None, metadata={"help": "What the labels are. Default: as the task or the column says."}

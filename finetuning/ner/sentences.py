@@ -34,10 +34,12 @@ UNKNOWN = -1  # the class number that says "not known" in sets whose test tags a
 @dataclass
 class TagArguments(ClassArguments):
     text_column: str | None = field(
-        default=None, metadata={"help": "The words. Default: tokens or words; in a file of columns the first (1)."}
+        default=None,
+        metadata={"help": "The column of the words. Default: tokens or words; in a file of columns the first (1)."},
     )
     label_column: str | None = field(
-        default=None, metadata={"help": "The tags. Default: ner_tags or tags; in a file of columns the last."}
+        default=None,
+        metadata={"help": "The column of the tags. Default: ner_tags or tags; in a file of columns the last."},
     )
     sentence_column: str | None = field(
         default=None, metadata={"help": "In CSV with a word in each row: the sentence's id. Default: sentence #, ..."}

@@ -34,10 +34,14 @@ class MadeTaskArguments:
     )
     questions_per_group: int = field(default=8, metadata={"help": "Questions in a sample."})
     question_weight: float = field(default=1.0, metadata={"help": "Weight of the ends of their answers."})
-    name_dataset: str | None = field(default=None, metadata={"help": "Names to mark, by data_prep/make_names.py."})
+    name_dataset: str | None = field(
+        default=None, metadata={"help": "Names to mark: a folder of data_prep/make_names.py."}
+    )
     names_per_group: int = field(default=32, metadata={"help": "Sentences with names to mark in a sample."})
     name_weight: float = field(default=1.0, metadata={"help": "Weight of the kinds of their words."})
-    edit_dataset: str | None = field(default=None, metadata={"help": "Edits to mark, by data_prep/make_edits.py."})
+    edit_dataset: str | None = field(
+        default=None, metadata={"help": "Edits to mark: a folder of data_prep/make_edits.py."}
+    )
     edits_per_group: int = field(default=32, metadata={"help": "Sentences with edits to mark in a sample."})
     edit_weight: float = field(default=1.0, metadata={"help": "Weight of the marks of their words."})
     opinion_dataset: str | None = field(

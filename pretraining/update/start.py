@@ -27,7 +27,10 @@ class AverageArguments:
 class UpdateArguments(AverageArguments):
     keep_trunk: bool = field(  # type: ignore[misc]
         default=False,
-        metadata={"help": "Keep the model before the learning rate decays, in output_dir/trunk, for an update."},
+        metadata={
+            "help": "Keep the model of the last step before warmup_stable_decay lowers the learning rate, in "
+            "output_dir/trunk: an update goes on from it by --model_name_or_path OLD/trunk."
+        },
     )
 
 

@@ -69,20 +69,28 @@ class RunArguments(TrainingArguments):
     )
     batch_ramp: list[str] = field(
         default_factory=list,
-        metadata={"help": "Smaller batches at first, SHARE:STEP: 0.25:1000 is a quarter of each before step 1000."},
+        metadata={
+            "help": "Smaller batches at first, SHARE:STEP: 0.25:1000 0.5:2000 reads a quarter of each batch "
+            "before step 1000, half of it before step 2000."
+        },
     )
     dry_run: bool = field(
-        default=False, metadata={"help": "Check all, time a few steps, split one batch in two ways, print the plan."}
+        default=False,
+        metadata={"help": "Check everything, time a few steps, split one batch in two ways, print the plan."},
     )
     accept_changes: bool = field(
-        default=False, metadata={"help": "Go on from a checkpoint of another recipe, data, tokenizer or versions."}
+        default=False,
+        metadata={"help": "Go on from a checkpoint although recipe, data, tokenizer or versions have changed."},
     )
     skip_nonfinite_steps: bool = field(
-        default=False, metadata={"help": "Leave out and count steps whose loss or gradient is not finite."}
+        default=False,
+        metadata={"help": "Leave out a step whose loss or gradient is not finite, and count it, instead of stopping."},
     )
     start_timeout: float = field(
         default=60.0,
-        metadata={"help": "Seconds after which a process that waits for a silent one ends with the reason."},
+        metadata={
+            "help": "Seconds after which a process that waits for a missing or silent one ends with the reason."
+        },
     )
     ddp_backend: str | None = field(default=None, metadata={"help": "The backend between processes; gloo on CPUs."})
     ddp_find_unused_parameters: bool | None = field(
