@@ -247,7 +247,9 @@ def read_records(path: str, position: int, kinds: tuple[str, ...], max_bytes: in
                 with suppress(Damage):
                     _pass_blank(stream)
                 start, within = stream.where()
-                record.position, record.share = MEMBER * within + start, stream.share
+                record.position = MEMBER * within + start
+                # Between members it depends on the position alone, and so does what a resumed stage writes down.
+                record.share = stream.share if within else start / stream.size
                 yield record
 
 
